@@ -1,0 +1,1 @@
+//! A small iSCSI and NBD initiator, and the history checker

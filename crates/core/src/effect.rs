@@ -1,0 +1,266 @@
+//! What a controller wants done: one half of the core's interface. The other is [`crate::event::Event`].
+//!
+//! Effects are carried out **in order**. In particular the effect of a `Store` is there before anything after it is
+//! visible outside the controller: that order is what makes a commit by one store true.
+
+use crate::cell::record::Slot;
+use crate::host::Status;
+use crate::ids::{
+    BlockCount, BufferIndex, CommandId, ConnectionId, Controller, DiskIndex, Epoch, IoId, NvAddress, ProcessId,
+    RequestId, Uuid,
+};
+use crate::link::frame::Frame;
+use crate::manage::{ManageError, ManageReply};
+use crate::memory::Memory;
+
+/// One thing to do.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Effect {
+    /// Store one word of NV memory; 8 bytes, atomic.
+    Store {
+        /// Where.
+        address: NvAddress,
+        /// What.
+        word: u64,
+    },
+    /// Empty the whole NV image and give it this identity; the old identity is gone first.
+    NewImage {
+        /// Fresh.
+        uuid: Uuid,
+    },
+    /// Answer `Persisted` when every NV store before this is durable.
+    Persist {
+        /// Comes back.
+        token: u64,
+    },
+    /// Note the checksum of the valid blocks of an NV buffer; it is verified when the buffer is written to disk.
+    Seal {
+        /// Which.
+        buffer: BufferIndex,
+        /// Its valid blocks, bit n for block n.
+        mask: u8,
+    },
+    /// Copy blocks of one NV buffer to the same places of another: old data that a write covers only in part.
+    Merge {
+        /// The old.
+        from: BufferIndex,
+        /// The new.
+        to: BufferIndex,
+        /// Which blocks, bit n for block n.
+        mask: u8,
+    },
+    /// Copy between memories of the same number of blocks.
+    Copy {
+        /// Where from.
+        from: Memory,
+        /// Where to.
+        to: Memory,
+    },
+    /// Fetch data of a write from the host: take what is in hand, ask for the rest. Answer `HostData`.
+    Fetch {
+        /// Which command.
+        id: CommandId,
+        /// From which block of its data on.
+        offset: BlockCount,
+        /// Where to; its length says how much.
+        into: Memory,
+    },
+    /// Send data of a read to the host. The memory may be used again at once: the engine takes a copy.
+    SendData {
+        /// Which command.
+        id: CommandId,
+        /// From which block of its data on.
+        offset: BlockCount,
+        /// Where from.
+        from: Memory,
+    },
+    /// The command is over; its id is not used any more.
+    Complete {
+        /// Which command.
+        id: CommandId,
+        /// How it ended.
+        status: Status,
+    },
+    /// Copy the payload of the frame that is being handled.
+    Absorb {
+        /// Where to; its length is that of the payload.
+        into: Memory,
+    },
+    /// Send a frame, with the payload that it names. The memory may be used again at once.
+    LinkSend {
+        /// On which connection.
+        connection: ConnectionId,
+        /// The frame.
+        frame: Box<Frame>,
+    },
+    /// End a connection to the partner; `LinkClosed` follows.
+    LinkClose {
+        /// Which.
+        connection: ConnectionId,
+    },
+    /// Read blocks of a disk. Whole granules.
+    DiskRead {
+        /// Names it in the answer.
+        io: IoId,
+        /// The disk.
+        disk: DiskIndex,
+        /// First block, from the beginning of the disk.
+        block: u64,
+        /// Where to; its length says how much.
+        into: Memory,
+    },
+    /// Write blocks of a disk. Not durable before a `DiskFlush` that is issued after its answer.
+    DiskWrite {
+        /// Names it in the answer.
+        io: IoId,
+        /// The disk.
+        disk: DiskIndex,
+        /// First block, from the beginning of the disk.
+        block: u64,
+        /// Where from; its length says how much. Not changed until the answer.
+        from: Memory,
+    },
+    /// Make everything durable whose answer came before.
+    DiskFlush {
+        /// Names it in the answer.
+        io: IoId,
+        /// The disk.
+        disk: DiskIndex,
+    },
+    /// Make blocks of a disk read as zero, durably.
+    DiskZero {
+        /// Names it in the answer.
+        io: IoId,
+        /// The disk.
+        disk: DiskIndex,
+        /// First block, from the beginning of the disk.
+        block: u64,
+        /// How many.
+        blocks: u64,
+    },
+    /// Read both controllers' slots of a quorum disk, from the medium. Answer `SlotRead`.
+    SlotRead {
+        /// Names it in the answer.
+        io: IoId,
+        /// The disk.
+        disk: DiskIndex,
+    },
+    /// Write this controller's own slot of a quorum disk, both copies, durably. Answer `DiskDone`.
+    SlotWrite {
+        /// Names it in the answer.
+        io: IoId,
+        /// The disk.
+        disk: DiskIndex,
+        /// What.
+        slot: Box<Slot>,
+    },
+    /// Read a copy of the metadata. Answer `MetadataRead`.
+    MetadataRead {
+        /// Names it in the answer.
+        io: IoId,
+        /// The disk.
+        disk: DiskIndex,
+        /// Which of the two areas.
+        copy: u8,
+    },
+    /// Write the metadata that [`crate::controller::Core::metadata_to_write`] gives, durably. Answer `DiskDone`.
+    MetadataWrite {
+        /// Names it in the answer.
+        io: IoId,
+        /// The disk.
+        disk: DiskIndex,
+        /// Which of the two areas.
+        copy: u8,
+    },
+    /// Take this controller's own lock byte on every disk, waiting for whoever holds it (R5). Answer `LocksTaken`.
+    TakeLocks,
+    /// Fence the partner (R5): end its process where it can be seen, take its lock byte on every disk, keep them.
+    /// Answer `Fenced`.
+    Fence {
+        /// The process to end, if it is still that one.
+        process: ProcessId,
+    },
+    /// Give the partner's lock bytes back.
+    Unfence,
+    /// Close every host connection and accept no more until `Serve`. Commands of theirs are still completed.
+    CloseHosts,
+    /// Accept hosts. The order of a takeover ends here (R10).
+    Serve,
+    /// What hosts may see has changed: LUNs, sizes, owners, path states.
+    ViewChanged,
+    /// Answer an operator.
+    Reply {
+        /// The request.
+        request: RequestId,
+        /// The answer.
+        result: Result<ManageReply, ManageError>,
+    },
+    /// This controller is out (R4): close host connections without a status, reap every disk I/O, then start anew.
+    Restart,
+    /// Everything is on disk, the record says so: end the process and remove the NV image.
+    Exit,
+    /// For the story of the cell.
+    Note(Note),
+}
+
+/// What is worth telling an operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Note {
+    /// This controller waits for its partner, whose image it needs or which may be ahead of it.
+    AwaitsPartner,
+    /// The partner cannot be reached; nothing is acknowledged until a ballot has decided.
+    PartnerUnreachable,
+    /// A ballot is under way.
+    BallotBegun,
+    /// The record was changed by this controller.
+    BallotWon {
+        /// To this epoch.
+        epoch: Epoch,
+    },
+    /// The partner's proposal won.
+    BallotLost {
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// The partner is fenced.
+    PartnerFenced,
+    /// The NV image was resolved [0085].
+    Resolved {
+        /// Buffers with data that the disks may lack.
+        valid: u32,
+        /// Writes in progress that were absorbed.
+        absorbed: u32,
+        /// Writes in progress that were dropped, never acknowledged.
+        dropped: u32,
+    },
+    /// This controller serves hosts.
+    Serving {
+        /// With the partner.
+        mirrored: bool,
+    },
+    /// The partner joins.
+    PartnerJoins,
+    /// The partner is in again: writes are mirrored and acknowledged from memory.
+    Mirrored,
+    /// Both NV images were made level after a restart of both (R6).
+    Leveled,
+    /// This controller is out and starts anew (R4).
+    Out,
+    /// `ALONE(c, dirty)` without c: an operator has to accept the loss (R8).
+    AwaitsOperator {
+        /// The controller whose NV memory is missing.
+        missing: Controller,
+    },
+    /// A disk failed.
+    DiskFailed {
+        /// Which.
+        disk: DiskIndex,
+    },
+    /// The owner of a LUN changed.
+    LunMoved {
+        /// The LUN.
+        lun: crate::ids::NcaeIndex,
+        /// The new owner.
+        to: Controller,
+    },
+}

@@ -1,0 +1,93 @@
+//! What happens to a controller: one half of the core's interface. The other is [`crate::effect::Effect`].
+
+use crate::cell::record::Slot;
+use crate::host::HostCommand;
+use crate::ids::{BlockCount, CommandId, ConnectionId, IoId, RequestId};
+use crate::layout::metadata::Metadata;
+use crate::link::frame::Frame;
+use crate::manage::ManageOp;
+
+/// A disk I/O failed: the device said so, or does not answer any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct DiskError;
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// The first event: the process has started.
+    Start,
+    /// Nothing but time has passed.
+    Tick,
+    /// This controller's lock byte is held on every disk that can be reached: all disk writes of its
+    /// predecessors are over (R5). Answers `TakeLocks`.
+    LocksTaken,
+    /// The partner can write no disk any more, and all that it had submitted is over (R5). Answers `Fence`.
+    Fenced,
+    /// Answers `SlotRead`: the slots of A and B on that disk; `None` where there is no valid copy.
+    SlotRead {
+        /// Which read.
+        io: IoId,
+        /// What it found.
+        slots: Result<[Option<Slot>; 2], DiskError>,
+    },
+    /// Answers `MetadataRead`.
+    MetadataRead {
+        /// Which read.
+        io: IoId,
+        /// What it found; an error also where the copy is damaged.
+        metadata: Result<Box<Metadata>, DiskError>,
+    },
+    /// Answers every other effect with an `io`.
+    DiskDone {
+        /// Which.
+        io: IoId,
+        /// How it ended.
+        result: Result<(), DiskError>,
+    },
+    /// Answers `Persist`: every NV store made before it is durable.
+    Persisted {
+        /// From the effect.
+        token: u64,
+    },
+    /// A connection to the partner is open.
+    LinkOpened {
+        /// Which.
+        connection: ConnectionId,
+    },
+    /// A connection to the partner is over, and everything posted on it was reaped.
+    LinkClosed {
+        /// Which.
+        connection: ConnectionId,
+    },
+    /// A frame arrived, and its checks were good. Its payload stays where the engine has it until the effects
+    /// of this step are carried out.
+    LinkFrame {
+        /// Where.
+        connection: ConnectionId,
+        /// The frame.
+        frame: Box<Frame>,
+        /// Blocks of payload that came with it; 0 for none.
+        payload: BlockCount,
+    },
+    /// A host sent a command.
+    HostCommand(HostCommand),
+    /// A host withdrew a command, or its connection is gone. The core still completes it, once.
+    HostAbort {
+        /// Which.
+        id: CommandId,
+    },
+    /// Answers `Fetch`: the data are where they were wanted, or (`false`) will not come.
+    HostData {
+        /// Which command.
+        id: CommandId,
+        /// Whether all of it came.
+        complete: bool,
+    },
+    /// An operator asks.
+    Manage {
+        /// Names the request in the answer.
+        request: RequestId,
+        /// What is asked.
+        op: ManageOp,
+    },
+}

@@ -1,0 +1,26 @@
+//! The controller of a twincell: a deterministic state machine with no I/O in it.
+//!
+//! [`event::Event`]s go in, [`effect::Effect`]s come out of [`controller::Core::step`]. Three programs drive this
+//! same code: the engine with real sockets, disks and NV memory; the simulator; the model checker.
+//!
+//! Read `write` first (the primary side of a host's write, in the order of the seed's Fig. 5), then `mirror`.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod cell;
+pub mod config;
+pub mod controller;
+pub mod effect;
+pub mod event;
+pub mod host;
+pub mod ids;
+pub mod layout;
+pub mod link;
+pub mod list;
+pub mod manage;
+pub mod memory;
+pub mod nv;
+
+pub use controller::Core;
+pub use effect::Effect;
+pub use event::Event;

@@ -1,0 +1,82 @@
+//! The interface between a host's protocol, which has no I/O, and whoever moves its bytes and carries out its
+//! commands.
+
+use twincell_core::host::{HostOp, Status};
+use twincell_core::ids::{BlockCount, Controller, NcaeIndex, Noid, Vba};
+use twincell_core::manage::LunView;
+
+/// A command as its session names it; used again after `complete`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Tag(pub u32);
+
+/// What a session wants the array to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Command {
+    /// The LUN's place.
+    pub ncae: NcaeIndex,
+    /// The LUN's identity.
+    pub noid: Noid,
+    /// What to do.
+    pub op: HostOp,
+    /// First block.
+    pub start: Vba,
+    /// How many.
+    pub blocks: BlockCount,
+    /// Of a write: whole blocks, from the first on, that the session has in hand.
+    pub in_hand: BlockCount,
+}
+
+/// What hosts may know of the cell, through one controller. The engine replaces it when it changes.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// The controller that this is.
+    pub controller: Controller,
+    /// Name of the cell.
+    pub cell_name: String,
+    /// iSCSI target name.
+    pub target_name: String,
+    /// iSCSI portals (`HOST:PORT`) of A and of B.
+    pub portals: [Vec<String>; 2],
+    /// The LUNs, in order of their number.
+    pub luns: Vec<LunView>,
+    /// Grows whenever the set of LUNs changes (SCSI: 06/3F/0E).
+    pub luns_generation: u64,
+    /// Grows whenever an owner or path state changes (SCSI: 06/2A/06).
+    pub paths_generation: u64,
+    /// Whether the partner is in: its target port group is unavailable otherwise.
+    pub partner_in: bool,
+}
+
+/// What a session calls while it handles something.
+pub trait Outside {
+    /// The cell as it is now.
+    fn view(&self) -> &View;
+    /// Carry out a command; `complete` answers, once.
+    fn submit(&mut self, tag: Tag, command: Command);
+    /// The host withdrew a command; `complete` still comes.
+    fn abort(&mut self, tag: Tag);
+    /// Data for a `fetch` that is not yet answered: `bytes` belong at byte `offset` of the command's data.
+    fn data(&mut self, tag: Tag, offset: u64, bytes: &[u8]);
+    /// The `fetch` is answered: everything came (`true`), or will never come.
+    fn fetched(&mut self, tag: Tag, complete: bool);
+}
+
+/// One host connection. Bytes go in and out; what it wants of the array goes through [`Outside`].
+pub trait Session {
+    /// Bytes from the host, in order. Everything is consumed; what is incomplete is kept.
+    fn receive(&mut self, bytes: &[u8], outside: &mut dyn Outside);
+    /// The array wants `blocks` blocks of a write's data from block `offset` on. One `fetch` at a time for a command.
+    fn fetch(&mut self, tag: Tag, offset: BlockCount, blocks: BlockCount, outside: &mut dyn Outside);
+    /// Data of a read, in pieces and in order; `bytes` belong at block `offset`.
+    fn send_data(&mut self, tag: Tag, offset: BlockCount, bytes: &[u8]);
+    /// The command is over.
+    fn complete(&mut self, tag: Tag, status: Status, outside: &mut dyn Outside);
+    /// The view has changed.
+    fn view_changed(&mut self, outside: &mut dyn Outside);
+    /// The connection is gone: abort what is in progress. `complete` is still called for it.
+    fn disconnected(&mut self, outside: &mut dyn Outside);
+    /// Bytes for the host. The caller removes from the front what it has sent.
+    fn output(&mut self) -> &mut Vec<u8>;
+    /// Whether the connection should end once the output is sent.
+    fn is_over(&self) -> bool;
+}

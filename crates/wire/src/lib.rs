@@ -1,0 +1,1 @@
+//! Byte formats of twincell: link frames, quorum slots, labels, metadata
