@@ -1,0 +1,244 @@
+//! What can go wrong, in words for an operator.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use twincell_core::ids::{Controller, Uuid};
+
+/// Why a controller does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The kernel is too old, or its io_uring is switched off.
+    #[error("this kernel offers no usable io_uring ({reason}); twincell needs Linux 5.15 or newer")]
+    Kernel {
+        /// What is missing.
+        reason: String,
+    },
+    /// The settings contradict themselves.
+    #[error("{0}")]
+    Settings(String),
+    /// A disk is not there.
+    #[error("disk {} is missing", path.display())]
+    DiskMissing {
+        /// Which.
+        path: PathBuf,
+    },
+    /// A disk cannot be opened or read.
+    #[error("disk {}: {what}: {source}", path.display())]
+    Disk {
+        /// Which.
+        path: PathBuf,
+        /// What failed.
+        what: &'static str,
+        /// How.
+        source: io::Error,
+    },
+    /// A disk became smaller.
+    #[error("disk {} has {has} bytes, but its label says {label}; it was cut short or replaced", path.display())]
+    DiskShort {
+        /// Which.
+        path: PathBuf,
+        /// Bytes that it has.
+        has: u64,
+        /// Bytes that it had.
+        label: u64,
+    },
+    /// A disk carries no label at all.
+    #[error("disk {} carries no twincell label", path.display())]
+    NotLabelled {
+        /// Which.
+        path: PathBuf,
+    },
+    /// Both copies of a label are bad.
+    #[error("disk {}: both copies of its label are damaged: {reason}", path.display())]
+    LabelDamaged {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with the first.
+        reason: String,
+    },
+    /// A disk of another cell.
+    #[error("disk {} belongs to another cell: {theirs}, this cell is {ours} ({ours_name})", path.display())]
+    AnotherCell {
+        /// Which.
+        path: PathBuf,
+        /// Its cell.
+        theirs: String,
+        /// This cell.
+        ours: Uuid,
+        /// This cell's name.
+        ours_name: String,
+    },
+    /// A disk at another's place.
+    #[error("disk {} is disk {label} of the cell, but it is listed as disk {listed}; list the disks in their order", path.display())]
+    DiskOrder {
+        /// Which.
+        path: PathBuf,
+        /// Its index as its label says.
+        label: u16,
+        /// Its index in the settings.
+        listed: u16,
+    },
+    /// The same disk twice.
+    #[error("disk {} and disk {} are the same disk", first.display(), second.display())]
+    DiskTwice {
+        /// One path.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
+    },
+    /// The cell has another number of disks.
+    #[error("{listed} disks are listed, but the cell has {label}")]
+    DiskCount {
+        /// As listed.
+        listed: usize,
+        /// As the labels say.
+        label: u16,
+    },
+    /// A disk whose sectors are larger than a block.
+    #[error("disk {} has sectors of {bytes} bytes; only 512 are supported", path.display())]
+    SectorSize {
+        /// Which.
+        path: PathBuf,
+        /// Bytes of a sector.
+        bytes: u32,
+    },
+    /// NV memory on a medium whose pages are written back in any order.
+    #[error("NV memory {} is not on tmpfs or hugetlbfs; put it in /dev/shm", path.display())]
+    NvMedium {
+        /// Where.
+        path: PathBuf,
+    },
+    /// Too little memory.
+    #[error("NV memory {} needs {needed} bytes, and there is not as much: {source}", path.display())]
+    NvTooLittle {
+        /// Where.
+        path: PathBuf,
+        /// Bytes needed.
+        needed: u64,
+        /// How it failed.
+        source: io::Error,
+    },
+    /// NV memory cannot be opened.
+    #[error("NV memory {}: {what}: {source}", path.display())]
+    Nv {
+        /// Where.
+        path: PathBuf,
+        /// What failed.
+        what: &'static str,
+        /// How.
+        source: io::Error,
+    },
+    /// It runs already.
+    #[error("controller {controller} of cell {cell} is already running, pid {pid}")]
+    Running {
+        /// Which.
+        controller: Controller,
+        /// Name of the cell.
+        cell: String,
+        /// Its process; 0 where it is not known.
+        pid: u32,
+    },
+    /// An address is taken, or is not one of this machine.
+    #[error("cannot listen on {address} (option {option}): {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The setting that names it.
+        option: &'static str,
+        /// How.
+        source: io::Error,
+    },
+    /// The kernel refuses something that has nothing to do with the settings.
+    #[error("{what}: {source}")]
+    System {
+        /// What failed.
+        what: &'static str,
+        /// How.
+        source: io::Error,
+    },
+}
+
+/// Why a running controller ended without being asked.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The ring refuses work.
+    #[error("io_uring failed: {0}")]
+    Ring(#[source] io::Error),
+    /// NV memory cannot be opened again, or removed.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+}
+
+/// Why disks of a new cell were not made. Nothing is left behind that would count as a disk of a cell.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// No disks, or too many.
+    #[error("a cell has 1 to {max} disks, not {count}")]
+    Count {
+        /// How many were asked for.
+        count: usize,
+        /// How many are possible.
+        max: usize,
+    },
+    /// A disk that belongs to a cell already.
+    #[error("{} already carries a twincell label ({label}); wipe it first if its data are not needed", path.display())]
+    Labelled {
+        /// Which.
+        path: PathBuf,
+        /// Whose.
+        label: String,
+    },
+    /// Too small.
+    #[error("{} has {bytes} bytes; a disk needs at least {min}", path.display())]
+    TooSmall {
+        /// Which.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+        /// The smallest size.
+        min: u64,
+    },
+    /// Too large.
+    #[error("{} has {bytes} bytes; a disk has at most {max}", path.display())]
+    TooLarge {
+        /// Which.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+        /// The largest size.
+        max: u64,
+    },
+    /// A disk whose sectors are larger than a block.
+    #[error("{} has sectors of {sector} bytes; only 512 are supported", path.display())]
+    SectorSize {
+        /// Which.
+        path: PathBuf,
+        /// Bytes of a sector.
+        sector: u32,
+    },
+    /// Neither a file nor a block device.
+    #[error("{} is neither a file nor a block device", path.display())]
+    Kind {
+        /// Which.
+        path: PathBuf,
+    },
+    /// The same disk twice.
+    #[error("{} and {} are the same disk", first.display(), second.display())]
+    Twice {
+        /// One path.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
+    },
+    /// It cannot be made or written.
+    #[error("{}: {what}: {source}", path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// What failed.
+        what: &'static str,
+        /// How.
+        source: io::Error,
+    },
+}

@@ -1,0 +1,76 @@
+//! What an engine tells of itself at one moment.
+
+use std::path::PathBuf;
+use std::time::SystemTime;
+use twincell_core::controller::CellView;
+use twincell_core::effect::Note;
+use twincell_core::ids::Uuid;
+use twincell_core::layout::metadata::DiskState;
+use twincell_core::manage::LunView;
+
+/// What an engine tells of itself at one moment.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The cell as this controller sees it.
+    pub cell: CellView,
+    /// The LUNs, in order of their number.
+    pub luns: Vec<LunView>,
+    /// The disks, in the order of the settings.
+    pub disks: Vec<DiskSnapshot>,
+    /// What happened, oldest first; only the last of it is kept.
+    pub notes: Vec<(SystemTime, Note)>,
+    /// Whether hosts are served.
+    pub serving_hosts: bool,
+    /// What was done since the process started.
+    pub counters: Counters,
+}
+
+/// A disk of the cell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskSnapshot {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its size in bytes, as its label says.
+    pub size_bytes: u64,
+    /// Its state. A disk whose metadata were not yet read counts as normal.
+    pub state: DiskState,
+    /// What its label says.
+    pub uuid: Uuid,
+    /// Whether it votes.
+    pub quorum: bool,
+    /// PSEGs after the quorum space.
+    pub psegs: u32,
+    /// Those that no LUN has.
+    pub psegs_free: u32,
+}
+
+/// What was done since the process started. Nothing is ever subtracted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Link frames sent.
+    pub frames_sent: u64,
+    /// Link frames received.
+    pub frames_received: u64,
+    /// Link bytes sent, payload included.
+    pub link_bytes_sent: u64,
+    /// Link bytes received, payload included.
+    pub link_bytes_received: u64,
+    /// Link frames that were sent again.
+    pub retransmits: u64,
+    /// Host commands, reads, writes and others.
+    pub commands: u64,
+    /// Host commands that read.
+    pub reads: u64,
+    /// Host commands that write.
+    pub writes: u64,
+    /// Bytes that hosts read.
+    pub bytes_read: u64,
+    /// Bytes that hosts wrote.
+    pub bytes_written: u64,
+    /// Bytes of payload that the engine copied in memory.
+    pub bytes_copied: u64,
+    /// Disk reads, writes and flushes.
+    pub disk_ios: u64,
+    /// Disk I/Os that failed.
+    pub disk_errors: u64,
+}
