@@ -1,0 +1,456 @@
+//! `twincell cell`: making a cell, starting and stopping both of its controllers.
+
+use crate::config::{
+    CellConfig, DISKS_MAX, FILE_NAME, Section, check_address, check_name, dir_of_environment, make_private_dir,
+};
+use crate::controller::stop_and_wait;
+use crate::daemon;
+use crate::exit::{Code, Failure, Result};
+use crate::output::Report;
+use crate::size::Size;
+use crate::status::{look_at_both, summarize};
+use clap::{Args, Subcommand};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use twincell_core::ids::Controller;
+use twincell_engine::{CreateError, DISK_BYTES_MIN, NewDisk, create_disks, random_uuid};
+
+/// Where free ports are looked for: below those that the kernel gives to outgoing connections.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+/// A file of a disk has whole pages.
+const DISK_STEP: u64 = 4096;
+
+/// What can be done with a cell.
+#[derive(Debug, Subcommand)]
+pub enum CellVerb {
+    /// Make a cell in a directory.
+    Create(Box<Create>),
+    /// Start whichever of the two controllers is not running.
+    Start,
+    /// Flush and stop both controllers.
+    Stop,
+    /// Delete a cell (not built yet).
+    Delete {
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// What a cell is to be like.
+#[derive(Clone, Debug, Args)]
+pub struct Create {
+    /// Its name; by default the last part of DIR.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// How many disks, made as files in DIR/disks.
+    #[arg(long, default_value_t = 8, value_name = "N")]
+    pub disks: usize,
+    /// The size of each of them.
+    #[arg(long, default_value = "1G", value_name = "SIZE")]
+    pub disk_size: Size,
+    /// A block device or file to use instead, whole; once for each disk.
+    #[arg(long = "disk", value_name = "PATH", conflicts_with_all = ["disks", "disk_size"])]
+    pub paths: Vec<PathBuf>,
+    /// The cache of each controller.
+    #[arg(long, default_value = "64M", value_name = "SIZE")]
+    pub cache: Size,
+    /// The iSCSI portal of A.
+    #[arg(long, default_value = "127.0.0.1:3260", value_name = "HOST:PORT")]
+    pub iscsi_a: String,
+    /// The iSCSI portal of B.
+    #[arg(long, default_value = "127.0.0.1:3261", value_name = "HOST:PORT")]
+    pub iscsi_b: String,
+    /// The NBD portal of A.
+    #[arg(long, default_value = "127.0.0.1:10809", value_name = "HOST:PORT")]
+    pub nbd_a: String,
+    /// The NBD portal of B.
+    #[arg(long, default_value = "127.0.0.1:10810", value_name = "HOST:PORT")]
+    pub nbd_b: String,
+    /// The link address of A; by default a free port of this machine.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub link_a: Option<String>,
+    /// The link address of B; by default a free port of this machine.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub link_b: Option<String>,
+}
+
+/// The directory that a new cell goes to.
+pub fn directory(dir: Option<&Path>) -> Result<PathBuf> {
+    let dir = dir.map(Path::to_owned).or_else(dir_of_environment);
+    let dir = dir.ok_or_else(|| Failure::usage("where to? --dir DIR names the directory of the new cell"))?;
+    std::path::absolute(&dir).map_err(|e| Failure::io("find", dir.display(), &e))
+}
+
+/// `cell create`.
+pub fn create(dir: &Path, asked: &Create) -> Result<Report> {
+    let file = dir.join(FILE_NAME);
+    if file.exists() {
+        let config = CellConfig::load(&file)?;
+        same_as(&config, dir, asked)?;
+        return Ok(report(&config, "exists already, just like that"));
+    }
+    let config = plan(dir, file, asked)?;
+    let disks: Vec<NewDisk> = config
+        .disks
+        .iter()
+        .map(|path| NewDisk {
+            path: path.clone(),
+            size_bytes: asked.paths.is_empty().then_some(asked.disk_size.0),
+        })
+        .collect();
+    let existed = check_empty(dir)?;
+    build(&config, dir, &disks).inspect_err(|_| remove(dir, existed))?;
+    Ok(report(&config, "is there"))
+}
+
+/// Checks everything that was asked for, and changes nothing.
+fn plan(dir: &Path, file: PathBuf, asked: &Create) -> Result<CellConfig> {
+    let name = match &asked.name {
+        Some(name) => name.clone(),
+        None => name_of(dir)?,
+    };
+    check_name(&name).map_err(|why| Failure::usage(why).next("--name gives it another"))?;
+    if asked.paths.is_empty() {
+        check_disk_files(asked)?;
+    }
+    for address in [&asked.iscsi_a, &asked.iscsi_b, &asked.nbd_a, &asked.nbd_b]
+        .into_iter()
+        .chain(asked.link_a.as_ref())
+        .chain(asked.link_b.as_ref())
+    {
+        check_address(address).map_err(Failure::usage)?;
+    }
+    let mut held = Vec::new();
+    let mut link = |given: &Option<String>| match given {
+        Some(address) => Ok(address.clone()),
+        None => free_port(&mut held),
+    };
+    let section = |iscsi: &String, nbd: &String, link: String| Section {
+        link: vec![link],
+        iscsi: vec![iscsi.clone()],
+        nbd: vec![nbd.clone()],
+        control: None,
+        nv_memory: None,
+    };
+    let controllers = [
+        section(&asked.iscsi_a, &asked.nbd_a, link(&asked.link_a)?),
+        section(&asked.iscsi_b, &asked.nbd_b, link(&asked.link_b)?),
+    ];
+    CellConfig::new(
+        file,
+        name,
+        random_uuid(),
+        asked.cache,
+        disk_paths(dir, asked)?,
+        controllers,
+    )
+}
+
+fn check_disk_files(asked: &Create) -> Result<()> {
+    if !(1..=DISKS_MAX).contains(&asked.disks) {
+        return Err(Failure::usage(format!(
+            "--disks {}: a cell has 1 to {DISKS_MAX} disks",
+            asked.disks
+        )));
+    }
+    let size = asked.disk_size;
+    if size.0 < DISK_BYTES_MIN || !size.0.is_multiple_of(DISK_STEP) || i64::try_from(size.0).is_err() {
+        return Err(Failure::usage(format!(
+            "--disk-size {}: a disk has at least {}, and whole pages of {DISK_STEP} bytes",
+            size.exact(),
+            Size(DISK_BYTES_MIN)
+        )));
+    }
+    Ok(())
+}
+
+fn disk_paths(dir: &Path, asked: &Create) -> Result<Vec<PathBuf>> {
+    let width = (asked.disks - 1).to_string().len();
+    if asked.paths.is_empty() {
+        return Ok((0..asked.disks)
+            .map(|n| dir.join("disks").join(format!("{n:0width$}")))
+            .collect());
+    }
+    let absolute = |path: &PathBuf| std::path::absolute(path).map_err(|e| Failure::io("find", path.display(), &e));
+    asked.paths.iter().map(absolute).collect()
+}
+
+/// The last part of DIR, in lower case, other characters as `-`.
+fn name_of(dir: &Path) -> Result<String> {
+    let last = dir.file_name().map(|n| n.to_string_lossy().into_owned()).or_else(|| {
+        let real = dir.canonicalize().ok()?;
+        Some(real.file_name()?.to_string_lossy().into_owned())
+    });
+    let last = last.ok_or_else(|| Failure::usage(format!("{} has no last part to name the cell by", dir.display())))?;
+    let plain = |c: char| {
+        if c.is_ascii_alphanumeric() {
+            c.to_ascii_lowercase()
+        } else {
+            '-'
+        }
+    };
+    Ok(last.chars().map(plain).collect())
+}
+
+/// A free port of this machine. It stays taken until `held` goes, so that the next is another.
+fn free_port(held: &mut Vec<TcpListener>) -> Result<String> {
+    let count = PORTS.end - PORTS.start;
+    let first = (random_uuid().0 % u128::from(count)) as u16;
+    for step in 0..count {
+        let port = PORTS.start + (first + step) % count;
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
+            held.push(listener);
+            return Ok(format!("127.0.0.1:{port}"));
+        }
+    }
+    Err(Failure::new(
+        Code::Conflict,
+        format!("no port of {} to {} is free", PORTS.start, PORTS.end),
+    )
+    .next("name the link's addresses with --link-a and --link-b"))
+}
+
+/// Whether DIR is there; it must be empty then.
+fn check_empty(dir: &Path) -> Result<bool> {
+    match std::fs::read_dir(dir) {
+        Ok(mut entries) => match entries.next() {
+            None => Ok(true),
+            Some(_) => Err(Failure::new(
+                Code::Conflict,
+                format!("{} is not empty, and not a cell", dir.display()),
+            )
+            .next("name an empty directory, or one that is not there yet")),
+        },
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(Failure::io("look into", dir.display(), &e)),
+    }
+}
+
+/// Makes the cell. `cell.toml` comes last, and whole: a directory without it is not a cell.
+fn build(config: &CellConfig, dir: &Path, disks: &[NewDisk]) -> Result<()> {
+    let made = |path: &Path| std::fs::create_dir_all(path).map_err(|e| Failure::io("make", path.display(), &e));
+    made(dir)?;
+    if disks.iter().any(|d| d.size_bytes.is_some()) {
+        made(&dir.join("disks"))?;
+    }
+    for controller in Controller::BOTH {
+        make_private_dir(&config.controller_dir(controller))?;
+    }
+    create_disks(config.uuid, &config.name, disks).map_err(|e| disks_refused(&e))?;
+    let new = dir.join(".cell.toml.new");
+    std::fs::write(&new, config.to_text()).map_err(|e| Failure::io("write", new.display(), &e))?;
+    std::fs::rename(&new, &config.file).map_err(|e| Failure::io("write", config.file.display(), &e))
+}
+
+fn disks_refused(error: &CreateError) -> Failure {
+    let code = match error {
+        CreateError::Count { .. } | CreateError::TooSmall { .. } | CreateError::TooLarge { .. } => Code::Usage,
+        CreateError::Labelled { .. } | CreateError::Twice { .. } => Code::Conflict,
+        CreateError::Io { source, .. } => {
+            return Failure {
+                what: error.to_string(),
+                ..Failure::io("", "", source)
+            };
+        }
+        CreateError::SectorSize { .. } | CreateError::Kind { .. } => Code::Refused,
+    };
+    Failure::new(code, error.to_string()).next("nothing was made")
+}
+
+/// Takes back what `build` made in a directory that was empty or not there.
+fn remove(dir: &Path, existed: bool) {
+    // What cannot be removed is no cell all the same.
+    for part in ["disks", "A", "B"] {
+        let _ = std::fs::remove_dir_all(dir.join(part));
+    }
+    let _ = std::fs::remove_file(dir.join(".cell.toml.new"));
+    if !existed {
+        let _ = std::fs::remove_dir(dir);
+    }
+}
+
+/// Whether the cell that is there is what was asked for.
+fn same_as(config: &CellConfig, dir: &Path, asked: &Create) -> Result<()> {
+    let differs = |what: &str, is: String, wanted: String| {
+        if is == wanted {
+            return Ok(());
+        }
+        let all = format!(
+            "cell {} is in {} already: {what} is {is}, not {wanted}",
+            config.name,
+            dir.display()
+        );
+        Err(Failure::new(Code::Conflict, all).next("choose another directory, or ask for the same"))
+    };
+    let [a, b] = Controller::BOTH.map(|c| config.section(c));
+    differs(
+        "its name",
+        config.name.clone(),
+        asked.name.clone().map_or_else(|| name_of(dir), Ok)?,
+    )?;
+    differs("its cache", config.cache.exact(), asked.cache.exact())?;
+    differs(
+        "its number of disks",
+        config.disks.len().to_string(),
+        disk_paths(dir, asked)?.len().to_string(),
+    )?;
+    differs("the iSCSI portal of A", a.iscsi.join(","), asked.iscsi_a.clone())?;
+    differs("the iSCSI portal of B", b.iscsi.join(","), asked.iscsi_b.clone())?;
+    differs("the NBD portal of A", a.nbd.join(","), asked.nbd_a.clone())?;
+    differs("the NBD portal of B", b.nbd.join(","), asked.nbd_b.clone())?;
+    for (is, given, whose) in [(&a.link, &asked.link_a, "A"), (&b.link, &asked.link_b, "B")] {
+        let is = is.join(",");
+        differs(&format!("the link of {whose}"), is.clone(), given.clone().unwrap_or(is))?;
+    }
+    if asked.paths.is_empty() {
+        for disk in &config.disks {
+            let is = std::fs::metadata(disk)
+                .map_err(|e| Failure::io("look at", disk.display(), &e))?
+                .len();
+            differs("the size of its disks", Size(is).exact(), asked.disk_size.exact())?;
+        }
+    }
+    Ok(())
+}
+
+#[derive(serde::Serialize)]
+struct CellCreated<'a> {
+    name: &'a str,
+    uuid: String,
+    dir: &'a Path,
+    config: &'a Path,
+    iqn: &'a str,
+    disks: &'a [PathBuf],
+    cache_bytes: u64,
+}
+
+fn report(config: &CellConfig, what: &str) -> Report {
+    let created = CellCreated {
+        name: &config.name,
+        uuid: config.uuid.to_string(),
+        dir: config.dir(),
+        config: &config.file,
+        iqn: &config.target,
+        disks: &config.disks,
+        cache_bytes: config.cache.0,
+    };
+    let text = format!(
+        "Cell {} {what}: {} disks, {} of cache in each controller.\n`twincell cell start --dir {}` starts it.\n",
+        config.name,
+        config.disks.len(),
+        config.cache,
+        config.dir().display()
+    );
+    Report::new(text, "cell", created)
+}
+
+/// `cell start`.
+pub fn start(config: &CellConfig) -> Result<Report> {
+    let mut started = Vec::new();
+    for controller in Controller::BOTH {
+        if !daemon::is_running(config, controller) {
+            started.push((controller, daemon::spawn(config, controller)?));
+        }
+    }
+    daemon::wait_until_serving(config, &Controller::BOTH, &mut started)?;
+    let status = summarize(config, &look_at_both(config));
+    let text = format!(
+        "Cell {} serves through both controllers. `twincell status --dir {}` shows its state.\n",
+        config.name,
+        config.dir().display()
+    );
+    Ok(Report::of(text, &status))
+}
+
+/// `cell stop`.
+pub fn stop(config: &CellConfig) -> Result<Report> {
+    let mut failures = Vec::new();
+    let mut ran = false;
+    // B hands its LUNs to A, then A flushes everything.
+    for controller in [Controller::B, Controller::A] {
+        match stop_and_wait(config, controller) {
+            Ok(this) => ran |= this,
+            Err(failure) => failures.push(failure),
+        }
+    }
+    if let Some(failure) = failures.into_iter().next() {
+        return Err(failure);
+    }
+    let text = if ran {
+        "is stopped; everything is on its disks"
+    } else {
+        "was not running"
+    };
+    Ok(Report::of(
+        format!("Cell {} {text}.\n", config.name),
+        summarize(config, &look_at_both(config)),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        create: Create,
+    }
+
+    fn asked(args: &[&str]) -> Create {
+        Line::try_parse_from(std::iter::once(&"x").chain(args)).unwrap().create
+    }
+
+    fn planned(args: &[&str]) -> Result<CellConfig> {
+        plan(
+            Path::new("/cells/My_Cell.2"),
+            "/cells/My_Cell.2/cell.toml".into(),
+            &asked(args),
+        )
+    }
+
+    #[test]
+    fn what_is_not_said_has_a_default() {
+        let config = planned(&[]).unwrap();
+        assert_eq!(
+            (config.name.as_str(), config.cache, config.disks.len()),
+            ("my-cell-2", Size(64 << 20), 8)
+        );
+        assert_eq!(config.target, "iqn.2026-11.io.twincell:my-cell-2");
+        assert_eq!(config.disks[7], Path::new("/cells/My_Cell.2/disks/7"));
+        assert_eq!(config.section(Controller::B).iscsi, ["127.0.0.1:3261"]);
+        assert_ne!(config.section(Controller::A).link, config.section(Controller::B).link);
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_before_anything_is_written() {
+        for args in [
+            &["--name", "Upper"][..],
+            &["--name", ""],
+            &["--disks", "0"],
+            &["--disks", "241"],
+            &["--disk-size", "63M"],
+            &["--disk-size", "67108865"],
+            &["--disk-size", "15E"],
+            &["--cache", "1023K"],
+            &["--iscsi-a", "127.0.0.1"],
+            &["--iscsi-a", "127.0.0.1:99999"],
+            &["--nbd-b", "127.0.0.1:0"],
+            &["--nbd-b", "127.0.0.1:3260"],
+            &["--link-a", "nowhere"],
+        ] {
+            assert_eq!(planned(args).unwrap_err().code, Code::Usage, "{args:?}");
+        }
+    }
+
+    #[test]
+    fn a_directory_with_something_else_in_it_is_not_touched() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("mine"), "x").unwrap();
+        let failure = create(dir.path(), &asked(&["--disks", "1", "--disk-size", "64M"])).unwrap_err();
+        assert_eq!(failure.code, Code::Conflict);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}

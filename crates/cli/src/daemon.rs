@@ -1,0 +1,184 @@
+//! Controllers in the background: starting them, waiting for them, and their last words.
+
+use crate::config::{CellConfig, resolve};
+use crate::exit::{Code, Failure, Result};
+use crate::lock::{Holder, holder};
+use crate::status::{Seen, look};
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use twincell_core::ids::Controller;
+
+/// How long both controllers may take until they serve every protocol.
+pub const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a controller may take to flush its memory and end.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(40);
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Starts a controller, detached from the caller's terminal and session.
+pub fn spawn(config: &CellConfig, controller: Controller) -> Result<Child> {
+    crate::config::make_private_dir(&config.controller_dir(controller))?;
+    let log_path = config.log(controller);
+    let failed = |e: &std::io::Error| Failure::io("write the log", log_path.display(), e);
+    let log = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&log_path)
+        .map_err(|e| failed(&e))?;
+    let errors = log.try_clone().map_err(|e| failed(&e))?;
+    let program = std::env::current_exe().map_err(|e| Failure::io("find", "this program", &e))?;
+    Command::new(&program)
+        .args([
+            "controller",
+            "run",
+            "--detach",
+            "--name",
+            &controller.to_string(),
+            "--config",
+        ])
+        .arg(&config.file)
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(log)
+        .stderr(errors)
+        .spawn()
+        .map_err(|e| Failure::io("start", program.display(), &e))
+}
+
+/// Whether a controller runs on this machine.
+pub fn is_running(config: &CellConfig, controller: Controller) -> bool {
+    matches!(holder(&config.controller_dir(controller)), Holder::Process(_))
+}
+
+/// What a controller does not serve yet; `None` when it serves every protocol.
+pub fn lacks(config: &CellConfig, controller: Controller) -> Option<String> {
+    let seen = look(config, controller);
+    if !seen.serves() {
+        return Some(match &seen {
+            Seen::Answered { status, .. } => format!("controller {controller} is {:?}", status.role).to_lowercase(),
+            Seen::Silent { why, .. } => format!("does not answer: {why}"),
+            Seen::Opening { .. } => "has not opened its disks and memory yet".to_owned(),
+            Seen::Stopped | Seen::Elsewhere => "does not run".to_owned(),
+        });
+    }
+    let section = config.section(controller);
+    let protocols = [("iSCSI", &section.iscsi), ("NBD", &section.nbd)];
+    let portals = protocols
+        .iter()
+        .flat_map(|(protocol, portals)| portals.iter().map(move |p| (protocol, p)));
+    for (protocol, portal) in portals {
+        let connected = resolve(portal).map(|a| TcpStream::connect_timeout(&a, CONNECT_TIMEOUT).is_ok());
+        if connected != Ok(true) {
+            return Some(format!("does not serve {protocol} on {portal}"));
+        }
+    }
+    None
+}
+
+/// Waits until all of `controllers` serve every protocol. `started` are those of them that this process started:
+/// one that has ended is not waited for.
+pub fn wait_until_serving(
+    config: &CellConfig,
+    controllers: &[Controller],
+    started: &mut [(Controller, Child)],
+) -> Result<()> {
+    let deadline = Instant::now() + START_TIMEOUT;
+    loop {
+        let mut waits_for = Vec::new();
+        let mut lacking = Vec::new();
+        for controller in controllers {
+            let Some(what) = lacks(config, *controller) else {
+                continue;
+            };
+            let child = started.iter_mut().find(|(c, _)| c == controller);
+            let ended = child.and_then(|(_, child)| child.try_wait().ok().flatten());
+            match ended {
+                Some(status) => lacking.push((*controller, format!("ended ({status})"))),
+                None => {
+                    waits_for.push(*controller);
+                    lacking.push((*controller, what));
+                }
+            }
+        }
+        if lacking.is_empty() {
+            return Ok(());
+        }
+        if waits_for.is_empty() || Instant::now() > deadline {
+            return Err(not_serving(config, &lacking));
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+fn not_serving(config: &CellConfig, lacking: &[(Controller, String)]) -> Failure {
+    let told = lacking.iter().map(|(c, what)| {
+        let last = last_line(&config.log(*c)).unwrap_or_else(|| "nothing".to_owned());
+        format!("controller {c} {what}; the last line of its log: {last}")
+    });
+    let told = told.collect::<Vec<_>>().join("\n  ");
+    let logs: Vec<_> = lacking
+        .iter()
+        .map(|(c, _)| config.log(*c).display().to_string())
+        .collect();
+    Failure::new(Code::Unreachable, told).next(format!("all of it: {}", logs.join(", ")))
+}
+
+/// The last line of a log that says anything.
+pub fn last_line(log: &Path) -> Option<String> {
+    const TAIL: i64 = 8192;
+    let mut file = File::open(log).ok()?;
+    // A log shorter than that is read whole.
+    let _ = file.seek(SeekFrom::End(-TAIL));
+    let mut tail = Vec::new();
+    file.read_to_end(&mut tail).ok()?;
+    let tail = String::from_utf8_lossy(&tail);
+    tail.lines()
+        .rev()
+        .map(str::trim)
+        .find(|l| !l.is_empty())
+        .map(str::to_owned)
+}
+
+/// Waits until a controller's process has ended.
+pub fn wait_until_ended(config: &CellConfig, controller: Controller) -> Result<()> {
+    let deadline = Instant::now() + STOP_TIMEOUT;
+    while is_running(config, controller) {
+        if Instant::now() > deadline {
+            let what = format!(
+                "controller {controller} is still stopping after {} s",
+                STOP_TIMEOUT.as_secs()
+            );
+            let next = format!("it goes on; {} says what it does", config.log(controller).display());
+            return Err(Failure::new(Code::TimedOut, what).next(next));
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_line_is_the_last_that_says_anything() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        assert_eq!(last_line(&log), None);
+        for (text, last) in [
+            ("", None),
+            ("\n \n", None),
+            ("one\ntwo\n\n", Some("two")),
+            ("one", Some("one")),
+        ] {
+            std::fs::write(&log, text).unwrap();
+            assert_eq!(last_line(&log).as_deref(), last);
+        }
+        std::fs::write(&log, "x".repeat(9000) + "\nthe end\n").unwrap();
+        assert_eq!(last_line(&log).as_deref(), Some("the end"));
+    }
+}

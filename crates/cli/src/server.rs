@@ -1,0 +1,464 @@
+//! The controller's end of the control socket: threads that ask the engine.
+
+use crate::control::{
+    Answer, ControllerStatus, DiskStatus, Envelope, EventLine, LunChange, LunStatus, REQUEST_MAX, Refusal, RefusalKind,
+    Reply, Request, RoleName, SCHEMA, VERSION, short_path,
+};
+use crate::exit::{Code, Failure};
+use crate::size::Size;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, UNIX_EPOCH};
+use twincell_core::cell::record::Mode;
+use twincell_core::controller::Role;
+use twincell_core::effect::Note;
+use twincell_core::ids::{BLOCK_BYTES, Controller, PSEG_BLOCKS};
+use twincell_core::layout::metadata::{DiskState, Name, Redundancy};
+use twincell_core::manage::{LunView, ManageError, ManageOp, ManageReply};
+use twincell_engine::{Handle, HandleError, Snapshot, random_uuid};
+
+/// Connections at a time: more than any operator needs, and no way to fill memory.
+const CONNECTIONS_MAX: usize = 64;
+/// A connection on which nothing is asked for this long ends.
+const IDLE: Duration = Duration::from_secs(60);
+/// How long a change may take: a ballot after a silent partner, twice.
+const MANAGE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Opens the control socket and serves it on threads of its own for as long as the process lives. The caller holds
+/// the controller's lock, so a socket that is there is of a dead predecessor.
+pub fn serve(socket: &Path, controller: Controller, handle: Handle) -> std::io::Result<()> {
+    let (path, _dir) = short_path(socket)?;
+    match std::fs::remove_file(&path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path)?;
+    let open = Arc::new(AtomicUsize::new(0));
+    std::thread::Builder::new().name("control".to_owned()).spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(stream) = stream else {
+                // Out of descriptors: the ones in use will come back.
+                std::thread::sleep(Duration::from_millis(100));
+                continue;
+            };
+            if open.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS_MAX {
+                open.fetch_sub(1, Ordering::Relaxed);
+                continue;
+            }
+            let (handle, counted) = (handle.clone(), open.clone());
+            let thread = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
+                // A connection that breaks is the asker's affair.
+                let _ = converse(&stream, controller, &handle);
+                counted.fetch_sub(1, Ordering::Relaxed);
+            });
+            if thread.is_err() {
+                open.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    })?;
+    Ok(())
+}
+
+fn converse(stream: &UnixStream, controller: Controller, handle: &Handle) -> std::io::Result<()> {
+    stream.set_read_timeout(Some(IDLE))?;
+    stream.set_write_timeout(Some(IDLE))?;
+    let mut reader = BufReader::new(stream);
+    loop {
+        let mut line = Vec::new();
+        (&mut reader).take(REQUEST_MAX).read_until(b'\n', &mut line)?;
+        if line.last() != Some(&b'\n') {
+            return Ok(());
+        }
+        let answer = match understand(&line) {
+            Ok(request) => answer(request, controller, handle),
+            Err(refusal) => Answer::Error(refusal),
+        };
+        let reply = Reply {
+            schema: SCHEMA,
+            version: VERSION.to_owned(),
+            answer,
+        };
+        let mut text = serde_json::to_vec(&reply)?;
+        text.push(b'\n');
+        let mut writer = stream;
+        writer.write_all(&text)?;
+    }
+}
+
+fn understand(line: &[u8]) -> Result<Request, Refusal> {
+    let usage = |what: String| Refusal::new(RefusalKind::Final, Failure::usage(what));
+    let value: serde_json::Value =
+        serde_json::from_slice(line).map_err(|e| usage(format!("the request is not JSON: {e}")))?;
+    if value["schema"] != SCHEMA {
+        return Err(usage(format!(
+            "the request is of control protocol {}, and controller {VERSION} speaks {SCHEMA}",
+            value["schema"]
+        )));
+    }
+    let envelope: Envelope =
+        serde_json::from_value(value).map_err(|e| usage(format!("the request is not understood: {e}")))?;
+    Ok(envelope.request)
+}
+
+fn answer(request: Request, controller: Controller, handle: &Handle) -> Answer {
+    match request {
+        Request::Status => ask_snapshot(handle, |s| Answer::Status(Box::new(status(controller, &s)))),
+        Request::Events => ask_snapshot(handle, |s| Answer::Events(events(controller, &s))),
+        Request::Stop if crate::controller::stop(handle) => Answer::Done { already: false },
+        Request::Stop => Answer::Error(no_answer(HandleError::TimedOut)),
+        Request::Lun(change) => make_change(&change, controller, handle),
+    }
+}
+
+fn make_change(change: &LunChange, controller: Controller, handle: &Handle) -> Answer {
+    let operation = match operation(change) {
+        Ok(operation) => operation,
+        Err(failure) => return Answer::Error(Refusal::new(RefusalKind::Final, failure)),
+    };
+    match handle.manage(operation, MANAGE_TIMEOUT) {
+        Ok(Ok(ManageReply::Lun { already, .. })) => Answer::Done { already },
+        Ok(Ok(ManageReply::Done | ManageReply::Stopping)) => Answer::Done { already: false },
+        Ok(Err(error)) => Answer::Error(refusal(error, change, controller)),
+        Err(error) => Answer::Error(no_answer(error)),
+    }
+}
+
+fn ask_snapshot(handle: &Handle, then: impl FnOnce(Snapshot) -> Answer) -> Answer {
+    handle.snapshot().map_or_else(|e| Answer::Error(no_answer(e)), then)
+}
+
+fn no_answer(error: HandleError) -> Refusal {
+    let (kind, code) = match error {
+        HandleError::Stopped => (RefusalKind::NotServing, Code::Unreachable),
+        HandleError::TimedOut => (RefusalKind::Unknown, Code::TimedOut),
+    };
+    Refusal::new(kind, Failure::new(code, error.to_string()))
+}
+
+fn name(text: &str) -> Result<Name, Failure> {
+    Name::new(text).ok_or_else(|| {
+        Failure::usage(format!(
+            "{text:?} is not the name of a LUN: 1 to 64 letters, digits, `-`, `_` and `.`, a letter or digit first"
+        ))
+    })
+}
+
+fn blocks(size_bytes: u64) -> Result<u64, Failure> {
+    let block = BLOCK_BYTES as u64;
+    if size_bytes == 0 || !size_bytes.is_multiple_of(block) {
+        return Err(Failure::usage(format!(
+            "a LUN of {size_bytes} bytes: the size is a multiple of {block}, and not 0"
+        )));
+    }
+    Ok(size_bytes / block)
+}
+
+/// The redundancy called `text`.
+pub fn redundancy(text: &str) -> Result<Redundancy, Failure> {
+    match text {
+        "none" => Ok(Redundancy::None),
+        "vraid1" => Ok(Redundancy::Vraid1),
+        "vraid0" | "vraid5" => Err(Failure::not_built(format!("redundancy {text}"))),
+        _ => Err(Failure::usage(format!(
+            "{text:?} is not a redundancy: none, vraid0, vraid1 or vraid5"
+        ))),
+    }
+}
+
+fn operation(change: &LunChange) -> Result<ManageOp, Failure> {
+    Ok(match change {
+        LunChange::Create {
+            name: n,
+            size_bytes,
+            redundancy: r,
+        } => ManageOp::LunCreate {
+            name: name(n)?,
+            uuid: random_uuid(),
+            blocks: blocks(*size_bytes)?,
+            redundancy: redundancy(r)?,
+        },
+        LunChange::Grow { name: n, size_bytes } => ManageOp::LunGrow {
+            name: name(n)?,
+            blocks: blocks(*size_bytes)?,
+        },
+        LunChange::Rename { name: n, to } => ManageOp::LunRename {
+            name: name(n)?,
+            to: name(to)?,
+        },
+        LunChange::Delete { name: n } => ManageOp::LunDelete { name: name(n)? },
+        LunChange::Move { name: n, to } => ManageOp::LunMove {
+            name: name(n)?,
+            to: crate::config::controller_named(to).map_err(Failure::usage)?,
+        },
+    })
+}
+
+fn subject(change: &LunChange) -> String {
+    match change {
+        LunChange::Create { name, .. }
+        | LunChange::Grow { name, .. }
+        | LunChange::Rename { name, .. }
+        | LunChange::Delete { name }
+        | LunChange::Move { name, .. } => format!("LUN {name}"),
+    }
+}
+
+fn refusal(error: ManageError, change: &LunChange, controller: Controller) -> Refusal {
+    let lun = subject(change);
+    let of = |kind, code, what: String, next: &str| Refusal::new(kind, Failure::new(code, what).next(next));
+    match error {
+        ManageError::NotServing => of(
+            RefusalKind::NotServing,
+            Code::Unreachable,
+            format!("controller {controller} does not serve now"),
+            "`twincell status` says why",
+        ),
+        ManageError::Unknown => of(
+            RefusalKind::Unknown,
+            Code::TimedOut,
+            format!("{lun}: the link broke while the change was being decided"),
+            "`twincell lun list` shows what became of it",
+        ),
+        ManageError::Busy => of(
+            RefusalKind::Busy,
+            Code::Conflict,
+            format!("{lun}: another change is under way"),
+            "ask again",
+        ),
+        ManageError::NoSuchLun => of(
+            RefusalKind::NotFound,
+            Code::NotFound,
+            format!("there is no {lun}"),
+            "`twincell lun list` shows which there are",
+        ),
+        ManageError::NameTaken => {
+            let taken = match change {
+                LunChange::Rename { to, .. } => format!("LUN {to}"),
+                _ => lun,
+            };
+            let what = format!("{taken} exists already, and differs");
+            of(
+                RefusalKind::Final,
+                Code::Conflict,
+                what,
+                "choose another name, or `twincell lun show` it",
+            )
+        }
+        ManageError::PoolFull { needed, free } => {
+            let bytes = |psegs: u64| Size(psegs.saturating_mul(PSEG_BLOCKS * BLOCK_BYTES as u64));
+            let what = format!(
+                "{lun} needs {} on the disks, and only {} can be had",
+                bytes(needed),
+                bytes(free)
+            );
+            of(
+                RefusalKind::Final,
+                Code::Refused,
+                what,
+                "make it smaller, or delete LUNs that are not needed",
+            )
+        }
+        ManageError::TooManyLuns => of(
+            RefusalKind::Final,
+            Code::Refused,
+            format!("{lun}: the cell has as many LUNs as it can"),
+            "",
+        ),
+        ManageError::Shrink { blocks } => {
+            let what = format!("{lun} has {} bytes, and does not shrink", blocks * BLOCK_BYTES as u64);
+            of(RefusalKind::Final, Code::Refused, what, "")
+        }
+        ManageError::ControllerOut => of(
+            RefusalKind::Final,
+            Code::Refused,
+            format!("{lun}: the controller that should own it is not in"),
+            "start it, and wait until `twincell status` says that mirroring is on",
+        ),
+        ManageError::DiskError => of(
+            RefusalKind::Final,
+            Code::Refused,
+            format!("{lun}: the metadata could not be written, nothing was changed"),
+            "`twincell disk list` and the controllers' logs say which disk failed",
+        ),
+    }
+}
+
+fn status(controller: Controller, snapshot: &Snapshot) -> ControllerStatus {
+    let cell = &snapshot.cell;
+    let members = |mode: Mode| {
+        Controller::BOTH.into_iter().filter(move |c| match mode {
+            Mode::Both => true,
+            Mode::Alone { controller, .. } => controller == *c,
+        })
+    };
+    ControllerStatus {
+        controller: controller.to_string(),
+        role: match cell.role {
+            Role::Starting => RoleName::Starting,
+            Role::Joining => RoleName::Joining,
+            Role::Serving => RoleName::Serving,
+            Role::Deciding => RoleName::Deciding,
+            Role::Stopping => RoleName::Stopping,
+        },
+        serving_hosts: snapshot.serving_hosts,
+        epoch: cell.record.as_ref().map(|r| r.epoch.0),
+        members: cell
+            .record
+            .iter()
+            .flat_map(|r| members(r.mode))
+            .map(|c| c.to_string())
+            .collect(),
+        linked: cell.linked,
+        joining: cell.joining,
+        awaits_operator: cell.awaits_operator,
+        dirty_buffers: cell.dirty_buffers,
+        open_ries: cell.open_ries,
+        luns: snapshot.luns.iter().map(lun_status).collect(),
+        disks: snapshot
+            .disks
+            .iter()
+            .enumerate()
+            .map(|(i, d)| DiskStatus {
+                name: i.to_string(),
+                path: d.path.clone(),
+                size_bytes: d.size_bytes,
+                state: disk_state(d.state).to_owned(),
+                quorum: d.quorum,
+            })
+            .collect(),
+    }
+}
+
+fn lun_status(lun: &LunView) -> LunStatus {
+    LunStatus {
+        name: lun.name.as_str().to_owned(),
+        lun: lun.ncae.0,
+        uuid: lun.uuid.to_string(),
+        size_bytes: lun.blocks * BLOCK_BYTES as u64,
+        redundancy: match lun.redundancy {
+            Redundancy::None => "none",
+            Redundancy::Vraid1 => "vraid1",
+        }
+        .to_owned(),
+        owner: lun.owner.to_string(),
+        moving: lun.moving,
+    }
+}
+
+fn disk_state(state: DiskState) -> &'static str {
+    match state {
+        DiskState::Normal => "normal",
+        DiskState::Missing => "missing",
+        DiskState::Merging => "merging",
+        DiskState::Replace => "replace",
+        DiskState::Regen => "regen",
+    }
+}
+
+fn events(controller: Controller, snapshot: &Snapshot) -> Vec<EventLine> {
+    let line = |(time, note): &(std::time::SystemTime, Note)| EventLine {
+        time_ms: time.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64),
+        controller: controller.to_string(),
+        event: sentence(note, snapshot),
+    };
+    snapshot.notes.iter().map(line).collect()
+}
+
+fn sentence(note: &Note, snapshot: &Snapshot) -> String {
+    match note {
+        Note::AwaitsPartner => "waits for its partner".to_owned(),
+        Note::PartnerUnreachable => {
+            "cannot reach its partner; acknowledges nothing until a ballot has decided".to_owned()
+        }
+        Note::BallotBegun => "began a ballot".to_owned(),
+        Note::BallotWon { epoch } => format!("won the ballot: epoch {epoch}"),
+        Note::BallotLost { epoch } => format!("lost the ballot: epoch {epoch} is the partner's"),
+        Note::PartnerFenced => "the partner is fenced: it can write no disk".to_owned(),
+        Note::Resolved {
+            valid,
+            absorbed,
+            dropped,
+        } => format!(
+            "NV memory resolved: {valid} buffers of data, {absorbed} unfinished writes absorbed, \
+             {dropped} never acknowledged and dropped"
+        ),
+        Note::Serving { mirrored: true } => "serves hosts, mirrored by its partner".to_owned(),
+        Note::Serving { mirrored: false } => {
+            "serves hosts alone, with every write on disk before its status".to_owned()
+        }
+        Note::PartnerJoins => "the partner is joining".to_owned(),
+        Note::Mirrored => "the partner is in: writes are mirrored".to_owned(),
+        Note::Leveled => "both NV memories are level".to_owned(),
+        Note::Out => "is out, and starts anew".to_owned(),
+        Note::AwaitsOperator { missing } => format!("serves nothing: it needs what is in the memory of {missing}"),
+        Note::DiskFailed { disk } => {
+            let path = snapshot
+                .disks
+                .get(disk.index())
+                .map(|d| d.path.display().to_string())
+                .unwrap_or_default();
+            format!("disk {disk} failed: {path}")
+        }
+        Note::LunMoved { lun, to } => {
+            let view = snapshot.luns.iter().find(|l| l.ncae == *lun);
+            let lun = view.map_or_else(|| lun.to_string(), |l| l.name.as_str().to_owned());
+            format!("LUN {lun} is owned by {to} now")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_that_is_not_understood_is_answered_with_why() {
+        for (line, why) in [
+            (&b"garbage"[..], "not JSON"),
+            (br#"{"schema":2,"version":"9","op":"status"}"#, "protocol 2"),
+            (br#"{"version":"9","op":"status"}"#, "protocol null"),
+            (br#"{"schema":1,"version":"9","op":"dance"}"#, "dance"),
+            (br#"{"schema":1,"version":"9","op":"lun","verb":"delete"}"#, "name"),
+            (b"\xff\xfe", "not JSON"),
+        ] {
+            let refusal = understand(line).unwrap_err();
+            assert!(refusal.what.contains(why), "{why}: {}", refusal.what);
+            assert_eq!(refusal.code, Code::Usage as u8);
+        }
+    }
+
+    #[test]
+    fn what_an_operator_gives_is_checked_before_the_core_sees_it() {
+        let create = |name: &str, size_bytes, redundancy: &str| {
+            operation(&LunChange::Create {
+                name: name.into(),
+                size_bytes,
+                redundancy: redundancy.into(),
+            })
+        };
+        assert!(matches!(
+            create("a", 1024, "none"),
+            Ok(ManageOp::LunCreate { blocks: 2, .. })
+        ));
+        for (result, code) in [
+            (create("", 1024, "none"), Code::Usage),
+            (create("a b", 1024, "none"), Code::Usage),
+            (create("a", 0, "none"), Code::Usage),
+            (create("a", 1000, "none"), Code::Usage),
+            (create("a", 1024, "vraid5"), Code::Refused),
+            (create("a", 1024, "raid"), Code::Usage),
+            (
+                operation(&LunChange::Move {
+                    name: "a".into(),
+                    to: "C".into(),
+                }),
+                Code::Usage,
+            ),
+        ] {
+            assert_eq!(result.unwrap_err().code, code);
+        }
+    }
+}

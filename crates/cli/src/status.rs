@@ -1,0 +1,637 @@
+//! `twincell status`: what the cell is doing, what it survives, and what to do next.
+
+use crate::config::CellConfig;
+use crate::control::{Answer, Client, ControllerStatus, LunStatus, NoAnswer, Request, RoleName};
+use crate::exit::{Code, Failure};
+use crate::lock::{Holder, holder};
+use crate::output::{Report, table};
+use crate::size::Size;
+use serde::Serialize;
+use std::fmt::Write;
+use std::time::Duration;
+use twincell_core::ids::Controller;
+
+/// How long a controller may take to answer: `status` promises 2 s, and the engine answers within 1.5 s or never.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(1700);
+
+/// What was seen of a controller.
+#[derive(Clone, Debug)]
+pub enum Seen {
+    /// It answered.
+    Answered {
+        /// What.
+        status: Box<ControllerStatus>,
+        /// Its process.
+        pid: Option<u32>,
+    },
+    /// It runs and does not answer.
+    Silent {
+        /// Its process.
+        pid: Option<u32>,
+        /// Why not.
+        why: String,
+    },
+    /// It runs and does not listen yet.
+    Opening {
+        /// Its process.
+        pid: Option<u32>,
+    },
+    /// It does not run.
+    Stopped,
+    /// It is on another machine.
+    Elsewhere,
+}
+
+impl Seen {
+    /// Its answer, if it gave one.
+    pub fn status(&self) -> Option<&ControllerStatus> {
+        match self {
+            Seen::Answered { status, .. } => Some(status),
+            _ => None,
+        }
+    }
+
+    /// Its process, if it has one that can be seen.
+    pub fn pid(&self) -> Option<u32> {
+        match self {
+            Seen::Answered { pid, .. } | Seen::Silent { pid, .. } | Seen::Opening { pid } => *pid,
+            Seen::Stopped | Seen::Elsewhere => None,
+        }
+    }
+
+    /// Whether it serves hosts, by its own word.
+    pub fn serves(&self) -> bool {
+        self.status()
+            .is_some_and(|s| s.serving_hosts && matches!(s.role, RoleName::Serving | RoleName::Deciding))
+    }
+}
+
+/// Looks at one controller.
+pub fn look(config: &CellConfig, controller: Controller) -> Seen {
+    let dir = config.controller_dir(controller);
+    let mut client = match Client::connect(&config.control(controller)) {
+        Ok(client) => client,
+        Err(NoAnswer::NotRunning) => {
+            return match holder(&dir) {
+                Holder::Process(pid) => Seen::Opening { pid },
+                Holder::Nobody => Seen::Stopped,
+                Holder::Never if dir.is_dir() => Seen::Stopped,
+                Holder::Never => Seen::Elsewhere,
+            };
+        }
+        Err(NoAnswer::Silent(why)) => return Seen::Silent { pid: None, why },
+    };
+    let pid = client.pid;
+    match client.ask(&Request::Status, ANSWER_TIMEOUT) {
+        Ok(Answer::Status(status)) => Seen::Answered { status, pid },
+        Ok(Answer::Error(refusal)) => Seen::Silent { pid, why: refusal.what },
+        Ok(other) => Seen::Silent {
+            pid,
+            why: format!("its answer is to another question: {other:?}"),
+        },
+        Err(NoAnswer::Silent(why)) => Seen::Silent { pid, why },
+        Err(NoAnswer::NotRunning) => Seen::Stopped,
+    }
+}
+
+/// Looks at both controllers at the same time.
+pub fn look_at_both(config: &CellConfig) -> [Seen; 2] {
+    std::thread::scope(|scope| {
+        let b = scope.spawn(|| look(config, Controller::B));
+        let a = look(config, Controller::A);
+        [a, b.join().expect("looking does not panic")]
+    })
+}
+
+/// The state of a cell, as scripts see it.
+#[derive(Clone, Debug, Serialize)]
+pub struct CellStatus {
+    /// The cell.
+    pub cell: CellLine,
+    /// Both controllers.
+    pub controllers: Vec<ControllerLine>,
+    /// The LUNs, in order of their number.
+    pub luns: Vec<LunLine>,
+    #[serde(skip)]
+    problems: Vec<Problem>,
+}
+
+/// The cell.
+#[derive(Clone, Debug, Serialize)]
+pub struct CellLine {
+    /// Its name.
+    pub name: String,
+    /// `ok`, `degraded` or `failed`.
+    pub state: &'static str,
+    /// `on`, `off` or `joining`.
+    pub mirroring: &'static str,
+    /// The epoch of the membership record; `None` while nobody has read it.
+    pub epoch: Option<u64>,
+    /// How many more failures it survives.
+    pub survives: Survives,
+    /// NV buffers with data that the disks may lack, as the controller tells it that knows best.
+    pub dirty_buffers: u32,
+    /// Writes in progress.
+    pub open_writes: u32,
+}
+
+/// How many more may fail, of each kind and one kind at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Survives {
+    /// Controllers.
+    pub controllers: u32,
+    /// Disks.
+    pub disks: u32,
+}
+
+/// A controller.
+#[derive(Clone, Debug, Serialize)]
+pub struct ControllerLine {
+    /// `A` or `B`.
+    pub name: String,
+    /// Its process; `None` where it does not run here.
+    pub pid: Option<u32>,
+    /// `serving`, `joining`, `stopped` or `unreachable`.
+    pub state: &'static str,
+    /// `HOST:PORT` each.
+    pub iscsi_portals: Vec<String>,
+    /// `HOST:PORT` each.
+    pub nbd_portals: Vec<String>,
+}
+
+/// A LUN.
+#[derive(Clone, Debug, Serialize)]
+pub struct LunLine {
+    /// Its name.
+    pub name: String,
+    /// The target that presents it.
+    pub iqn: String,
+    /// Its logical unit number.
+    pub lun: u16,
+    /// Its size.
+    pub size_bytes: u64,
+    /// Its redundancy.
+    pub redundancy: String,
+    /// `A` or `B`.
+    pub owner: String,
+    /// `ok`, `degraded` or `failed`.
+    pub state: &'static str,
+    /// Where to find it; the owner's first.
+    pub iscsi_urls: Vec<String>,
+    /// Where to find it; the owner's first.
+    pub nbd_urls: Vec<String>,
+    /// Its identity.
+    pub uuid: String,
+}
+
+#[derive(Clone, Debug)]
+struct Problem {
+    what: String,
+    next: String,
+}
+
+/// Puts together what both controllers say.
+pub fn summarize(config: &CellConfig, seen: &[Seen; 2]) -> CellStatus {
+    let best = seen
+        .iter()
+        .filter(|s| s.status().is_some())
+        .max_by_key(|s| (s.serves(), s.status().map(|s| s.epoch)));
+    let status = best.and_then(Seen::status);
+    let serving = best.is_some_and(Seen::serves);
+    let states = Controller::BOTH.map(|c| controller_state(&seen[c.index()], c, status.filter(|_| serving)));
+    let missing = status.map_or(0, |s| s.disks.iter().filter(|d| d.state != "normal").count());
+    let mirrored = serving && status.is_some_and(|s| s.members.len() == 2);
+    let mirroring = match status.filter(|_| serving) {
+        Some(s) if s.members.len() == 2 => "on",
+        Some(s) if s.joining => "joining",
+        _ => "off",
+    };
+    let state = match serving {
+        false => "failed",
+        true if mirrored && missing == 0 && states == ["serving"; 2] => "ok",
+        true => "degraded",
+    };
+    let line = |c: Controller| ControllerLine {
+        name: c.to_string(),
+        pid: seen[c.index()].pid(),
+        state: states[c.index()],
+        iscsi_portals: config.section(c).iscsi.clone(),
+        nbd_portals: config.section(c).nbd.clone(),
+    };
+    let luns = status.map_or(&[][..], |s| &s.luns);
+    CellStatus {
+        cell: CellLine {
+            name: config.name.clone(),
+            state,
+            mirroring,
+            epoch: status.and_then(|s| s.epoch),
+            survives: Survives {
+                controllers: u32::from(mirrored && states == ["serving"; 2]),
+                disks: status.filter(|_| serving).map_or(0, disks_survived),
+            },
+            dirty_buffers: status.map_or(0, |s| s.dirty_buffers),
+            open_writes: status.map_or(0, |s| s.open_ries),
+        },
+        controllers: Controller::BOTH.map(line).to_vec(),
+        luns: luns
+            .iter()
+            .map(|l| lun_line(config, l, lun_state(serving, missing)))
+            .collect(),
+        problems: problems(config, seen, states, status, mirroring),
+    }
+}
+
+/// The state of a controller: by its own word; failing that, by the word of the one that serves.
+fn controller_state(seen: &Seen, controller: Controller, serving: Option<&ControllerStatus>) -> &'static str {
+    match seen {
+        Seen::Answered { status, .. } => match status.role {
+            RoleName::Serving | RoleName::Deciding if status.serving_hosts => "serving",
+            RoleName::Stopping => "stopped",
+            _ => "joining",
+        },
+        Seen::Opening { .. } => "joining",
+        Seen::Silent { .. } => "unreachable",
+        Seen::Stopped => "stopped",
+        Seen::Elsewhere => match serving {
+            Some(s) if s.linked && s.members.contains(&controller.to_string()) => "serving",
+            Some(s) if s.linked && s.joining => "joining",
+            _ => "unreachable",
+        },
+    }
+}
+
+/// How many disks may fail. Every LUN that keeps two copies on two disks survives one; the cell itself needs a
+/// majority of the disks that vote.
+fn disks_survived(status: &ControllerStatus) -> u32 {
+    let voters = status.disks.iter().filter(|d| d.quorum);
+    let normal = voters.clone().filter(|d| d.state == "normal").count() as u32;
+    let majority = voters.count() as u32 / 2 + 1;
+    let quorum = normal.saturating_sub(majority);
+    let whole = status.disks.iter().all(|d| d.state == "normal");
+    let copies = match status.luns.iter().all(|l| l.redundancy == "vraid1") {
+        _ if status.luns.is_empty() => u32::MAX,
+        true if whole => 1,
+        _ => 0,
+    };
+    quorum.min(copies)
+}
+
+/// The map that says which disks a LUN lies on is not told, so a missing disk counts against every LUN.
+fn lun_state(serving: bool, missing: usize) -> &'static str {
+    match (serving, missing) {
+        (false, _) => "failed",
+        (true, 0) => "ok",
+        (true, _) => "degraded",
+    }
+}
+
+/// A LUN with its addresses.
+pub fn lun_line(config: &CellConfig, lun: &LunStatus, state: &'static str) -> LunLine {
+    let mut order = Controller::BOTH;
+    if lun.owner == "B" {
+        order.reverse();
+    }
+    let iscsi = order.iter().flat_map(|c| &config.section(*c).iscsi);
+    let nbd = order.iter().flat_map(|c| &config.section(*c).nbd);
+    LunLine {
+        name: lun.name.clone(),
+        iqn: config.target.clone(),
+        lun: lun.lun,
+        size_bytes: lun.size_bytes,
+        redundancy: lun.redundancy.clone(),
+        owner: lun.owner.clone(),
+        state,
+        iscsi_urls: iscsi
+            .map(|p| format!("iscsi://{p}/{}/{}", config.target, lun.lun))
+            .collect(),
+        nbd_urls: nbd.map(|p| format!("nbd://{p}/{}", lun.name)).collect(),
+        uuid: lun.uuid.clone(),
+    }
+}
+
+fn problems(
+    config: &CellConfig,
+    seen: &[Seen; 2],
+    states: [&'static str; 2],
+    status: Option<&ControllerStatus>,
+    mirroring: &str,
+) -> Vec<Problem> {
+    let mut found = Vec::new();
+    let mut problem = |what: String, next: String| found.push(Problem { what, next });
+    for c in Controller::BOTH {
+        let log = config.log(c);
+        match (&seen[c.index()], states[c.index()]) {
+            (Seen::Stopped, _) => problem(
+                format!("Controller {c} is stopped."),
+                format!("`twincell cell start --config {}` starts it.", config.file.display()),
+            ),
+            (Seen::Silent { pid, why }, _) => {
+                let process = pid.map_or_else(String::new, |p| format!(" (process {p})"));
+                let next = format!(
+                    "Look at {}; if it hangs, end that process and start it again.",
+                    log.display()
+                );
+                problem(
+                    format!("Controller {c}{process} runs but does not answer: {why}."),
+                    next,
+                );
+            }
+            (Seen::Elsewhere, "unreachable") => problem(
+                format!("Controller {c} is not on this machine, and the link to it does not work."),
+                "Look at it on its own machine with `twincell status`.".to_owned(),
+            ),
+            (_, "joining") => problem(
+                format!("Controller {c} is not in yet."),
+                format!("It joins by itself; {} says what it waits for.", log.display()),
+            ),
+            _ => {}
+        }
+    }
+    if states == ["serving"; 2] && mirroring != "on" {
+        let next = "Look at the link addresses in cell.toml and at both logs.".to_owned();
+        problem("Both controllers run, and writes are not mirrored.".to_owned(), next);
+    }
+    if seen.iter().filter_map(Seen::status).any(|s| s.awaits_operator) {
+        problem(
+            "The data that the disks lack are in the memory of a controller that does not run.".to_owned(),
+            "Start that controller on the machine that it ran on, before that machine is restarted.".to_owned(),
+        );
+    }
+    for disk in status.iter().flat_map(|s| &s.disks).filter(|d| d.state != "normal") {
+        let next = "Bring it back, and restart the controllers one after the other.".to_owned();
+        problem(
+            format!("Disk {} ({}) is {}.", disk.name, disk.path.display(), disk.state),
+            next,
+        );
+    }
+    found
+}
+
+/// The command.
+pub fn run(config: &CellConfig) -> Report {
+    let seen = look_at_both(config);
+    let summary = summarize(config, &seen);
+    let mut report = Report::of(text(&summary), &summary);
+    if !seen.iter().any(|s| s.status().is_some()) {
+        let what = format!("no controller of cell {} answers", config.name);
+        let next = format!("`twincell cell start --config {}` starts them", config.file.display());
+        report.failure = Some(Failure::new(Code::Unreachable, what).next(next));
+    }
+    report
+}
+
+fn text(status: &CellStatus) -> String {
+    let cell = &status.cell;
+    let mut text = String::new();
+    let epoch = cell.epoch.map_or_else(String::new, |e| format!(", epoch {e}"));
+    let _ = writeln!(
+        text,
+        "Cell {}: {}. Mirroring is {}{epoch}.",
+        cell.name, cell.state, cell.mirroring
+    );
+    let count = |n: u32, what: &str| match n {
+        0 => format!("no {what}"),
+        1 => format!("one {what}"),
+        n => format!("{n} {what}s"),
+    };
+    let Survives { controllers, disks } = cell.survives;
+    let _ = match cell.state {
+        "failed" => writeln!(text, "No controller serves hosts."),
+        _ => writeln!(
+            text,
+            "It survives the failure of {} more, and of {} more.",
+            count(controllers, "controller"),
+            count(disks, "disk")
+        ),
+    };
+    for Problem { what, next } in &status.problems {
+        let _ = write!(text, "\n{what}\n  {next}\n");
+    }
+    text.push('\n');
+    text.push_str(&controller_table(&status.controllers));
+    if !status.luns.is_empty() {
+        text.push('\n');
+        text.push_str(&lun_table(&status.luns));
+    }
+    text
+}
+
+/// The controllers as a table.
+pub fn controller_table(controllers: &[ControllerLine]) -> String {
+    let row = |c: &ControllerLine| {
+        let pid = c.pid.map_or_else(|| "-".to_owned(), |p| p.to_string());
+        [
+            c.name.clone(),
+            c.state.to_owned(),
+            pid,
+            c.iscsi_portals.join(","),
+            c.nbd_portals.join(","),
+        ]
+    };
+    let rows: Vec<_> = controllers.iter().map(row).collect();
+    table(["CONTROLLER", "STATE", "PID", "ISCSI", "NBD"], &rows)
+}
+
+/// The LUNs as a table.
+pub fn lun_table(luns: &[LunLine]) -> String {
+    let row = |l: &LunLine| {
+        let size = Size(l.size_bytes).to_string();
+        [
+            l.name.clone(),
+            l.lun.to_string(),
+            size,
+            l.redundancy.clone(),
+            l.owner.clone(),
+            l.state.to_owned(),
+        ]
+    };
+    table(
+        ["LUN", "NUMBER", "SIZE", "REDUNDANCY", "OWNER", "STATE"],
+        &luns.iter().map(row).collect::<Vec<_>>(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Section;
+    use crate::control::DiskStatus;
+    use std::path::PathBuf;
+    use twincell_core::ids::Uuid;
+
+    fn config() -> CellConfig {
+        let section = |n: u16| Section {
+            link: vec![format!("127.0.0.1:{}", 7000 + n)],
+            iscsi: vec![format!("127.0.0.1:{}", 3260 + n)],
+            nbd: vec![format!("127.0.0.1:{}", 10809 + n)],
+            control: None,
+            nv_memory: None,
+        };
+        let controllers = [section(0), section(1)];
+        CellConfig::new(
+            "/c/cell.toml".into(),
+            "c".into(),
+            Uuid(1),
+            Size(64 << 20),
+            vec!["/c/0".into()],
+            controllers,
+        )
+        .unwrap()
+    }
+
+    fn lun(name: &str, redundancy: &str, owner: &str) -> LunStatus {
+        LunStatus {
+            name: name.into(),
+            lun: 3,
+            uuid: Uuid(9).to_string(),
+            size_bytes: 1 << 30,
+            redundancy: redundancy.into(),
+            owner: owner.into(),
+            moving: false,
+        }
+    }
+
+    fn answer(controller: &str, members: &[&str], luns: Vec<LunStatus>) -> Seen {
+        let disk = |n: usize| DiskStatus {
+            name: n.to_string(),
+            path: PathBuf::from(format!("/c/{n}")),
+            size_bytes: 1 << 30,
+            state: "normal".into(),
+            quorum: n < 5,
+        };
+        let status = ControllerStatus {
+            controller: controller.into(),
+            role: RoleName::Serving,
+            serving_hosts: true,
+            epoch: Some(4),
+            members: members.iter().map(|m| m.to_string()).collect(),
+            linked: members.len() == 2,
+            joining: false,
+            awaits_operator: false,
+            dirty_buffers: 0,
+            open_ries: 0,
+            luns,
+            disks: (0..8).map(disk).collect(),
+        };
+        Seen::Answered {
+            status: Box::new(status),
+            pid: Some(77),
+        }
+    }
+
+    fn alter(seen: &mut Seen, change: impl FnOnce(&mut ControllerStatus)) {
+        let Seen::Answered { status, .. } = seen else {
+            panic!("not answered")
+        };
+        change(status);
+    }
+
+    #[test]
+    fn a_whole_cell_is_ok_and_survives_one_of_each() {
+        let luns = vec![lun("a", "vraid1", "B")];
+        let both = &["A", "B"];
+        let seen = [answer("A", both, luns.clone()), answer("B", both, luns)];
+        let status = summarize(&config(), &seen);
+        assert_eq!(
+            (status.cell.state, status.cell.mirroring, status.cell.epoch),
+            ("ok", "on", Some(4))
+        );
+        assert_eq!(
+            status.cell.survives,
+            Survives {
+                controllers: 1,
+                disks: 1
+            }
+        );
+        assert!(status.problems.is_empty(), "{:?}", status.problems);
+        let line = &status.luns[0];
+        assert_eq!(line.iscsi_urls[0], "iscsi://127.0.0.1:3261/iqn.2026-11.io.twincell:c/3");
+        assert_eq!(line.nbd_urls, ["nbd://127.0.0.1:10810/a", "nbd://127.0.0.1:10809/a"]);
+        assert_eq!(line.state, "ok");
+    }
+
+    #[test]
+    fn alone_it_is_degraded_and_says_what_to_do() {
+        let seen = [Seen::Stopped, answer("B", &["B"], vec![])];
+        let status = summarize(&config(), &seen);
+        assert_eq!((status.cell.state, status.cell.mirroring), ("degraded", "off"));
+        assert_eq!(
+            status.cell.survives,
+            Survives {
+                controllers: 0,
+                disks: 2
+            }
+        );
+        assert_eq!(
+            (status.controllers[0].state, status.controllers[0].pid),
+            ("stopped", None)
+        );
+        assert_eq!(
+            (status.controllers[1].state, status.controllers[1].pid),
+            ("serving", Some(77))
+        );
+        let text = text(&status);
+        assert!(
+            text.contains("Controller A is stopped.") && text.contains("twincell cell start"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_killed_partner_that_is_still_in_the_record_is_not_survived_twice() {
+        let seen = [Seen::Stopped, answer("B", &["A", "B"], vec![])];
+        let status = summarize(&config(), &seen);
+        assert_eq!((status.cell.state, status.cell.survives.controllers), ("degraded", 0));
+    }
+
+    #[test]
+    fn while_a_controller_joins_mirroring_is_joining() {
+        let mut seen = [answer("A", &["A"], vec![]), answer("B", &["A"], vec![])];
+        alter(&mut seen[0], |s| s.joining = true);
+        alter(&mut seen[1], |s| (s.role, s.serving_hosts) = (RoleName::Joining, false));
+        let status = summarize(&config(), &seen);
+        assert_eq!((status.cell.state, status.cell.mirroring), ("degraded", "joining"));
+        assert_eq!(status.controllers[1].state, "joining");
+    }
+
+    #[test]
+    fn nobody_serving_is_failed() {
+        let mut seen = [answer("A", &["B"], vec![lun("a", "none", "A")]), Seen::Stopped];
+        alter(&mut seen[0], |s| {
+            (s.role, s.serving_hosts, s.awaits_operator) = (RoleName::Starting, false, true)
+        });
+        let status = summarize(&config(), &seen);
+        assert_eq!((status.cell.state, status.cell.mirroring), ("failed", "off"));
+        assert_eq!(status.luns[0].state, "failed");
+        assert!(text(&status).contains("memory of a controller"), "{}", text(&status));
+    }
+
+    #[test]
+    fn disks_survive_by_the_weakest_of_copies_and_quorum() {
+        let survived = |luns: Vec<LunStatus>, missing: Option<usize>| {
+            let mut seen = answer("A", &["A", "B"], luns);
+            alter(&mut seen, |s| {
+                missing.into_iter().for_each(|n| s.disks[n].state = "missing".into())
+            });
+            disks_survived(seen.status().unwrap())
+        };
+        assert_eq!(survived(vec![], None), 2);
+        assert_eq!(survived(vec![], Some(0)), 1);
+        assert_eq!(survived(vec![lun("a", "vraid1", "A")], None), 1);
+        assert_eq!(survived(vec![lun("a", "vraid1", "A")], Some(7)), 0);
+        assert_eq!(survived(vec![lun("a", "vraid1", "A"), lun("b", "none", "A")], None), 0);
+    }
+
+    #[test]
+    fn a_partner_on_another_machine_is_known_by_the_link() {
+        let of = |members: &[&str]| summarize(&config(), &[answer("A", members, vec![]), Seen::Elsewhere]);
+        assert_eq!(
+            (of(&["A", "B"]).cell.state, of(&["A", "B"]).controllers[1].state),
+            ("ok", "serving")
+        );
+        assert_eq!(
+            (of(&["A"]).cell.state, of(&["A"]).controllers[1].state),
+            ("degraded", "unreachable")
+        );
+    }
+}
