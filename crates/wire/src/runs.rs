@@ -6,12 +6,12 @@
 
 use crate::bytes::{Reader, Sink};
 use crate::error::{Error, Result};
-use std::collections::HashMap;
 use twincell_core::ids::{DiskIndex, PsegIndex};
 use twincell_core::layout::metadata::PsegAddress;
 
-/// Most PSEGs in a row.
-const ROW_MAX: usize = 1024;
+/// Most PSEGs in a row: the disks of the largest cell [0049], with something to spare. It also bounds the search for
+/// a pattern where there is none.
+const ROW_MAX: usize = 256;
 
 /// Rows of PSEGs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,15 +60,11 @@ fn after(at: PsegAddress) -> Option<PsegAddress> {
 
 /// The runs that stand for `psegs`.
 pub(crate) fn pack(psegs: &[PsegAddress]) -> Vec<Run> {
-    let places: HashMap<PsegAddress, usize> = psegs.iter().enumerate().map(|(place, at)| (*at, place)).collect();
     let mut runs: Vec<Run> = Vec::new();
     let mut alone: Vec<PsegAddress> = Vec::new();
     let mut rest = 0;
     while rest < psegs.len() {
-        let (row, rows) = match rows_at(psegs, rest, &places) {
-            Some(found) => found,
-            None => (1, 1),
-        };
+        let (row, rows) = rows_at(&psegs[rest..]).unwrap_or((1, 1));
         if rows == 1 {
             alone.push(psegs[rest]);
         }
@@ -96,12 +92,12 @@ fn flush(alone: &mut Vec<PsegAddress>, runs: &mut Vec<Run>) {
     }
 }
 
-/// Length of a row and number of rows, where two rows or more begin at `start`.
-fn rows_at(psegs: &[PsegAddress], start: usize, places: &HashMap<PsegAddress, usize>) -> Option<(usize, usize)> {
-    let second = *places.get(&after(psegs[start])?)?;
-    let row = second.checked_sub(start).filter(|row| (1..=ROW_MAX).contains(row))?;
-    let moved_on = |n: &usize| psegs.get(n + row).copied() == after(psegs[*n]);
-    let matching = (start..psegs.len() - row).take_while(moved_on).count();
+/// Length of a row and number of rows, where `psegs` begin with two rows or more.
+fn rows_at(psegs: &[PsegAddress]) -> Option<(usize, usize)> {
+    let second = after(psegs[0])?;
+    let row = psegs.iter().take(ROW_MAX + 1).position(|at| *at == second)?;
+    let moved_on = |(here, below): &(&PsegAddress, &PsegAddress)| after(**here) == Some(**below);
+    let matching = psegs.iter().zip(&psegs[row..]).take_while(moved_on).count();
     let rows = 1 + matching / row;
     (rows > 1 && u32::try_from(rows).is_ok()).then_some((row, rows))
 }
