@@ -1,1 +1,106 @@
-fn main() {}
+//! Every developer command: `cargo xtask`.
+
+mod fuzz;
+mod install;
+mod run;
+mod test;
+mod tidy;
+
+use clap::{Parser, Subcommand};
+use run::{Failed, cargo, step};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(about = "Developer commands of twincell")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Everything that must hold before a merge. Installs what is missing, and says so first.
+    Test {
+        /// Install nothing; a missing tool is a failure.
+        #[arg(long)]
+        no_install: bool,
+    },
+    /// Format, lint, licences, and what does not belong into the sources.
+    Tidy,
+    /// The simulator, over many seeds.
+    Sim {
+        /// How many seeds.
+        #[arg(long, default_value_t = 1000)]
+        seeds: u64,
+        /// The first seed.
+        #[arg(long, default_value_t = 1)]
+        start: u64,
+    },
+    /// One seed of the simulator, with its whole story.
+    Repro {
+        /// The seed, as a failing run printed it.
+        seed: u64,
+    },
+    /// The figures, with real processes: compared with what the machine can do in the same run.
+    Bench {
+        /// Passed on; `--help` shows what there is.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        rest: Vec<String>,
+    },
+    /// Real processes: the owner is killed and comes back, again and again, under a verifying load.
+    Soak {
+        /// Passed on: --minutes N, --cycles N.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        rest: Vec<String>,
+    },
+    /// Every fuzz target for a while.
+    Fuzz {
+        /// How long each.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
+}
+
+fn main() -> ExitCode {
+    if let Err(error) = run::enter_workspace() {
+        eprintln!("xtask: {error}");
+        return ExitCode::FAILURE;
+    }
+    match dispatch(Cli::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failed) => {
+            eprintln!("\nxtask: {failed}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(task: Task) -> Result<(), Failed> {
+    match task {
+        Task::Test { no_install } => test::test(no_install),
+        Task::Tidy => tidy::tidy(),
+        Task::Sim { seeds, start } => test::simulate(seeds, start),
+        Task::Repro { seed } => {
+            step(cargo(["run", "--release", "--quiet", "-p", "twincell-sim", "--", "repro"]).arg(seed.to_string()))
+        }
+        Task::Bench { rest } => rig("bench", &rest),
+        Task::Soak { rest } => rig("soak", &rest),
+        Task::Fuzz { seconds } => fuzz::fuzz(seconds),
+    }
+}
+
+/// A program of the rig, with the release build of what it tests.
+fn rig(program: &str, rest: &[String]) -> Result<(), Failed> {
+    let twincell = test::release_binary()?;
+    let mut command = cargo([
+        "run",
+        "--release",
+        "--quiet",
+        "-p",
+        "twincell-rig",
+        "--bin",
+        program,
+        "--",
+    ]);
+    step(command.args(rest).env("TWINCELL_BIN", twincell))
+}

@@ -104,7 +104,16 @@ fn usage(error: &clap::Error, json: bool) -> ExitCode {
         return ExitCode::from(Code::Usage as u8);
     }
     let text = error.to_string();
-    let what = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+    let what = match error.kind() {
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            "the command is not complete: a verb is missing".to_owned()
+        }
+        _ => {
+            let lines = text.lines().map(str::trim).take_while(|l| !l.starts_with("Usage:"));
+            let what = lines.filter(|l| !l.is_empty()).collect::<Vec<_>>().join(" ");
+            what.trim_start_matches("error: ").to_owned()
+        }
+    };
     ExitCode::from(output::print(
         Err(Failure::usage(what).next("`twincell --help` shows the commands")),
         true,

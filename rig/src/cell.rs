@@ -1,0 +1,335 @@
+//! A cell of real processes.
+
+use crate::ports::Ports;
+use crate::tool::{Ended, run_command};
+use crate::wait_for;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// How long a cell may take until it serves, and until it is mirrored again.
+pub const SETTLE: Duration = Duration::from_secs(40);
+/// How long any command of the operator may take here; the longest of their own limits is 60 s.
+const COMMAND: Duration = Duration::from_secs(90);
+
+/// What a test wants of its cell.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// How many disks.
+    pub disks: u32,
+    /// Their size, as the command line has it.
+    pub disk_size: &'static str,
+    /// The cache of each controller.
+    pub cache: &'static str,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Shape {
+            disks: 6,
+            disk_size: "256M",
+            cache: "16M",
+        }
+    }
+}
+
+/// A cell in a directory of its own. When it goes, its processes and its memory go.
+#[derive(Debug)]
+pub struct Cell {
+    dir: TempDir,
+    ports: Ports,
+}
+
+impl Cell {
+    /// Makes a cell, and starts nothing.
+    pub fn create(shape: Shape) -> Cell {
+        let cell = Cell {
+            dir: tempfile::tempdir().expect("a directory"),
+            ports: Ports::reserve(),
+        };
+        let disks = shape.disks.to_string();
+        let mut args = vec![
+            "cell",
+            "create",
+            "--disks",
+            &disks,
+            "--disk-size",
+            shape.disk_size,
+            "--cache",
+            shape.cache,
+        ];
+        let ports = cell.port_args();
+        args.extend(ports.iter().map(String::as_str));
+        cell.twincell(&args).success();
+        cell
+    }
+
+    /// Makes a cell and starts both controllers; returns when it is mirrored.
+    pub fn start(shape: Shape) -> Cell {
+        let cell = Cell::create(shape);
+        cell.twincell(&["cell", "start"]).success();
+        cell.wait_until_mirrored();
+        cell
+    }
+
+    /// The options of `cell create` that give it its ports.
+    pub fn port_args(&self) -> Vec<String> {
+        let on = |n| format!("127.0.0.1:{}", self.ports.get(n));
+        let options = ["--iscsi-a", "--iscsi-b", "--nbd-a", "--nbd-b", "--link-a", "--link-b"];
+        options
+            .iter()
+            .zip(0..)
+            .flat_map(|(option, n)| [(*option).to_owned(), on(n)])
+            .collect()
+    }
+
+    /// The directory of the cell.
+    pub fn dir(&self) -> PathBuf {
+        self.dir.path().join("cell")
+    }
+
+    /// A directory for what else a test needs.
+    pub fn scratch(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// `cell.toml`.
+    pub fn file(&self) -> PathBuf {
+        self.dir().join("cell.toml")
+    }
+
+    /// Replaces text in `cell.toml`, which must be there.
+    pub fn edit(&self, from: &str, to: &str) {
+        let text = std::fs::read_to_string(self.file()).expect("cell.toml");
+        assert!(text.contains(from), "{from:?} is not in\n{text}");
+        std::fs::write(self.file(), text.replace(from, to)).expect("cell.toml");
+    }
+
+    /// Runs a command of the operator on this cell.
+    pub fn twincell(&self, args: &[&str]) -> Ended {
+        twincell_in(&self.dir(), args)
+    }
+
+    /// What a command says in JSON; it must succeed.
+    #[track_caller]
+    pub fn json(&self, args: &[&str]) -> Value {
+        let ended = self.twincell(&[args, &["--json"]].concat()).success();
+        serde_json::from_str(&ended.stdout).unwrap_or_else(|e| panic!("{}: {e}: {}", ended.told, ended.stdout))
+    }
+
+    /// The status, whatever it is; null if nothing came that can be read.
+    pub fn status(&self) -> Value {
+        serde_json::from_str(&self.twincell(&["status", "--json"]).stdout).unwrap_or(Value::Null)
+    }
+
+    /// Makes a LUN.
+    #[track_caller]
+    pub fn lun(&self, name: &str, size: &str, redundancy: &str) -> Value {
+        self.json(&["lun", "create", name, "--size", size, "--redundancy", redundancy])["lun"].clone()
+    }
+
+    /// The iSCSI address of a LUN through controller `A` or `B`.
+    pub fn iscsi_url(&self, lun: &Value, controller: &str) -> String {
+        let portal = self.portal(controller, "iscsi_portals");
+        format!("iscsi://{portal}/{}/{}", lun["iqn"].as_str().expect("iqn"), lun["lun"])
+    }
+
+    /// The NBD address of a LUN through controller `A` or `B`.
+    pub fn nbd_url(&self, lun: &Value, controller: &str) -> String {
+        format!(
+            "nbd://{}/{}",
+            self.portal(controller, "nbd_portals"),
+            lun["name"].as_str().expect("name")
+        )
+    }
+
+    /// A portal of a controller.
+    pub fn portal(&self, controller: &str, protocol: &str) -> String {
+        let status = self.status();
+        let line = &status["controllers"][usize::from(controller == "B")];
+        line[protocol][0]
+            .as_str()
+            .unwrap_or_else(|| panic!("no {protocol} of {controller} in {status}"))
+            .to_owned()
+    }
+
+    /// The owner of the LUN called `name`.
+    pub fn owner(&self, name: &str) -> String {
+        wait_for(&format!("the owner of {name}"), SETTLE, || {
+            let status = self.status();
+            let lun = status["luns"]
+                .as_array()
+                .and_then(|l| l.iter().find(|l| l["name"] == name));
+            lun.and_then(|l| l["owner"].as_str())
+                .map(str::to_owned)
+                .ok_or_else(|| status.to_string())
+        })
+    }
+
+    /// Waits until both controllers serve and writes are mirrored.
+    #[track_caller]
+    pub fn wait_until_mirrored(&self) {
+        self.wait_until("a mirrored cell", |s| {
+            s["cell"]["state"] == "ok" && s["cell"]["mirroring"] == "on"
+        });
+    }
+
+    /// Waits until the status is so.
+    #[track_caller]
+    pub fn wait_until(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        wait_for(what, SETTLE, || {
+            let status = self.status();
+            if is_so(&status) {
+                Ok(status)
+            } else {
+                Err(format!("{status}\n{}", self.logs()))
+            }
+        })
+    }
+
+    /// The process of a controller.
+    pub fn pid(&self, controller: &str) -> Option<u32> {
+        let pid = &self.status()["controllers"][usize::from(controller == "B")]["pid"];
+        pid.as_u64().and_then(|p| u32::try_from(p).ok())
+    }
+
+    /// Kills a controller as `kill -9` does, and waits until its process is gone.
+    #[track_caller]
+    pub fn kill(&self, controller: &str) {
+        let pid = self
+            .pid(controller)
+            .unwrap_or_else(|| panic!("{controller} does not run: {}", self.status()));
+        signal(pid, Signal::KILL);
+        wait_until_gone(pid);
+    }
+
+    /// Starts whichever controllers do not run, and waits until the cell is mirrored.
+    #[track_caller]
+    pub fn bring_back(&self) {
+        self.twincell(&["cell", "start"]).success();
+        self.wait_until_mirrored();
+    }
+
+    /// The ends of both logs.
+    pub fn logs(&self) -> String {
+        let tail = |name: &str| {
+            let text = std::fs::read_to_string(self.dir().join(name).join("log")).unwrap_or_default();
+            let lines: Vec<_> = text.lines().collect();
+            format!(
+                "--- log of {name}\n{}\n",
+                lines[lines.len().saturating_sub(30)..].join("\n")
+            )
+        };
+        tail("A") + &tail("B")
+    }
+
+    /// Keeps the directory, for whoever looks into a failure.
+    pub fn keep(mut self) -> PathBuf {
+        self.dir.disable_cleanup(true);
+        self.dir.path().to_owned()
+    }
+}
+
+impl Drop for Cell {
+    fn drop(&mut self) {
+        let status = self.status();
+        for line in status["controllers"].as_array().into_iter().flatten() {
+            let Some(pid) = line["pid"].as_u64().and_then(|p| u32::try_from(p).ok()) else {
+                continue;
+            };
+            signal(pid, Signal::KILL);
+            wait_until_gone(pid);
+        }
+        remove_nv_memory(&self.file());
+        if std::thread::panicking() {
+            eprintln!("{}", self.logs());
+        }
+    }
+}
+
+/// Removes what the controllers of a cell left in NV memory.
+fn remove_nv_memory(file: &Path) {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let uuid = text
+        .lines()
+        .find_map(|l| l.strip_prefix("uuid = "))
+        .map(|u| u.trim_matches('"').to_owned());
+    let dir = PathBuf::from(format!("/dev/shm/twincell-{}", rustix::process::getuid().as_raw()));
+    let Some(uuid) = uuid else { return };
+    for controller in ["A", "B"] {
+        // A cell that was stopped has removed its memory itself.
+        let _ = std::fs::remove_file(dir.join(format!("{uuid}-{controller}.nv")));
+    }
+}
+
+/// Sends a signal to a process, which may be gone already.
+pub fn signal(pid: u32, signal: Signal) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a pid");
+    let _ = kill_process(pid, signal);
+}
+
+/// Waits until a process is gone, or nothing of it but its name.
+#[track_caller]
+pub fn wait_until_gone(pid: u32) {
+    wait_for(&format!("the end of process {pid}"), Duration::from_secs(20), || {
+        let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
+            return Ok(());
+        };
+        let state = stat.rsplit(") ").next().and_then(|s| s.chars().next());
+        if matches!(state, Some('Z' | 'X')) {
+            Ok(())
+        } else {
+            Err(stat)
+        }
+    });
+}
+
+/// Runs a command of the operator on the cell of a directory.
+pub fn twincell_in(dir: &Path, args: &[&str]) -> Ended {
+    let mut command = Command::new("timeout");
+    command
+        .arg("--kill-after=5")
+        .arg(COMMAND.as_secs().to_string())
+        .arg(binary())
+        .args(args);
+    run_command(command.env("TWINCELL_DIR", dir))
+}
+
+/// The program that is tested: `TWINCELL_BIN`, else the release build, which is made if need be.
+pub fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| match std::env::var_os("TWINCELL_BIN") {
+        Some(path) => path.into(),
+        None => build(),
+    })
+}
+
+fn build() -> PathBuf {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let args = [
+        "build",
+        "--release",
+        "-p",
+        "twincell",
+        "--message-format=json-render-diagnostics",
+    ];
+    let mut command = Command::new(cargo);
+    let built = run_command(
+        command
+            .args(args)
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")),
+    )
+    .success();
+    let messages = built
+        .stdout
+        .lines()
+        .filter_map(|l| serde_json::from_str::<Value>(l).ok());
+    let executable = messages
+        .filter_map(|m| m["executable"].as_str().map(PathBuf::from))
+        .next_back();
+    executable.expect("the build names its executable")
+}

@@ -1,0 +1,52 @@
+//! Programs of others, and how they ended.
+
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+/// How a program ended.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// What was run.
+    pub told: String,
+    /// The exit code; `None` after a signal.
+    pub code: Option<i32>,
+    /// What it wrote.
+    pub stdout: String,
+    /// What it wrote to its standard error.
+    pub stderr: String,
+}
+
+impl Ended {
+    /// Fails the test unless the program succeeded.
+    #[track_caller]
+    pub fn success(self) -> Ended {
+        assert_eq!(self.code, Some(0), "`{}`\n{}{}", self.told, self.stdout, self.stderr);
+        self
+    }
+}
+
+/// Runs a program to its end, for at most `limit`: it gets SIGTERM then, and SIGKILL five seconds later.
+#[track_caller]
+pub fn run(program: &str, args: &[&str], limit: Duration) -> Ended {
+    run_command(
+        Command::new("timeout")
+            .arg("--kill-after=5")
+            .arg(limit.as_secs().to_string())
+            .arg(program)
+            .args(args),
+    )
+}
+
+/// Runs a command to its end.
+#[track_caller]
+pub fn run_command(command: &mut Command) -> Ended {
+    let told = format!("{command:?}");
+    let output = command.stdin(Stdio::null()).output();
+    let Output { status, stdout, stderr } = output.unwrap_or_else(|e| panic!("{told} did not start: {e}"));
+    Ended {
+        told,
+        code: status.code(),
+        stdout: String::from_utf8_lossy(&stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&stderr).into_owned(),
+    }
+}

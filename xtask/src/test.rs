@@ -1,0 +1,123 @@
+//! Everything that must hold before a merge.
+
+use crate::run::{Failed, cargo, headline, output, step};
+use crate::{install, tidy};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+/// Seeds of the simulator before a merge.
+const SEEDS: u64 = 2000;
+/// The locked memory of an ordinary user, in bytes.
+const MEMLOCK: u64 = 64 << 10;
+/// `nobody` and `nogroup` of every distribution.
+const NOBODY: u32 = 65_534;
+
+/// The whole of it.
+pub fn test(no_install: bool) -> Result<(), Failed> {
+    let begin = Instant::now();
+    install::ensure(no_install)?;
+    tidy::tidy()?;
+    headline("Unit tests");
+    let config = "--config-file=xtask/nextest.toml";
+    step(&mut cargo([
+        "nextest",
+        "run",
+        config,
+        "--locked",
+        "--workspace",
+        "--exclude",
+        "twincell-rig",
+    ]))?;
+    headline("Simulator");
+    simulate(SEEDS, 1)?;
+    headline("The demo, as an ordinary user with 64 KiB of locked memory");
+    let twincell = release_binary()?;
+    demo(&twincell)?;
+    headline("Real processes and real clients");
+    let mut rig = cargo([
+        "nextest",
+        "run",
+        config,
+        "--profile",
+        "rig",
+        "--locked",
+        "-p",
+        "twincell-rig",
+    ]);
+    step(rig.env("TWINCELL_BIN", twincell))?;
+    println!("\nAll of it passed, in {} s.", begin.elapsed().as_secs());
+    Ok(())
+}
+
+/// The simulator over `seeds` seeds.
+pub fn simulate(seeds: u64, start: u64) -> Result<(), Failed> {
+    let mut sim = cargo([
+        "run",
+        "--release",
+        "--quiet",
+        "--locked",
+        "-p",
+        "twincell-sim",
+        "--",
+        "run",
+        "--seeds",
+    ]);
+    step(sim.arg(seeds.to_string()).arg("--start").arg(start.to_string()))
+}
+
+/// Builds the product as it is released, and says where it is.
+pub fn release_binary() -> Result<PathBuf, Failed> {
+    step(&mut cargo([
+        "build",
+        "--release",
+        "--quiet",
+        "--locked",
+        "-p",
+        "twincell",
+    ]))?;
+    let metadata = output(&mut cargo(["metadata", "--format-version=1", "--no-deps", "--locked"]))?;
+    let key = "\"target_directory\":\"";
+    let rest = metadata.split_once(key).map(|(_, rest)| rest);
+    let target = rest.and_then(|r| r.split_once('"')).map(|(dir, _)| PathBuf::from(dir));
+    let binary = target.map(|t| t.join("release").join("twincell"));
+    binary
+        .filter(|b| b.is_file())
+        .ok_or_else(|| Failed("the release build has left no binary".to_owned()))
+}
+
+/// Runs the demo as somebody who owns nothing but a directory.
+fn demo(twincell: &Path) -> Result<(), Failed> {
+    let failed = |e: std::io::Error| Failed(format!("the demo's directory: {e}"));
+    let dir = std::env::temp_dir().join(format!("twincell-demo-{}", std::process::id()));
+    std::fs::create_dir(&dir).map_err(failed)?;
+    let result = demo_in(&dir, twincell);
+    std::fs::remove_dir_all(&dir).map_err(failed)?;
+    result
+}
+
+fn demo_in(dir: &Path, twincell: &Path) -> Result<(), Failed> {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    let failed = |e: std::io::Error| Failed(format!("the demo's directory: {e}"));
+    // The build may be where nobody else can look.
+    let copy = dir.join("twincell");
+    std::fs::copy(twincell, &copy).map_err(failed)?;
+    std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o755)).map_err(failed)?;
+    let root = output(Command::new("id").arg("-u"))?.trim() == "0";
+    let mut command = Command::new(if root { "setpriv" } else { "prlimit" });
+    if root {
+        chown(dir, Some(NOBODY), Some(NOBODY)).map_err(failed)?;
+        command.args([
+            format!("--reuid={NOBODY}"),
+            format!("--regid={NOBODY}"),
+            "--clear-groups".to_owned(),
+        ]);
+        command.args(["--no-new-privs", "prlimit"]);
+    }
+    command
+        .arg(format!("--memlock={MEMLOCK}:{MEMLOCK}"))
+        .arg(&copy)
+        .args(["demo", "--dir"])
+        .arg(dir.join("cell"));
+    step(command.current_dir(dir).env("HOME", dir).env_remove("XDG_RUNTIME_DIR"))
+}
