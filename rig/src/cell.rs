@@ -16,6 +16,16 @@ pub const SETTLE: Duration = Duration::from_secs(40);
 /// How long any command of the operator may take here; the longest of their own limits is 60 s.
 const COMMAND: Duration = Duration::from_secs(90);
 
+/// The options of `cell create` that take an address, and the port of each.
+const ADDRESSES: [(&str, u16); 6] = [
+    ("--iscsi-a", 0),
+    ("--iscsi-b", 1),
+    ("--nbd-a", 2),
+    ("--nbd-b", 3),
+    ("--link-a", 4),
+    ("--link-b", 5),
+];
+
 /// What a test wants of its cell.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
@@ -41,15 +51,27 @@ impl Default for Shape {
 #[derive(Debug)]
 pub struct Cell {
     dir: TempDir,
-    ports: Ports,
+    _ports: Ports,
 }
 
 impl Cell {
-    /// Makes a cell, and starts nothing.
+    /// Makes a cell on ports of its own, and starts nothing.
     pub fn create(shape: Shape) -> Cell {
+        let ports = Ports::reserve();
+        let on = |n| format!("127.0.0.1:{}", ports.get(n));
+        let addresses = ADDRESSES.map(|(option, n)| (option, on(n)));
+        Cell::create_at(ports, shape, &addresses)
+    }
+
+    /// Makes a cell at these addresses, and starts nothing.
+    pub fn create_with(shape: Shape, addresses: &[(&str, String)]) -> Cell {
+        Cell::create_at(Ports::reserve(), shape, addresses)
+    }
+
+    fn create_at(ports: Ports, shape: Shape, addresses: &[(&str, String)]) -> Cell {
         let cell = Cell {
             dir: tempfile::tempdir().expect("a directory"),
-            ports: Ports::reserve(),
+            _ports: ports,
         };
         let disks = shape.disks.to_string();
         let mut args = vec![
@@ -62,8 +84,11 @@ impl Cell {
             "--cache",
             shape.cache,
         ];
-        let ports = cell.port_args();
-        args.extend(ports.iter().map(String::as_str));
+        args.extend(
+            addresses
+                .iter()
+                .flat_map(|(option, address)| [*option, address.as_str()]),
+        );
         cell.twincell(&args).success();
         cell
     }
@@ -74,17 +99,6 @@ impl Cell {
         cell.twincell(&["cell", "start"]).success();
         cell.wait_until_mirrored();
         cell
-    }
-
-    /// The options of `cell create` that give it its ports.
-    pub fn port_args(&self) -> Vec<String> {
-        let on = |n| format!("127.0.0.1:{}", self.ports.get(n));
-        let options = ["--iscsi-a", "--iscsi-b", "--nbd-a", "--nbd-b", "--link-a", "--link-b"];
-        options
-            .iter()
-            .zip(0..)
-            .flat_map(|(option, n)| [(*option).to_owned(), on(n)])
-            .collect()
     }
 
     /// The directory of the cell.
