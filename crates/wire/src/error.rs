@@ -113,8 +113,8 @@ impl fmt::Display for Error {
             Error::Short { what } => write!(f, "the {what} ends too early"),
             Error::Trailing { what } => write!(f, "the {what} has more bytes than its fields account for"),
             Error::OtherCell { what, found } => write!(f, "the {what} belongs to another cell, {found}"),
-            Error::Value { field, value } => write!(f, "{field} has the value {value:#x}, which means nothing"),
-            Error::TooLarge { field, value, most } => write!(f, "{field} is {value}, and {most} is the most"),
+            Error::Value { field, value } => write!(f, "{field}: {value:#x} means nothing here"),
+            Error::TooLarge { field, value, most } => write!(f, "{field}: {value}, and {most} is the most"),
             Error::Contradiction { rule, at } => write!(f, "{rule} (not so at {at})"),
         }
     }

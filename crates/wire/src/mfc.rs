@@ -55,7 +55,7 @@ pub fn mfc_bytes(mfc: &Mfc) -> usize {
 pub(crate) fn put_mfc(out: &mut impl Sink, mfc: &Mfc) {
     let (function, yes) = head(mfc);
     out.u8(function);
-    out.u8(if yes { YES } else { 0 });
+    out.u8(u8::from(yes));
     out.u16(mfc_bytes(mfc) as u16);
     put_fields(out, mfc);
 }
@@ -143,10 +143,10 @@ pub(crate) fn mfc(r: &mut Reader) -> Result<Mfc> {
     let size = usize::from(r.u16()?);
     let fields = size.checked_sub(MFC_HEADER_BYTES).ok_or(Error::Short { what: WHAT })?;
     let mut r = Reader::new(r.take(fields)?, WHAT);
-    let mfc = fields_of(function, flags == YES, &mut r)?;
+    let mfc = fields_of(function, flags & YES != 0, &mut r)?;
     r.end()?;
-    // Only the flag that belongs to the message may be set, and only as it is written.
-    if flags != u8::from(head(&mfc).1) * YES {
+    // No flag may be set but that of the message, where it has one.
+    if flags != u8::from(head(&mfc).1) {
         return Err(unknown("the flags of a message", flags));
     }
     Ok(mfc)

@@ -130,6 +130,51 @@ fn a_frame_is_bounded_before_it_is_believed() {
     assert!(matches!(header_with(6, 1), Err(Error::Features { unknown: 1, .. })));
 }
 
+/// The error of a frame with `body` as its sequence, acknowledgement and messages.
+fn refused(body: &[u8]) -> Error {
+    let mut head = header();
+    head[10..12].copy_from_slice(&(body.len() as u16).to_le_bytes());
+    let crc = crc32c(&[&head[..28], body].concat());
+    head[28..].copy_from_slice(&crc.to_le_bytes());
+    let header = FrameHeader::decode(&head).expect("the header is good");
+    frame::decode_body(&header, body).expect_err("the body is not")
+}
+
+#[test]
+fn messages_say_why_they_are_refused() {
+    let with = |messages: &[u8]| refused(&[&[0; 8], messages].concat()).to_string();
+    let release = |count: u8| [&[0x08, 0, 5 + 4 * count, 0, count], &*vec![0; 4 * count as usize]].concat();
+    let said = [
+        with(&[]),
+        with(&[0x13, 0, 4]),
+        with(&[0x13, 0, 3, 0]),
+        with(&[0x13, 0, 5, 0]),
+        with(&[0x13, 0, 5, 0, 0]),
+        with(&[0x13, 1, 4, 0]),
+        with(&[0x14, 3, 4, 0]),
+        with(&[0x06, 0, 4, 0]),
+        with(&release(33)),
+        with(&[0x13, 0, 4, 0].repeat(9)),
+        with(&[0x38, 0, 9, 0, 1, 0, 2, 0, 9]),
+        with(&[0x31, 0, 12, 0, 1, 0, 2, 0, 4, 2, b'a', b'/']),
+    ]
+    .join("\n");
+    expect![[r#"
+        the number of messages in a frame with payload: 0x0 means nothing here
+        the link frame ends too early
+        the message ends too early
+        the link frame ends too early
+        the message has more bytes than its fields account for
+        the flags of a message: 0x1 means nothing here
+        the flags of a message: 0x3 means nothing here
+        the function code of a message: 0x6 means nothing here
+        the buffers of a release: 33, and 32 is the most
+        the number of messages in a frame: 9, and 8 is the most
+        the status of a forwarded command: 0x9 means nothing here
+        the length of a name, or one of its bytes: 0x2 means nothing here"#]]
+    .assert_eq(&said);
+}
+
 #[test]
 fn a_partner_of_another_time_is_told_so() {
     let hello = Hello {
