@@ -1,0 +1,240 @@
+//! Tasks: the commands of a session that are in progress
+
+use crate::scsi::device::Work;
+use crate::scsi::lun;
+use crate::scsi::sense::Sense;
+use crate::session::Tag;
+use std::collections::HashMap;
+
+/// Buffers up to this size are kept for the next task of a slot.
+const KEPT_BYTES_MAX: usize = 65_536;
+
+/// What a task waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// The slot is free.
+    Free,
+    /// The rest of its unsolicited data.
+    AwaitsUnsolicited,
+    /// Other tasks that an ORDERED one keeps it apart from.
+    AwaitsOrder,
+    /// All of its data, of which the answer depends.
+    AwaitsData,
+    /// The array.
+    InArray,
+}
+
+/// Task attributes (11.3.1; SAM-5, 8.6) that make a difference here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attribute {
+    /// SIMPLE, and untagged.
+    Simple,
+    /// ORDERED
+    Ordered,
+    /// HEAD OF QUEUE
+    HeadOfQueue,
+    /// ACA, and those that do not exist.
+    NotSupported,
+}
+
+/// A sequence of data that the initiator was asked for (R2T), or that it sends unasked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Burst {
+    /// Target transfer tag.
+    pub transfer_tag: u32,
+    /// Offset of the next byte.
+    pub next: u32,
+    /// Offset behind the last byte; of unsolicited data, behind the last that may come.
+    pub end: u32,
+    /// DataSN of the next PDU.
+    pub data_sn: u32,
+}
+
+/// One command.
+#[derive(Debug)]
+pub struct Task {
+    pub state: State,
+    /// Counts the uses of the slot; part of target transfer tags, so that late data are not taken for new.
+    pub generation: u16,
+    pub task_tag: u32,
+    pub lun: [u8; 8],
+    pub cdb: [u8; 16],
+    pub attribute: Attribute,
+    /// Counts the commands of the session: the lower came first.
+    pub arrival: u64,
+    /// Does not count for the command window.
+    pub is_immediate: bool,
+    /// The initiator is ready for so many bytes of Data-In.
+    pub expects_in: u32,
+    /// The initiator has so many bytes of Data-Out.
+    pub expects_out: u32,
+    /// Data-Out in hand, from the first byte on.
+    pub data: Vec<u8>,
+    /// What the array does for it.
+    pub work: Option<Work>,
+    /// Data-Out that comes now.
+    pub burst: Option<Burst>,
+    /// The end of what the array has asked for and does not have yet, as an offset.
+    pub fetch: Option<u32>,
+    /// Bytes of Data-In that were sent.
+    pub sent: u32,
+    /// Bytes of Data-In in the current sequence.
+    pub sent_of_burst: u32,
+    /// Data-In or R2T PDUs that were sent.
+    pub sequence: u32,
+    /// Bytes that the command moves according to its CDB, once that is known.
+    pub transfer: u32,
+    /// It moves Data-Out.
+    pub is_out: bool,
+    /// It was aborted: there will be no response.
+    pub is_aborted: bool,
+    /// It has failed already; the response waits for the array, or for data that are still to come.
+    pub fault: Option<Sense>,
+}
+
+impl Task {
+    fn new() -> Task {
+        Task {
+            state: State::Free,
+            generation: 0,
+            task_tag: 0,
+            lun: [0; 8],
+            cdb: [0; 16],
+            attribute: Attribute::Simple,
+            arrival: 0,
+            is_immediate: false,
+            expects_in: 0,
+            expects_out: 0,
+            data: Vec::new(),
+            work: None,
+            burst: None,
+            fetch: None,
+            sent: 0,
+            sent_of_burst: 0,
+            sequence: 0,
+            transfer: 0,
+            is_out: false,
+            is_aborted: false,
+            fault: None,
+        }
+    }
+
+    /// Makes the slot free for another command; its buffer is kept.
+    fn clear(&mut self) {
+        let mut data = std::mem::take(&mut self.data);
+        data.clear();
+        if data.capacity() > KEPT_BYTES_MAX {
+            data = Vec::new();
+        }
+        *self = Task {
+            generation: self.generation.wrapping_add(1),
+            data,
+            ..Task::new()
+        };
+    }
+}
+
+/// All tasks of a session.
+#[derive(Debug, Default)]
+pub struct Tasks {
+    slots: Vec<Task>,
+    free: Vec<Tag>,
+    by_task_tag: HashMap<u32, Tag>,
+    /// Tasks in progress that count for the command window.
+    pub in_window: u32,
+    /// Tasks in progress that do not.
+    pub immediate: u32,
+    /// ORDERED tasks in progress.
+    ordered: u32,
+    arrivals: u64,
+}
+
+impl Tasks {
+    /// A task for a new command; `None` if there is one with this initiator task tag.
+    pub fn begin(&mut self, task_tag: u32, is_immediate: bool, attribute: Attribute) -> Option<Tag> {
+        if self.by_task_tag.contains_key(&task_tag) {
+            return None;
+        }
+        let tag = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Task::new());
+            Tag(self.slots.len() as u32 - 1)
+        });
+        self.by_task_tag.insert(task_tag, tag);
+        let task = &mut self.slots[tag.0 as usize];
+        task.state = State::AwaitsUnsolicited;
+        task.task_tag = task_tag;
+        task.is_immediate = is_immediate;
+        task.attribute = attribute;
+        task.arrival = self.arrivals;
+        self.arrivals += 1;
+        self.ordered += u32::from(attribute == Attribute::Ordered);
+        *self.counter(is_immediate) += 1;
+        Some(tag)
+    }
+
+    /// Makes the slot of a task free.
+    pub fn end(&mut self, tag: Tag) {
+        let Some(task) = self.get_mut(tag) else { return };
+        let (task_tag, is_immediate, attribute) = (task.task_tag, task.is_immediate, task.attribute);
+        task.clear();
+        self.ordered -= u32::from(attribute == Attribute::Ordered);
+        self.by_task_tag.remove(&task_tag);
+        self.free.push(tag);
+        *self.counter(is_immediate) -= 1;
+    }
+
+    fn counter(&mut self, is_immediate: bool) -> &mut u32 {
+        if is_immediate {
+            &mut self.immediate
+        } else {
+            &mut self.in_window
+        }
+    }
+
+    /// A task in progress.
+    pub fn get_mut(&mut self, tag: Tag) -> Option<&mut Task> {
+        self.slots
+            .get_mut(tag.0 as usize)
+            .filter(|task| task.state != State::Free)
+    }
+
+    /// The task with an initiator task tag.
+    pub fn find(&self, task_tag: u32) -> Option<Tag> {
+        self.by_task_tag.get(&task_tag).copied()
+    }
+
+    /// Whether a task has to wait for earlier ones (SAM-5, 8.6): an ORDERED task for all of its logical unit, and a
+    /// SIMPLE one for those of them that are ORDERED.
+    pub fn must_wait(&self, tag: Tag) -> bool {
+        if self.ordered == 0 {
+            return false;
+        }
+        let Some(task) = self.slots.get(tag.0 as usize) else {
+            return false;
+        };
+        let is_ordered = match task.attribute {
+            Attribute::Ordered => true,
+            Attribute::Simple => false,
+            Attribute::HeadOfQueue | Attribute::NotSupported => return false,
+        };
+        let lun = lun::parse(task.lun);
+        self.iter().any(|(_, other)| {
+            other.arrival < task.arrival
+                && (is_ordered || other.attribute == Attribute::Ordered)
+                && lun::parse(other.lun) == lun
+        })
+    }
+
+    /// A task that waited for earlier ones and need not any more.
+    pub fn next_in_order(&self) -> Option<Tag> {
+        let waiting = self.iter().filter(|(_, task)| task.state == State::AwaitsOrder);
+        let ready = waiting.filter(|(tag, _)| !self.must_wait(*tag));
+        ready.min_by_key(|(_, task)| task.arrival).map(|(tag, _)| tag)
+    }
+
+    /// All tasks in progress.
+    pub fn iter(&self) -> impl Iterator<Item = (Tag, &Task)> {
+        let tags = (0..).map(Tag);
+        tags.zip(&self.slots).filter(|(_, task)| task.state != State::Free)
+    }
+}
