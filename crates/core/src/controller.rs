@@ -1,18 +1,34 @@
-//! The core as its drivers see it.
+//! The core as its drivers see it: `step`, the data flow queue of the seed [0058] [0066]-[0068].
+//!
+//! One event is handled to the end, then [`Core::settle`] resumes what waited for what has come free. Nothing blocks.
 
-use crate::config::Config;
-use crate::effect::Effect;
-use crate::event::Event;
-use crate::ids::Time;
-use crate::layout::metadata::Metadata;
+use crate::cache::Cache;
+use crate::cell::ballot::Ballot;
+use crate::cell::quorum::{Quorum, Want};
+use crate::cell::record::{Mode, Record};
+use crate::cell::{Joiner, Leveling, Phase};
+use crate::config::{Config, Geometry};
+use crate::destage::Destager;
+use crate::effect::{Effect, Note};
+use crate::event::{DiskError, Event};
+use crate::forward::Call;
+use crate::host::{HostCommand, HostOp, Status};
+use crate::htb::{Htb, Origin, Portion, Stage};
+use crate::ids::{
+    BlockCount, BufferIndex, CommandId, Controller, DiskIndex, Epoch, IoId, NcaeIndex, Noid, NvAddress, ProcessId,
+    RieGeneration, RieIndex, Time, TransferIndex, Vba,
+};
+use crate::layout::metadata::{Lun, Metadata};
+use crate::link::Link;
 use crate::manage::LunView;
-use crate::nv::Image;
-
-/// A controller.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Core {
-    config: Config,
-}
+use crate::mirror::{Mnode, MnodeStage};
+use crate::nv::word::{Bmae, Ncae, Rie, RieState};
+use crate::nv::{Image, Words};
+use crate::pool::Pool;
+use crate::read::Extent;
+use crate::task::Task;
+use crate::write::Lacks;
+use std::collections::VecDeque;
 
 /// What a controller is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,7 +51,7 @@ pub struct CellView {
     /// What this controller is doing.
     pub role: Role,
     /// The membership record; `None` while it was not yet read.
-    pub record: Option<crate::cell::record::Record>,
+    pub record: Option<Record>,
     /// Whether the link to the partner works.
     pub linked: bool,
     /// Whether the partner is joining.
@@ -48,42 +64,843 @@ pub struct CellView {
     pub open_ries: u32,
 }
 
+/// The partner sent what a sound partner does not send: the connection ends, and a ballot decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Violation(pub &'static str);
+
+/// A disk I/O in flight, and what it is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Io {
+    /// A round over the quorum disks: the read of member n.
+    SlotRead(usize),
+    /// Its write.
+    SlotWrite(usize),
+    /// Metadata that the record names.
+    MetadataRead,
+    /// A step of an operator's task.
+    Task,
+    /// A read for a host.
+    Read { htb: u32, extent: Extent },
+    /// Dirty data on their way to a disk.
+    Destage { batch: u32, disk: DiskIndex },
+    /// A flush of what was destaged.
+    Flush { disk: DiskIndex },
+}
+
+/// A controller.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Core {
+    pub(crate) config: Config,
+    pub(crate) now: Time,
+    /// What the present step wants done; empty between steps.
+    pub(crate) effects: Vec<Effect>,
+
+    // NV memory and what is in it.
+    pub(crate) image: crate::ids::Uuid,
+    pub(crate) words: Words,
+    pub(crate) cache: Cache,
+
+    // Membership (the cell machine).
+    pub(crate) phase: Phase,
+    pub(crate) quorum: Quorum,
+    pub(crate) record: Option<Record>,
+    pub(crate) ballot: Option<Ballot>,
+    pub(crate) ballot_not_before: Time,
+    pub(crate) ballot_tries: u32,
+    /// The highest ballot number that was ever seen.
+    pub(crate) ballot_seen: u64,
+    /// A vote on the next record was seen whose result is not known.
+    pub(crate) undecided: bool,
+    /// The own slot must be written for others to see.
+    pub(crate) announce: bool,
+    pub(crate) locks: Locks,
+    pub(crate) partner_process: ProcessId,
+    pub(crate) grant_until: Time,
+    pub(crate) lease_until: Time,
+    pub(crate) renew_at: Time,
+    pub(crate) joiner: Joiner,
+    pub(crate) leveling: Leveling,
+    /// The partner said that it leaves: it is fenced only after this, or once its connection is over.
+    pub(crate) leaver_may_go_until: Option<Time>,
+    pub(crate) partner_heartbeat: (u64, Time),
+    pub(crate) metadata: Option<Metadata>,
+    pub(crate) metadata_tries: u8,
+    pub(crate) lun_of: Vec<Option<u16>>,
+    pub(crate) task: Option<Task>,
+    pub(crate) new_metadata: Option<Metadata>,
+    pub(crate) to_adopt: Option<Record>,
+
+    // The link.
+    pub(crate) link: Link,
+    pub(crate) said_hello: bool,
+    pub(crate) calls: Pool<Call>,
+    pub(crate) remote_transfers: Vec<TransferIndex>,
+    /// Messages for exchanges that are over: refused and counted.
+    pub(crate) stale: u64,
+
+    // Host commands (the shard machine).
+    pub(crate) htbs: Pool<Htb>,
+    /// HTBs in order of arrival.
+    pub(crate) order: VecDeque<u32>,
+    pub(crate) free_ries: Vec<RieIndex>,
+    pub(crate) rie_htb: Vec<Option<u32>>,
+    pub(crate) mnodes: Vec<Mnode>,
+    pub(crate) free_transfers: Vec<TransferIndex>,
+    pub(crate) ios: Pool<Io>,
+    pub(crate) destager: Destager,
+    pub(crate) awaiting_disk: u32,
+    pub(crate) turn_may_have_come: bool,
+    pub(crate) short_of_memory: bool,
+    pub(crate) last_write: Time,
+}
+
+/// The own lock bytes (R5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Locks {
+    /// Not asked for: this controller is out, and the partner's fence may hold them.
+    None,
+    /// Asked for.
+    Awaited,
+    /// Held: all writes of the predecessor are over.
+    Held,
+}
+
+const PERSIST_MIRROR: u64 = 1 << 63;
+
 impl Core {
     /// A controller that has just started. `image` is what its predecessor left in NV memory, of the same geometry,
     /// if it left anything that may be used at all.
     pub fn new(config: Config, image: Option<Image>) -> Core {
-        let _ = image;
-        Core { config }
+        let geometry = config.geometry;
+        let own = config.controller;
+        let partners = (geometry.transfers / 4).max(1);
+        let own_transfers = geometry.transfers - partners;
+        let remote: Vec<_> = (own_transfers..geometry.transfers).map(TransferIndex).collect();
+        let words = Words::new(geometry, image.as_ref().map(|i| &i.words[..]));
+        let mut free_ries: Vec<_> = geometry.ries_of(own).collect();
+        free_ries.reverse();
+        let ios = usize::from(geometry.destages) * 16 + usize::from(geometry.htbs) * 4 + usize::from(config.disks) + 64;
+        Core {
+            now: Time(0),
+            effects: Vec::new(),
+            image: image.map_or(crate::ids::Uuid::NIL, |i| i.uuid),
+            words,
+            cache: Cache::new(geometry, own),
+            phase: Phase::AwaitRecord,
+            quorum: Quorum::new(config.quorum),
+            record: None,
+            ballot: None,
+            ballot_not_before: Time(0),
+            ballot_tries: 0,
+            ballot_seen: 0,
+            undecided: false,
+            announce: false,
+            locks: Locks::None,
+            partner_process: ProcessId::default(),
+            grant_until: Time(0),
+            lease_until: Time(0),
+            renew_at: Time(0),
+            joiner: Joiner::None,
+            leveling: Leveling::default(),
+            leaver_may_go_until: None,
+            partner_heartbeat: (0, Time(0)),
+            metadata: None,
+            metadata_tries: 0,
+            lun_of: vec![None; crate::ids::LUNS_MAX],
+            task: None,
+            new_metadata: None,
+            to_adopt: None,
+            link: Link::new(config.timing.retransmit),
+            said_hello: false,
+            calls: Pool::new(remote.len() + 1),
+            remote_transfers: remote,
+            stale: 0,
+            htbs: Pool::new(geometry.htbs.into()),
+            order: VecDeque::with_capacity(geometry.htbs.into()),
+            free_ries,
+            rie_htb: vec![None; geometry.ries.into()],
+            mnodes: vec![Mnode::default(); geometry.ries.into()],
+            free_transfers: (0..own_transfers).rev().map(TransferIndex).collect(),
+            ios: Pool::new(ios),
+            destager: Destager::new(geometry.destages.into(), config.disks.into()),
+            awaiting_disk: 0,
+            turn_may_have_come: false,
+            short_of_memory: false,
+            last_write: Time(0),
+            config,
+        }
     }
 
     /// Handles one event, then everything that this makes possible. Appends to `effects`, which are to be carried
     /// out in order. `now` never goes back.
     pub fn step(&mut self, now: Time, event: Event, effects: &mut Vec<Effect>) {
-        let _ = (now, event, effects, &self.config);
+        std::mem::swap(&mut self.effects, effects);
+        let pause = now.since(self.now);
+        if pause > self.config.timing.silence && self.now > Time(0) {
+            self.link.excuse_silence(now);
+        }
+        let stopped = pause > self.config.timing.pause && self.now > Time(0) && self.is_accepting();
+        self.now = now;
+        if stopped {
+            // R12: what hosts sent before may have been done through the partner meanwhile.
+            self.effects.push(Effect::CloseHosts);
+            self.effects.push(Effect::Serve);
+        }
+        if self.phase != Phase::Out {
+            self.handle(event);
+            self.settle();
+            if cfg!(debug_assertions) {
+                self.check();
+            }
+        } else {
+            self.handle_when_out(event);
+        }
+        std::mem::swap(&mut self.effects, effects);
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Start => self.start(),
+            Event::Tick => {}
+            Event::LocksTaken => self.on_locks_taken(),
+            Event::Fenced => self.on_fenced(),
+            Event::SlotRead { io, slots } => {
+                if let Io::SlotRead(n) = self.end_io(io) {
+                    self.quorum.read(n, slots);
+                }
+            }
+            Event::MetadataRead { io, metadata } => {
+                self.end_io(io);
+                self.on_metadata_read(metadata);
+            }
+            Event::DiskDone { io, result } => self.on_disk_done(io, result),
+            Event::Persisted { token } => self.on_any_persisted(token),
+            Event::LinkOpened { connection } => self.on_link_opened(connection),
+            Event::LinkClosed { connection } => self.on_link_closed(connection),
+            Event::LinkFrame {
+                connection,
+                frame,
+                payload,
+            } => self.on_frame(connection, *frame, payload),
+            Event::HostCommand(command) => self.on_host_command(command),
+            Event::HostAbort { id } => self.on_host_abort(id),
+            Event::HostData { id, complete } => {
+                if let Some(h) = self.htb_of_command(id) {
+                    self.on_host_data(h, complete);
+                }
+            }
+            Event::Manage { request, op } => self.on_manage(request, op),
+        }
+    }
+
+    /// After `Restart` or `Exit` the engine still reaps and completes; nothing more is decided here.
+    fn handle_when_out(&mut self, event: Event) {
+        match event {
+            Event::HostCommand(HostCommand { id, .. }) => self.effects.push(Effect::Complete {
+                id,
+                status: Status::Busy,
+            }),
+            Event::Manage { request, .. } => self.effects.push(Effect::Reply {
+                request,
+                result: Err(crate::manage::ManageError::NotServing),
+            }),
+            _ => {}
+        }
+    }
+
+    /// Resumes what waited for something that has come free, as far as that goes.
+    fn settle(&mut self) {
+        self.settle_cell();
+        loop {
+            while std::mem::take(&mut self.turn_may_have_come) {
+                self.give_turns();
+            }
+            if self.awaiting_disk > 0 {
+                self.wake_awaiting_disk();
+            }
+            self.acknowledge_what_may_be();
+            self.destage();
+            if !self.turn_may_have_come {
+                break;
+            }
+        }
+        self.settle_task();
+        self.settle_cell();
+        if let (Some(connection), Some(frame)) = (self.link.connection(), self.heartbeat()) {
+            self.effects.push(Effect::LinkSend {
+                connection,
+                frame: Box::new(frame),
+            });
+        }
+        self.link.flush(self.now, &mut self.effects);
     }
 
     /// When to call `step` with `Tick` if nothing else happens.
     pub fn next_deadline(&self) -> Option<Time> {
-        None
+        if self.phase == Phase::Out {
+            return None;
+        }
+        let cell = self.cell_deadline();
+        let link = self.link.next_deadline(self.config.timing.heartbeat);
+        [cell, link, self.destage_deadline()].into_iter().flatten().min()
     }
+
+    // ---- NV stores ----
+
+    fn store(&mut self, (address, word): (NvAddress, u64)) {
+        self.words.note(address, word);
+        self.effects.push(Effect::Store { address, word });
+    }
+
+    pub(crate) fn store_bmae(&mut self, buffer: BufferIndex, bmae: Bmae) {
+        self.store(self.words.bmae_store(buffer, bmae));
+    }
+
+    pub(crate) fn store_start(&mut self, buffer: BufferIndex, start: Vba) {
+        self.store(self.words.bmae_start_store(buffer, start));
+    }
+
+    pub(crate) fn store_rie(&mut self, rie: RieIndex, value: Rie) {
+        self.store(self.words.rie_store(rie, value));
+    }
+
+    pub(crate) fn store_ncae(&mut self, ncae: NcaeIndex, noid: Option<Noid>) {
+        if self.words.ncae(ncae) != Ok(Ncae { noid }) {
+            self.store(self.words.ncae_store(ncae, Ncae { noid }));
+        }
+    }
+
+    /// An RIE for the range, in sub-state Free.
+    pub(crate) fn stage_rie(
+        &mut self,
+        rie: RieIndex,
+        generation: RieGeneration,
+        ncae: NcaeIndex,
+        start: Vba,
+        blocks: BlockCount,
+    ) {
+        for store in self.words.rie_range_stores(rie, start, blocks) {
+            self.store(store);
+        }
+        let state = RieState::Free;
+        self.store_rie(
+            rie,
+            Rie {
+                state,
+                generation,
+                ncae,
+            },
+        );
+    }
+
+    /// A BMAE that this controller wrote itself.
+    pub(crate) fn bmae(&self, buffer: BufferIndex) -> Bmae {
+        self.words.bmae(buffer).expect("the controller's own words are sound")
+    }
+
+    /// Old data that new data cover only in part are merged into the new buffers, so that after the commit the old
+    /// buffers are wholly free; then the new buffers get their checksums.
+    pub(crate) fn merge_and_seal(&mut self, start: u64, blocks: u32, new: &[BufferIndex], old: &[Option<BufferIndex>]) {
+        let first = start / u64::from(crate::ids::BUFFER_BLOCKS);
+        for (number, (new, old)) in (first..).zip(new.iter().zip(old.iter())) {
+            let written = crate::htb::mask_in_granule(number, start, blocks);
+            let mask = self.bmae(*new).mask;
+            if let Some(from) = old.filter(|_| mask & !written != 0) {
+                self.effects.push(Effect::Merge {
+                    from,
+                    to: *new,
+                    mask: mask & !written,
+                });
+            }
+            self.effects.push(Effect::Seal { buffer: *new, mask });
+        }
+    }
+
+    // ---- names ----
+
+    pub(crate) fn geometry(&self) -> Geometry {
+        self.config.geometry
+    }
+
+    pub(crate) fn own(&self) -> Controller {
+        self.config.controller
+    }
+
+    pub(crate) fn partner(&self) -> Controller {
+        self.config.controller.other()
+    }
+
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.record.map_or(Epoch(0), |r| r.epoch)
+    }
+
+    /// The index of an RIE within its pair.
+    pub(crate) fn local_rie(&self, rie: RieIndex) -> usize {
+        (rie.0 % self.geometry().ries).into()
+    }
+
+    pub(crate) fn htb(&self, h: u32) -> &Htb {
+        self.htbs.get(h).expect("an HTB in use")
+    }
+
+    pub(crate) fn htb_mut(&mut self, h: u32) -> &mut Htb {
+        self.htbs.get_mut(h).expect("an HTB in use")
+    }
+
+    pub(crate) fn htb_of_rie(&self, rie: RieIndex, generation: RieGeneration) -> Option<u32> {
+        if self.geometry().pair_of_rie(rie) != Some(self.own()) {
+            return None;
+        }
+        let h = self.rie_htb[self.local_rie(rie)]?;
+        (self.htb(h).portion.generation == generation).then_some(h)
+    }
+
+    fn htb_of_command(&self, id: CommandId) -> Option<u32> {
+        let mut order = self.order.iter().copied();
+        order.find(|h| self.htb(*h).origin == Origin::Host(id))
+    }
+
+    pub(crate) fn htb_token(&self, h: u32) -> u64 {
+        let p = &self.htb(h).portion;
+        u64::from(p.rie.0) << 16 | u64::from(p.generation.0)
+    }
+
+    pub(crate) fn mnode_token(&self, m: usize, generation: RieGeneration) -> u64 {
+        PERSIST_MIRROR | (m as u64) << 16 | u64::from(generation.0)
+    }
+
+    fn on_any_persisted(&mut self, token: u64) {
+        let index = ((token & !PERSIST_MIRROR) >> 16) as usize;
+        let generation = RieGeneration(token as u16);
+        if token & PERSIST_MIRROR == 0 {
+            if let Some(h) = self.htb_of_rie(RieIndex(index as u16), generation) {
+                self.on_persisted(h);
+            }
+        } else if self
+            .mnodes
+            .get(index)
+            .is_some_and(|m| m.stage == MnodeStage::AwaitPersist && m.rqr.is_some_and(|r| r.generation == generation))
+        {
+            self.on_mirror_persisted(index);
+        }
+    }
+
+    pub(crate) fn note(&mut self, note: Note) {
+        self.effects.push(Effect::Note(note));
+    }
+
+    // ---- disk I/O ----
+
+    pub(crate) fn new_io(&mut self, io: Io) -> IoId {
+        let (index, generation) = self.ios.take(io);
+        IoId { index, generation }
+    }
+
+    fn end_io(&mut self, io: IoId) -> Io {
+        assert!(
+            self.ios.is_current(io.index, io.generation),
+            "an answer to an I/O that is not in flight"
+        );
+        self.ios.give_back(io.index)
+    }
+
+    fn on_disk_done(&mut self, io: IoId, result: Result<(), DiskError>) {
+        match self.end_io(io) {
+            Io::SlotWrite(n) => {
+                if self.quorum.written(n, result) {
+                    let disk = self.quorum.members()[n];
+                    let io = self.new_io(Io::SlotRead(n));
+                    self.quorum.reading(n, io);
+                    self.effects.push(Effect::SlotRead { io, disk });
+                }
+            }
+            Io::SlotRead(n) => self.quorum.read(n, Err(DiskError)),
+            Io::MetadataRead => self.on_metadata_read(Err(DiskError)),
+            Io::Task => self.on_task_io(result),
+            Io::Read { htb, extent } => self.on_read(htb, extent, result),
+            Io::Destage { batch, disk } => self.on_destaged(batch, disk, result),
+            Io::Flush { disk } => self.on_flushed(disk, result),
+        }
+    }
+
+    /// Issues what the round over the quorum disks wants next.
+    pub(crate) fn drive_quorum(&mut self) {
+        while let Some((n, disk, want)) = self.quorum.next_want() {
+            match want {
+                Want::Read => {
+                    let io = self.new_io(Io::SlotRead(n));
+                    self.quorum.issued(n, io);
+                    self.effects.push(Effect::SlotRead { io, disk });
+                }
+                Want::Write(slot) => {
+                    let io = self.new_io(Io::SlotWrite(n));
+                    self.quorum.issued(n, io);
+                    self.effects.push(Effect::SlotWrite { io, disk, slot });
+                }
+            }
+        }
+    }
+
+    // ---- host commands ----
+
+    fn on_host_command(&mut self, command: HostCommand) {
+        let refusal = if !self.is_accepting() || self.htbs.free() <= self.partners_transfers() {
+            Some(Status::Busy)
+        } else {
+            self.refusal(command.ncae, command.noid, command.start, command.blocks)
+        };
+        if let Some(status) = refusal {
+            let id = command.id;
+            return self.effects.push(Effect::Complete { id, status });
+        }
+        let is_sync = command.op == HostOp::Sync;
+        self.enqueue(Htb {
+            origin: Origin::Host(command.id),
+            ncae: command.ncae,
+            noid: command.noid,
+            op: command.op,
+            start: command.start,
+            blocks: if is_sync { BlockCount(0) } else { command.blocks },
+            in_hand: command.in_hand,
+            stage: Stage::AwaitTurn,
+            locked: false,
+            done: 0,
+            portion: Portion::default(),
+            transfer: None,
+            data_in_transfer: false,
+            withdrawn: false,
+            age: 0,
+            status: Status::Good,
+        });
+    }
+
+    /// Why a command cannot be carried out, whatever comes.
+    pub(crate) fn refusal(&self, ncae: NcaeIndex, noid: Noid, start: Vba, blocks: BlockCount) -> Option<Status> {
+        let Some(lun) = self.lun(ncae).filter(|l| l.noid == noid) else {
+            return Some(Status::NoSuchLun);
+        };
+        let end = start.0.checked_add(u64::from(blocks.0));
+        end.is_none_or(|e| e > lun.blocks).then_some(Status::OutOfRange)
+    }
+
+    pub(crate) fn enqueue(&mut self, htb: Htb) {
+        let (h, _) = self.htbs.take(htb);
+        self.order.push_back(h);
+        self.turn_may_have_come = true;
+    }
+
+    fn on_host_abort(&mut self, id: CommandId) {
+        if let Some(h) = self.htb_of_command(id) {
+            self.htb_mut(h).withdrawn = true;
+            self.turn_may_have_come = true;
+        }
+    }
+
+    /// Whoever waits for its turn and can begin, begins, in order of arrival.
+    fn give_turns(&mut self) {
+        let mut memory_is_short = false;
+        let mut at = 0;
+        while at < self.order.len() {
+            let h = self.order[at];
+            at += 1;
+            if self.htb(h).stage != Stage::AwaitTurn {
+                continue;
+            }
+            if self.htb(h).withdrawn {
+                self.finish(h, Status::Aborted);
+                continue;
+            }
+            if memory_is_short || !self.may_lock(h, at - 1) {
+                continue;
+            }
+            memory_is_short = self.admit(h) == Lacks::Memory;
+        }
+    }
+
+    fn admit(&mut self, h: u32) -> Lacks {
+        if !self.is_serving() {
+            return Lacks::Leave;
+        }
+        let htb = self.htb(h);
+        if !self.owns(htb.ncae) {
+            return match htb.origin {
+                Origin::Host(_) => self.admit_forward(h),
+                _ => {
+                    self.finish(h, Status::Transitioning);
+                    Lacks::Nothing
+                }
+            };
+        }
+        if self.is_quiesced(htb.ncae) && !htb.locked {
+            return Lacks::Leave;
+        }
+        match htb.op {
+            HostOp::Sync => {
+                self.await_disk(h);
+                Lacks::Nothing
+            }
+            _ if htb.left() == 0 => {
+                self.finish(h, Status::Good);
+                Lacks::Nothing
+            }
+            HostOp::Read => self.admit_read(h),
+            HostOp::Write { .. } => self.admit_write(h),
+        }
+    }
+
+    /// The cache lock on the range: shared for reads, exclusive for writes, first come first served.
+    fn may_lock(&self, h: u32, at: usize) -> bool {
+        let htb = self.htb(h);
+        if htb.locked {
+            return true;
+        }
+        let conflict = |other: &u32| self.htb(*other).conflicts_with(htb);
+        let earlier = self.order.iter().take(at);
+        let later = self.order.iter().skip(at + 1);
+        !earlier
+            .copied()
+            .any(|o| self.htb(o).stage != Stage::AwaitOwner && conflict(&o))
+            && !later.copied().any(|o| self.htb(o).locked && conflict(&o))
+    }
+
+    /// The status waits until everything that is dirty now is on disk.
+    pub(crate) fn await_disk(&mut self, h: u32) {
+        let age = self.cache.age_now();
+        let htb = self.htb_mut(h);
+        htb.age = age;
+        htb.stage = Stage::AwaitDisk;
+        self.awaiting_disk += 1;
+    }
+
+    /// The command is over; its status goes out as soon as it may.
+    pub(crate) fn finish(&mut self, h: u32, status: Status) {
+        let htb = self.htb_mut(h);
+        htb.status = status;
+        htb.stage = Stage::AwaitLeave;
+    }
+
+    /// 725: statuses go out, locks and HTBs are released.
+    fn acknowledge_what_may_be(&mut self) {
+        if !self.may_acknowledge() {
+            return;
+        }
+        let mut at = 0;
+        while at < self.order.len() {
+            let h = self.order[at];
+            if self.htb(h).stage == Stage::AwaitLeave {
+                self.order.remove(at);
+                self.complete(h);
+            } else {
+                at += 1;
+            }
+        }
+    }
+
+    fn complete(&mut self, h: u32) {
+        let htb = self.htbs.give_back(h);
+        let status = htb.status;
+        match htb.origin {
+            Origin::Host(id) => self.effects.push(Effect::Complete { id, status }),
+            Origin::Partner(id) => {
+                let data = htb.op == HostOp::Read && status == Status::Good && htb.blocks.0 > 0;
+                let payload = data.then(|| {
+                    let transfer = htb.transfer.expect("the partner named one");
+                    crate::read::read_memory(transfer, htb.portion.start, htb.portion.blocks)
+                });
+                self.respond(id, crate::link::frame::Response::Forwarded(status), payload);
+            }
+            Origin::Nobody => {}
+        }
+        if let Some(transfer) = htb.transfer.filter(|t| !self.is_partners_transfer(*t)) {
+            self.free_transfers.push(transfer);
+        }
+        self.turn_may_have_come = true;
+    }
+
+    /// How many transfer buffers here are the partner's to name, and as many there this controller's.
+    fn partners_transfers(&self) -> usize {
+        usize::from((self.geometry().transfers / 4).max(1))
+    }
+
+    /// Whether the partner names this transfer buffer: the last ones are its.
+    pub(crate) fn is_partners_transfer(&self, transfer: TransferIndex) -> bool {
+        let transfers = self.geometry().transfers;
+        usize::from(transfer.0) + self.partners_transfers() >= usize::from(transfers) && transfer.0 < transfers
+    }
+
+    // ---- what may be done ----
+
+    /// Whether this controller is in and has done all that R10 asks for.
+    pub(crate) fn is_serving(&self) -> bool {
+        self.phase == Phase::Serving
+    }
+
+    /// Whether host commands are taken, if only to wait.
+    fn is_accepting(&self) -> bool {
+        matches!(self.phase, Phase::Serving | Phase::Deciding | Phase::Fencing)
+    }
+
+    /// Whether a status, or data that were read, may leave (R2, R3, R9).
+    pub(crate) fn may_acknowledge(&self) -> bool {
+        if !self.is_serving() {
+            return false;
+        }
+        match self.mode() {
+            Some(Mode::Both) => self.now < self.grant_until,
+            Some(Mode::Alone { .. }) => {
+                self.now < self.lease_until && (!self.may_have_proposed_both() || self.link.is_up())
+            }
+            None => false,
+        }
+    }
+
+    /// Whether a write may be staged (R7): alone, the record must say "dirty", and nobody may be about to change that.
+    pub(crate) fn may_stage(&self) -> bool {
+        match self.mode() {
+            Some(Mode::Both) => true,
+            Some(Mode::Alone { dirty, .. }) => dirty && !self.may_have_proposed_clean(),
+            None => false,
+        }
+    }
+
+    /// Whether writes go to the partner: it is in, or it joins.
+    pub(crate) fn is_mirroring(&self) -> bool {
+        self.mode() == Some(Mode::Both) || matches!(self.joiner, Joiner::Attached { .. })
+    }
+
+    /// Whether status waits for the disks: always, unless both are in.
+    pub(crate) fn is_write_through(&self) -> bool {
+        self.mode() != Some(Mode::Both)
+    }
+
+    /// Whether this controller mirrors for its partner.
+    pub(crate) fn mirrors(&self) -> bool {
+        match self.phase {
+            Phase::Joining | Phase::Leveling => true,
+            Phase::Serving => self.mode() == Some(Mode::Both),
+            _ => false,
+        }
+    }
+
+    /// Whether data may go to disk: this controller serves, or drains on its way out.
+    pub(crate) fn may_write_disks(&self) -> bool {
+        self.locks == Locks::Held && matches!(self.phase, Phase::Serving)
+    }
+
+    pub(crate) fn mode(&self) -> Option<Mode> {
+        self.record.map(|r| r.mode)
+    }
+
+    /// Whether this controller owns a LUN now.
+    pub(crate) fn owns(&self, ncae: NcaeIndex) -> bool {
+        self.owner(ncae) == self.own()
+    }
+
+    pub(crate) fn owner(&self, ncae: NcaeIndex) -> Controller {
+        match self.record {
+            Some(Record {
+                mode: Mode::Alone { controller, .. },
+                ..
+            }) => controller,
+            Some(record) => record.owners.get(ncae),
+            None => self.own(),
+        }
+    }
+
+    pub(crate) fn lun(&self, ncae: NcaeIndex) -> Option<&Lun> {
+        let at = (*self.lun_of.get(ncae.index())?)?;
+        self.metadata.as_ref()?.luns.get(usize::from(at))
+    }
+
+    // ---- views ----
 
     /// The LUNs, in order of their number.
     pub fn luns(&self) -> impl Iterator<Item = LunView> + '_ {
-        std::iter::empty()
+        let luns = self.metadata.iter().flat_map(|m| m.luns.iter());
+        luns.map(|lun| LunView {
+            ncae: lun.ncae,
+            noid: lun.noid,
+            name: lun.name,
+            uuid: lun.uuid,
+            blocks: lun.blocks,
+            redundancy: lun.redundancy,
+            owner: self.owner(lun.ncae),
+            moving: self.is_quiesced(lun.ncae),
+        })
     }
 
     /// The state of the cell.
     pub fn cell_view(&self) -> CellView {
-        todo!()
+        CellView {
+            role: self.role(),
+            record: self.record,
+            linked: self.link.is_up(),
+            joining: self.joiner != Joiner::None,
+            awaits_operator: self.awaits_operator(),
+            dirty_buffers: self.cache.unsettled(),
+            open_ries: self.rie_htb.iter().flatten().count() as u32,
+        }
+    }
+
+    fn role(&self) -> Role {
+        match self.phase {
+            Phase::Serving if self.is_stopping() => Role::Stopping,
+            Phase::Serving => Role::Serving,
+            Phase::Deciding | Phase::Fencing => Role::Deciding,
+            Phase::Attaching | Phase::Joining => Role::Joining,
+            Phase::Leaving | Phase::Out => Role::Stopping,
+            _ => Role::Starting,
+        }
     }
 
     /// The metadata in force; `None` while not yet read.
     pub fn metadata(&self) -> Option<&Metadata> {
-        None
+        self.metadata.as_ref()
     }
 
     /// What the `MetadataWrite` effects of the last step mean.
     pub fn metadata_to_write(&self) -> Option<&Metadata> {
-        None
+        self.new_metadata.as_ref()
+    }
+
+    /// Frames that were sent again, and messages that were refused as stale, since the start.
+    pub fn link_counts(&self) -> (u64, u64) {
+        (self.link.resent, self.stale)
+    }
+
+    /// The words of NV memory as this controller knows them.
+    pub fn words(&self) -> &Words {
+        &self.words
+    }
+
+    /// Checks what must hold between steps. Panics if it does not.
+    pub fn check(&self) {
+        self.cache.check();
+        assert_eq!(self.order.len(), self.htbs.in_use(), "an HTB is lost");
+        let open = self.rie_htb.iter().flatten().count();
+        assert_eq!(
+            open + self.free_ries.len(),
+            usize::from(self.geometry().ries),
+            "an RIE is lost"
+        );
+        let held = self.htbs.iter().filter_map(|(_, h)| h.transfer);
+        let own_held = held.filter(|t| !self.is_partners_transfer(*t)).count();
+        let partners = self.partners_transfers();
+        let own_transfers = usize::from(self.geometry().transfers) - partners;
+        assert_eq!(
+            own_held + self.free_transfers.len(),
+            own_transfers,
+            "a transfer buffer is lost"
+        );
+        let lent = self
+            .calls
+            .iter()
+            .filter(|(_, c)| matches!(c, Call::Forward { .. }))
+            .count();
+        assert_eq!(
+            lent + self.remote_transfers.len(),
+            partners,
+            "a transfer buffer of the partner is lost"
+        );
     }
 }

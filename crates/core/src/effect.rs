@@ -199,6 +199,8 @@ pub enum Effect {
     Restart,
     /// Everything is on disk, the record says so: end the process and remove the NV image.
     Exit,
+    /// End the process and keep the NV image: what it holds is still needed, or worth nothing.
+    Halt,
     /// For the story of the cell.
     Note(Note),
 }

@@ -15,6 +15,8 @@ pub const ATOMIC_BLOCKS: u32 = 256;
 pub const ATOMIC_GRANULES: usize = (ATOMIC_BLOCKS / BUFFER_BLOCKS) as usize + 1;
 /// Blocks in one PSEG: 4,096 sectors, 2 MiB [0050].
 pub const PSEG_BLOCKS: u64 = 4096;
+/// Blocks at the beginning of each disk that are not PSEGs: the quorum space [0038], 8 MiB.
+pub const QUORUM_SPACE_BLOCKS: u64 = 4 * PSEG_BLOCKS;
 /// Most LUNs in one cell: the owner of each is one bit of the membership record.
 pub const LUNS_MAX: usize = 1024;
 /// Most disks of the quorum set.

@@ -7,19 +7,30 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod cache;
 pub mod cell;
 pub mod config;
 pub mod controller;
+mod destage;
 pub mod effect;
 pub mod event;
+mod forward;
 pub mod host;
+mod htb;
 pub mod ids;
 pub mod layout;
 pub mod link;
 pub mod list;
 pub mod manage;
 pub mod memory;
+mod mirror;
+#[cfg(feature = "mutants")]
+pub mod mutant;
 pub mod nv;
+mod pool;
+mod read;
+mod task;
+mod write;
 
 pub use controller::Core;
 pub use effect::Effect;

@@ -244,3 +244,23 @@ impl Default for Mfc {
         Mfc::LevelEnd
     }
 }
+
+impl Mfc {
+    /// An upper bound of the bytes of the message in a frame, its 4-byte header included.
+    pub fn bytes(&self) -> usize {
+        4 + match self {
+            Mfc::Rqr(rqr) => 32 + 4 * (rqr.new.len() + rqr.old.len()),
+            Mfc::Rtr { .. } | Mfc::MirrorData { .. } => 8,
+            Mfc::Mda { .. } | Mfc::Withdraw { .. } | Mfc::Leveled(_) => 8,
+            Mfc::Release(buffers) => 4 + 4 * buffers.len(),
+            Mfc::LevelRies(ries) | Mfc::LevelLacks(ries) => 4 + 4 * ries.len(),
+            Mfc::LevelBuffers { .. } => 8 + LEVEL_BUFFERS as usize / 8,
+            Mfc::LevelEnd | Mfc::Unfenced | Mfc::Attached | Mfc::Leaving => 0,
+            Mfc::Attach { .. } => 16,
+            Mfc::RecordIs(_) => 256,
+            Mfc::RecordAdopted(_) => 8,
+            Mfc::Request { .. } => 256,
+            Mfc::Response { .. } => 64,
+        }
+    }
+}

@@ -1,2 +1,303 @@
-//! The link between the controllers (DESIGN section 7).
+//! The link between the controllers (DESIGN section 7): messages exactly once and in order within one incarnation.
+
 pub mod frame;
+
+use crate::effect::Effect;
+use crate::ids::{ConnectionId, Incarnation, Nanos, Time};
+use crate::list::List;
+use crate::memory::Memory;
+use frame::{FRAME_BYTES_MAX, Frame, Hello, Messages, Mfc};
+use std::collections::VecDeque;
+
+/// Most frames in flight. Limiting them also encourages that messages share a frame [0063].
+pub const WINDOW: usize = 64;
+/// Frames that arrive before an acknowledgement of its own is sent for them.
+const ACK_AFTER: u32 = 8;
+/// How long an acknowledgement waits for a frame to travel with.
+const ACK_DELAY: Nanos = Nanos::from_millis(20);
+/// Bytes of a frame that are not messages.
+const FRAME_OVERHEAD: usize = 64;
+
+/// A message that waits for a frame, with the payload that belongs to it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Waiting {
+    mfc: Mfc,
+    payload: Option<Memory>,
+}
+
+/// A connection over which both have said hello.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Established {
+    incarnation: Incarnation,
+    /// The next frame to send.
+    next: u32,
+    /// The next frame to be received.
+    expected: u32,
+    /// Frames that were received and not yet acknowledged.
+    unacknowledged: u32,
+    ack_at: Option<Time>,
+    in_flight: VecDeque<Messages>,
+    resend_at: Option<Time>,
+    resends: u32,
+    waiting: VecDeque<Waiting>,
+    /// When the last heartbeat was sent, and when anything was last heard.
+    beat: Time,
+    heard: Time,
+}
+
+/// The link.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Link {
+    connection: Option<ConnectionId>,
+    established: Option<Established>,
+    partner: Option<Hello>,
+    incarnation: Incarnation,
+    retransmit: Nanos,
+    /// Frames that were sent again, since the start.
+    pub resent: u64,
+}
+
+impl Link {
+    /// No connection. A frame that is not acknowledged within `retransmit` is sent again.
+    pub fn new(retransmit: Nanos) -> Link {
+        Link {
+            retransmit,
+            connection: None,
+            established: None,
+            partner: None,
+            incarnation: Incarnation(0),
+            resent: 0,
+        }
+    }
+
+    /// The last incarnation.
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// The open connection.
+    pub fn connection(&self) -> Option<ConnectionId> {
+        self.connection
+    }
+
+    /// What the partner said of itself on this connection.
+    pub fn partner(&self) -> Option<&Hello> {
+        self.partner.as_ref()
+    }
+
+    /// Whether messages can be sent.
+    pub fn is_up(&self) -> bool {
+        self.established.is_some()
+    }
+
+    /// A connection is open. The caller says hello.
+    pub fn opened(&mut self, connection: ConnectionId) {
+        self.connection = Some(connection);
+        self.established = None;
+        self.partner = None;
+    }
+
+    /// The connection is over, and with it everything that was in flight on it.
+    pub fn closed(&mut self) {
+        self.connection = None;
+        self.established = None;
+        self.partner = None;
+    }
+
+    /// The partner said hello: a new incarnation begins.
+    pub fn establish(&mut self, partner: Hello, now: Time) {
+        self.incarnation = Incarnation(self.incarnation.0.max(partner.incarnation.0)).next();
+        self.partner = Some(partner);
+        self.established = Some(Established {
+            incarnation: self.incarnation,
+            next: 0,
+            expected: 0,
+            unacknowledged: 0,
+            ack_at: None,
+            in_flight: VecDeque::with_capacity(WINDOW),
+            resend_at: None,
+            resends: 0,
+            waiting: VecDeque::with_capacity(WINDOW * 4),
+            beat: now,
+            heard: now,
+        });
+    }
+
+    /// Requests that a message be sent, in order after all that were requested before; dropped while the link is down.
+    pub fn send(&mut self, mfc: Mfc, payload: Option<Memory>) {
+        if let Some(established) = &mut self.established {
+            established.waiting.push_back(Waiting { mfc, payload });
+        }
+    }
+
+    /// Whether nothing waits to be sent or acknowledged.
+    pub fn is_quiet(&self) -> bool {
+        let quiet = |e: &Established| e.waiting.is_empty() && e.in_flight.is_empty();
+        self.established.as_ref().is_none_or(quiet)
+    }
+
+    /// A frame of messages arrived: they are to be handled, if it is the next in order; otherwise nothing.
+    pub fn receive(&mut self, frame: &Messages, now: Time) -> bool {
+        let Some(e) = self.established.as_mut().filter(|e| e.incarnation == frame.incarnation) else {
+            return false;
+        };
+        e.heard = now;
+        acknowledge(e, frame.acknowledged, now + self.retransmit);
+        e.unacknowledged += 1;
+        e.ack_at.get_or_insert(now + ACK_DELAY);
+        if frame.sequence != e.expected {
+            return false;
+        }
+        e.expected = e.expected.wrapping_add(1);
+        true
+    }
+
+    /// An acknowledgement arrived.
+    pub fn receive_ack(&mut self, incarnation: Incarnation, acknowledged: u32, now: Time) {
+        if let Some(e) = self.established.as_mut().filter(|e| e.incarnation == incarnation) {
+            e.heard = now;
+            acknowledge(e, acknowledged, now + self.retransmit);
+        }
+    }
+
+    /// Something of this incarnation arrived. Returns whether it is of the present one.
+    pub fn heard(&mut self, incarnation: Incarnation, now: Time) -> bool {
+        match self.established.as_mut().filter(|e| e.incarnation == incarnation) {
+            Some(e) => {
+                e.heard = now;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// This controller was stopped for a while: silence until now says nothing of the partner.
+    pub fn excuse_silence(&mut self, now: Time) {
+        if let Some(e) = &mut self.established {
+            e.heard = now;
+        }
+    }
+
+    /// How long nothing was heard.
+    pub fn silence(&self, now: Time) -> Nanos {
+        self.established.as_ref().map_or(Nanos(0), |e| now.since(e.heard))
+    }
+
+    /// A heartbeat, if one is due.
+    pub fn beat(&mut self, every: Nanos, now: Time) -> Option<Frame> {
+        let e = self.established.as_mut()?;
+        if now.since(e.beat) < every {
+            return None;
+        }
+        e.beat = now;
+        Some(Frame::Heartbeat {
+            incarnation: e.incarnation,
+            sent: now,
+        })
+    }
+
+    /// A heartbeat is due now.
+    pub fn beat_now(&mut self) {
+        if let Some(e) = &mut self.established {
+            e.beat = Time(0);
+        }
+    }
+
+    /// Builds frames from what waits while the window has room, sends again what was not acknowledged in time, and
+    /// acknowledges what had no frame to travel with.
+    pub fn flush(&mut self, now: Time, effects: &mut Vec<Effect>) {
+        let (Some(connection), Some(e)) = (self.connection, self.established.as_mut()) else {
+            return;
+        };
+        let mut send = |frame| {
+            effects.push(Effect::LinkSend {
+                connection,
+                frame: Box::new(frame),
+            });
+        };
+        if e.resend_at.is_some_and(|at| at <= now) {
+            for frame in &e.in_flight {
+                send(Frame::Messages(Messages {
+                    acknowledged: e.expected,
+                    ..frame.clone()
+                }));
+            }
+            self.resent += e.in_flight.len() as u64;
+            e.resends += 1;
+            e.resend_at = Some(now + Nanos(self.retransmit.0 << e.resends.min(4)));
+        }
+        while !e.waiting.is_empty() && e.in_flight.len() < WINDOW {
+            let frame = build(e);
+            e.in_flight.push_back(frame.clone());
+            e.resend_at.get_or_insert(now + self.retransmit);
+            e.unacknowledged = 0;
+            e.ack_at = None;
+            send(Frame::Messages(frame));
+        }
+        if e.unacknowledged >= ACK_AFTER || e.ack_at.is_some_and(|at| at <= now) {
+            e.unacknowledged = 0;
+            e.ack_at = None;
+            send(Frame::Ack {
+                incarnation: e.incarnation,
+                acknowledged: e.expected,
+            });
+        }
+    }
+
+    /// When `flush` or `beat` has something to do though nothing happens.
+    pub fn next_deadline(&self, every: Nanos) -> Option<Time> {
+        let e = self.established.as_ref()?;
+        [e.resend_at, e.ack_at, Some(e.beat + every)]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+}
+
+/// Frames before `acknowledged` need not be kept; the others are sent again at `again`.
+fn acknowledge(e: &mut Established, acknowledged: u32, again: Time) {
+    let mut progress = false;
+    // Sequence numbers wrap: what matters is the distance from the oldest in flight.
+    while let Some(oldest) = e.in_flight.front() {
+        let distance = acknowledged.wrapping_sub(oldest.sequence);
+        if distance == 0 || distance as usize > WINDOW {
+            break;
+        }
+        e.in_flight.pop_front();
+        progress = true;
+    }
+    if progress {
+        e.resends = 0;
+        e.resend_at = (!e.in_flight.is_empty()).then_some(again);
+    }
+}
+
+/// The next frame: as many messages as fit, and at most one payload, which belongs to the last of them.
+fn build(e: &mut Established) -> Messages {
+    let mut mfcs = List::new();
+    let mut payload = None;
+    let mut room = FRAME_BYTES_MAX - FRAME_OVERHEAD;
+    while let Some(next) = e.waiting.front() {
+        let bytes = next.mfc.bytes();
+        if bytes > room || mfcs.is_full() {
+            break;
+        }
+        room -= bytes;
+        let next = e.waiting.pop_front().expect("the front");
+        mfcs.push(next.mfc);
+        if next.payload.is_some() {
+            payload = next.payload;
+            break;
+        }
+    }
+    assert!(!mfcs.is_empty(), "a message larger than a frame");
+    let sequence = e.next;
+    e.next = e.next.wrapping_add(1);
+    Messages {
+        incarnation: e.incarnation,
+        sequence,
+        acknowledged: e.expected,
+        mfcs,
+        payload,
+    }
+}

@@ -1,0 +1,533 @@
+//! The write-back cache as the owner of LUNs sees it: which buffer holds which granule, how old it is, and what is
+//! being done with it. All of this is volatile; after a crash it is made anew from the words of NV memory.
+
+mod chain;
+
+use crate::config::Geometry;
+use crate::ids::{BUFFER_BLOCKS, BufferIndex, Controller, LUNS_MAX, NcaeIndex, Vba};
+use crate::nv::resolve::ValidBuffer;
+use chain::{Chain, Links};
+
+/// A granule: eight aligned blocks of a LUN, what one buffer can hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Granule {
+    /// The LUN.
+    pub ncae: NcaeIndex,
+    /// Its first block, divided by eight.
+    pub number: u64,
+}
+
+impl Granule {
+    /// The granule of a block.
+    pub fn of(ncae: NcaeIndex, block: u64) -> Granule {
+        Granule {
+            ncae,
+            number: block / u64::from(BUFFER_BLOCKS),
+        }
+    }
+
+    /// Its first block.
+    pub fn start(self) -> Vba {
+        Vba(self.number * u64::from(BUFFER_BLOCKS))
+    }
+}
+
+/// What a buffer is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Use {
+    /// Nothing.
+    Free,
+    /// New data of a write in progress.
+    Staged,
+    /// Valid data that are to be written to disk.
+    Dirty,
+    /// Being written to disk.
+    Writing,
+    /// On disk, but not yet flushed.
+    Written,
+    /// On disk, and being flushed.
+    Flushing,
+}
+
+/// What the cache knows of a buffer.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Buffer {
+    /// What it is used for.
+    pub usage: Use,
+    /// Which granule it holds, unless free.
+    pub granule: Granule,
+    /// Its valid blocks.
+    pub mask: u8,
+    /// Newer data took its place; it is only waited for.
+    pub superseded: bool,
+    /// The partner holds its twin.
+    pub twinned: bool,
+    /// Reads that still need it.
+    pub pins: u16,
+    /// Its place in the order of age. Never lower than that of data which were acknowledged before.
+    pub age: u64,
+}
+
+impl Buffer {
+    const FREE: Buffer = Buffer {
+        usage: Use::Free,
+        granule: Granule {
+            ncae: NcaeIndex(0),
+            number: 0,
+        },
+        mask: 0,
+        superseded: false,
+        twinned: false,
+        pins: 0,
+        age: 0,
+    };
+}
+
+/// The cache.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Cache {
+    geometry: Geometry,
+    own: Controller,
+    buffers: Vec<Buffer>,
+    /// Free buffers of the own pair. Those of the partner's pair are never allocated here, not even while it is out:
+    /// so the pair is empty when it is handed back (R9).
+    free: Vec<BufferIndex>,
+    /// Buckets of the index by granule.
+    buckets: Vec<Option<BufferIndex>>,
+    in_bucket: Vec<Option<BufferIndex>>,
+    /// All that is not yet on disk for good, oldest first.
+    by_age: Chain,
+    age_links: Links,
+    /// Those in state `Dirty`, oldest first; and in `Written`; and in `Flushing`.
+    dirty: Chain,
+    written: Chain,
+    flushing: Chain,
+    state_links: Links,
+    next_age: u64,
+    of_lun: Vec<u32>,
+    /// Current (not superseded) valid buffers without a twin.
+    untwinned: u32,
+}
+
+impl Cache {
+    /// An empty cache of `own`.
+    pub fn new(geometry: Geometry, own: Controller) -> Cache {
+        let count = geometry.buffers_of_both() as usize;
+        let mut free: Vec<_> = geometry.buffers_of(own).collect();
+        free.reverse();
+        Cache {
+            geometry,
+            own,
+            buffers: vec![Buffer::FREE; count],
+            free,
+            buckets: vec![None; count.next_power_of_two()],
+            in_bucket: vec![None; count],
+            by_age: Chain::default(),
+            age_links: Links::new(count),
+            dirty: Chain::default(),
+            written: Chain::default(),
+            flushing: Chain::default(),
+            state_links: Links::new(count),
+            next_age: 1,
+            of_lun: vec![0; LUNS_MAX],
+            untwinned: 0,
+        }
+    }
+
+    /// What is known of `buffer`.
+    pub fn get(&self, buffer: BufferIndex) -> &Buffer {
+        &self.buffers[buffer.index()]
+    }
+
+    /// How many buffers can be allocated now.
+    pub fn free(&self) -> usize {
+        self.free.len()
+    }
+
+    /// How many buffers of the own pair are in use.
+    pub fn in_use(&self) -> usize {
+        self.geometry.buffers as usize - self.free.len()
+    }
+
+    /// Buffers in state `Dirty`.
+    pub fn dirty(&self) -> u32 {
+        self.dirty.len()
+    }
+
+    /// Buffers in state `Written`.
+    pub fn written(&self) -> u32 {
+        self.written.len()
+    }
+
+    /// Buffers whose data the disks may lack, superseded ones in flight included.
+    pub fn unsettled(&self) -> u32 {
+        self.by_age.len()
+    }
+
+    /// Current valid buffers whose twin the partner does not hold.
+    pub fn untwinned(&self) -> u32 {
+        self.untwinned
+    }
+
+    /// An age that is at least that of everything that is dirty now, and less than that of everything later.
+    pub fn age_now(&self) -> u64 {
+        self.next_age - 1
+    }
+
+    /// Whether everything up to `age` is on disk for good.
+    pub fn is_on_disk(&self, age: u64) -> bool {
+        self.by_age.first().is_none_or(|b| self.get(b).age > age)
+    }
+
+    /// The oldest buffer in state `Dirty`.
+    pub fn oldest_dirty(&self) -> Option<BufferIndex> {
+        self.dirty.first()
+    }
+
+    /// The dirty buffer after `buffer` in order of age.
+    pub fn next_dirty(&self, buffer: BufferIndex) -> Option<BufferIndex> {
+        self.state_links.next(buffer)
+    }
+
+    fn bucket(&self, granule: Granule) -> usize {
+        let mixed = (granule.number ^ u64::from(granule.ncae.0) << 48).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (mixed >> 32) as usize & (self.buckets.len() - 1)
+    }
+
+    fn of_granule(&self, granule: Granule) -> impl Iterator<Item = BufferIndex> + '_ {
+        let first = self.buckets[self.bucket(granule)];
+        std::iter::successors(first, |b| self.in_bucket[b.index()]).filter(move |b| self.get(*b).granule == granule)
+    }
+
+    /// The buffer with the valid data of `granule`, if the cache has any.
+    pub fn current(&self, granule: Granule) -> Option<BufferIndex> {
+        self.of_granule(granule).find(|b| {
+            let buffer = self.get(*b);
+            !buffer.superseded && !matches!(buffer.usage, Use::Staged | Use::Free)
+        })
+    }
+
+    /// Whether a write to disk of `granule` is in flight: at most one may be.
+    pub fn is_being_written(&self, granule: Granule) -> bool {
+        self.of_granule(granule).any(|b| self.get(b).usage == Use::Writing)
+    }
+
+    fn enter_index(&mut self, buffer: BufferIndex) {
+        let granule = self.get(buffer).granule;
+        let bucket = self.bucket(granule);
+        self.of_lun[granule.ncae.index()] += 1;
+        self.in_bucket[buffer.index()] = self.buckets[bucket];
+        self.buckets[bucket] = Some(buffer);
+    }
+
+    fn leave_index(&mut self, buffer: BufferIndex) {
+        let granule = self.get(buffer).granule;
+        let bucket = self.bucket(granule);
+        self.of_lun[granule.ncae.index()] -= 1;
+        let after = self.in_bucket[buffer.index()].take();
+        if self.buckets[bucket] == Some(buffer) {
+            self.buckets[bucket] = after;
+            return;
+        }
+        let mut at = self.buckets[bucket].expect("a buffer in the index");
+        while self.in_bucket[at.index()] != Some(buffer) {
+            at = self.in_bucket[at.index()].expect("a buffer in the index");
+        }
+        self.in_bucket[at.index()] = after;
+    }
+
+    /// Allocates a buffer, and by the same act its twin [0054]. Panics if there is none: ask `free`.
+    pub fn allocate(&mut self, granule: Granule, mask: u8) -> BufferIndex {
+        let buffer = self.free.pop().expect("the cache was asked for room");
+        self.buffers[buffer.index()] = Buffer {
+            usage: Use::Staged,
+            granule,
+            mask,
+            ..Buffer::FREE
+        };
+        self.enter_index(buffer);
+        buffer
+    }
+
+    /// Gives a staged buffer back: its write will not happen.
+    pub fn unstage(&mut self, buffer: BufferIndex) {
+        assert_eq!(self.get(buffer).usage, Use::Staged);
+        self.free_buffer(buffer);
+    }
+
+    /// A staged buffer holds valid data from now on; `old` is what it takes the place of.
+    ///
+    /// The new buffer takes over the age of an old one whose data no disk write has begun to carry: who waits for
+    /// those data to be on disk must wait for the new ones.
+    pub fn absorb(&mut self, buffer: BufferIndex, old: Option<BufferIndex>, twinned: bool) {
+        assert_eq!(self.get(buffer).usage, Use::Staged);
+        let inherited = old.filter(|o| self.get(*o).usage == Use::Dirty);
+        let (age_before, state_before) = match inherited {
+            Some(o) => (Some(o), Some(o)),
+            None => (None, None),
+        };
+        let age = match inherited {
+            Some(o) => self.get(o).age,
+            None => {
+                self.next_age += 1;
+                self.next_age - 1
+            }
+        };
+        let state = &mut self.buffers[buffer.index()];
+        state.usage = Use::Dirty;
+        state.twinned = twinned;
+        state.age = age;
+        self.by_age.insert_before(&mut self.age_links, buffer, age_before);
+        self.dirty.insert_before(&mut self.state_links, buffer, state_before);
+        self.untwinned += u32::from(!twinned);
+        if let Some(old) = old {
+            self.supersede(old);
+        }
+    }
+
+    fn supersede(&mut self, old: BufferIndex) {
+        let buffer = &mut self.buffers[old.index()];
+        assert!(!buffer.superseded);
+        buffer.superseded = true;
+        self.untwinned -= u32::from(!buffer.twinned);
+        if buffer.usage == Use::Dirty {
+            self.dirty.remove(&mut self.state_links, old);
+            self.by_age.remove(&mut self.age_links, old);
+            self.buffers[old.index()].usage = Use::Staged;
+            self.free_if_unpinned(old);
+        }
+    }
+
+    /// A dirty buffer is being written to disk.
+    pub fn begin_write(&mut self, buffer: BufferIndex) {
+        assert_eq!(self.get(buffer).usage, Use::Dirty);
+        self.dirty.remove(&mut self.state_links, buffer);
+        self.buffers[buffer.index()].usage = Use::Writing;
+    }
+
+    /// The write to disk is done.
+    pub fn end_write(&mut self, buffer: BufferIndex) {
+        assert_eq!(self.get(buffer).usage, Use::Writing);
+        self.buffers[buffer.index()].usage = Use::Written;
+        self.written.insert_before(&mut self.state_links, buffer, None);
+    }
+
+    /// The write to disk failed: it has to be done again, unless newer data took its place.
+    pub fn fail_write(&mut self, buffer: BufferIndex) {
+        assert_eq!(self.get(buffer).usage, Use::Writing);
+        self.must_write_again(buffer);
+    }
+
+    fn must_write_again(&mut self, buffer: BufferIndex) {
+        if self.get(buffer).superseded {
+            self.hand_on_age(buffer);
+            self.by_age.remove(&mut self.age_links, buffer);
+            self.buffers[buffer.index()].usage = Use::Staged;
+            self.free_if_unpinned(buffer);
+        } else {
+            self.buffers[buffer.index()].usage = Use::Dirty;
+            let front = self.dirty.first();
+            self.dirty.insert_before(&mut self.state_links, buffer, front);
+        }
+    }
+
+    /// Whoever waits for data that failed to reach the disk waits for those that took their place.
+    fn hand_on_age(&mut self, buffer: BufferIndex) {
+        let Buffer { granule, age, .. } = *self.get(buffer);
+        let Some(heir) = self.current(granule) else { return };
+        if self.get(heir).age > age {
+            self.by_age.remove(&mut self.age_links, heir);
+            self.buffers[heir.index()].age = age;
+            self.by_age.insert_before(&mut self.age_links, heir, Some(buffer));
+        }
+    }
+
+    /// Everything written so far is going to be flushed.
+    pub fn begin_flush(&mut self) {
+        while let Some(buffer) = self.written.first() {
+            self.written.remove(&mut self.state_links, buffer);
+            self.buffers[buffer.index()].usage = Use::Flushing;
+            self.flushing.insert_before(&mut self.state_links, buffer, None);
+        }
+    }
+
+    /// The flush failed: what it should have made durable has to be written again.
+    pub fn fail_flush(&mut self) {
+        while let Some(buffer) = self.flushing.first() {
+            self.flushing.remove(&mut self.state_links, buffer);
+            self.must_write_again(buffer);
+        }
+    }
+
+    /// The flush is done: the next buffer that is on disk for good, and whether it was superseded. A current buffer's
+    /// NV word is the caller's to free; the buffer itself is free now, or once no read needs it.
+    pub fn next_flushed(&mut self) -> Option<(BufferIndex, Buffer)> {
+        let buffer = self.flushing.first()?;
+        self.flushing.remove(&mut self.state_links, buffer);
+        self.by_age.remove(&mut self.age_links, buffer);
+        let was = *self.get(buffer);
+        self.untwinned -= u32::from(!was.superseded && !was.twinned);
+        let state = &mut self.buffers[buffer.index()];
+        state.superseded = true;
+        state.usage = Use::Staged;
+        self.free_if_unpinned(buffer);
+        Some((buffer, was))
+    }
+
+    /// A read needs `buffer` until it says `unpin`.
+    pub fn pin(&mut self, buffer: BufferIndex) {
+        self.buffers[buffer.index()].pins += 1;
+    }
+
+    /// A read does not need `buffer` any more.
+    pub fn unpin(&mut self, buffer: BufferIndex) {
+        let state = &mut self.buffers[buffer.index()];
+        state.pins -= 1;
+        if state.superseded && state.usage == Use::Staged {
+            self.free_if_unpinned(buffer);
+        }
+    }
+
+    fn free_if_unpinned(&mut self, buffer: BufferIndex) {
+        if self.get(buffer).pins == 0 {
+            self.free_buffer(buffer);
+        }
+    }
+
+    fn free_buffer(&mut self, buffer: BufferIndex) {
+        self.leave_index(buffer);
+        self.buffers[buffer.index()] = Buffer::FREE;
+        if self.geometry.pair_of(buffer) == Some(self.own) {
+            self.free.push(buffer);
+        }
+    }
+
+    /// Takes over a buffer that NV memory says is valid, after a restart or a takeover.
+    pub fn adopt(&mut self, valid: ValidBuffer, twinned: bool) {
+        let buffer = valid.buffer;
+        assert_eq!(self.get(buffer).usage, Use::Free);
+        if let Some(at) = self.free.iter().position(|f| *f == buffer) {
+            self.free.remove(at);
+        }
+        self.buffers[buffer.index()] = Buffer {
+            usage: Use::Staged,
+            granule: Granule::of(valid.ncae, valid.start.0),
+            mask: valid.mask,
+            ..Buffer::FREE
+        };
+        self.enter_index(buffer);
+        self.absorb(buffer, None, twinned);
+    }
+
+    /// The partner is out: no buffer has a twin any more.
+    pub fn forget_twins(&mut self) {
+        self.untwinned = 0;
+        for buffer in &mut self.buffers {
+            buffer.twinned = false;
+            let valid = !matches!(buffer.usage, Use::Free | Use::Staged);
+            self.untwinned += u32::from(valid && !buffer.superseded);
+        }
+    }
+
+    /// How many buffers are in use for `ncae`, superseded ones in flight included.
+    pub fn count_of_lun(&self, ncae: NcaeIndex) -> u32 {
+        self.of_lun[ncae.index()]
+    }
+
+    /// Checks what must hold between steps. Panics if it does not.
+    pub fn check(&self) {
+        let in_use = self.buffers.iter().filter(|b| b.usage != Use::Free);
+        let own = self.geometry.buffers_of(self.own);
+        let own_in_use = own.filter(|b| self.get(*b).usage != Use::Free).count();
+        assert_eq!(
+            own_in_use,
+            self.in_use(),
+            "a buffer of the own pair is lost, or free twice"
+        );
+        let untwinned = in_use.filter(|b| !b.superseded && b.usage != Use::Staged && !b.twinned);
+        assert_eq!(untwinned.count(), self.untwinned as usize, "twins miscounted");
+        let mut age = 0;
+        let mut at = self.by_age.first();
+        while let Some(buffer) = at {
+            assert!(self.get(buffer).age >= age, "the order of age is broken");
+            age = self.get(buffer).age;
+            at = self.age_links.next(buffer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cache() -> Cache {
+        let geometry = Geometry {
+            buffers: 64,
+            ries: 4,
+            htbs: 4,
+            transfers: 4,
+            destages: 2,
+        };
+        Cache::new(geometry, Controller::A)
+    }
+
+    fn granule(number: u64) -> Granule {
+        Granule {
+            ncae: NcaeIndex(0),
+            number,
+        }
+    }
+
+    #[test]
+    fn new_data_inherit_the_age_of_unwritten_old_data() {
+        let mut cache = cache();
+        let old = cache.allocate(granule(7), 0xff);
+        cache.absorb(old, None, true);
+        let synced = cache.age_now();
+        let new = cache.allocate(granule(7), 0xff);
+        cache.absorb(new, Some(old), true);
+        assert_eq!(cache.current(granule(7)), Some(new));
+        assert!(
+            !cache.is_on_disk(synced),
+            "the old data never reached the disk, so the new ones have to"
+        );
+        cache.begin_write(new);
+        cache.end_write(new);
+        cache.begin_flush();
+        assert!(cache.next_flushed().is_some());
+        assert!(cache.is_on_disk(synced));
+        assert_eq!(cache.in_use(), 0);
+        cache.check();
+    }
+
+    #[test]
+    fn a_pinned_buffer_outlives_its_flush() {
+        let mut cache = cache();
+        let buffer = cache.allocate(granule(1), 0x01);
+        cache.absorb(buffer, None, false);
+        cache.pin(buffer);
+        cache.begin_write(buffer);
+        cache.end_write(buffer);
+        cache.begin_flush();
+        cache.next_flushed();
+        assert_eq!(cache.current(granule(1)), None);
+        assert_eq!(cache.in_use(), 1);
+        cache.unpin(buffer);
+        assert_eq!(cache.in_use(), 0);
+        cache.check();
+    }
+
+    #[test]
+    fn one_disk_write_in_flight_for_a_granule() {
+        let mut cache = cache();
+        let old = cache.allocate(granule(1), 0xff);
+        cache.absorb(old, None, true);
+        cache.begin_write(old);
+        let new = cache.allocate(granule(1), 0xff);
+        cache.absorb(new, Some(old), true);
+        assert!(cache.is_being_written(granule(1)));
+        cache.end_write(old);
+        assert!(!cache.is_being_written(granule(1)));
+        cache.check();
+    }
+}

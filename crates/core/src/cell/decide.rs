@@ -1,0 +1,343 @@
+//! Which ballot is wanted now, and what its result means. What is wanted follows from the state at each step, so a ballot
+//! that lost is simply wanted again, or not any more.
+
+use super::ballot::{self, Ballot, Change, Verdict};
+use super::quorum::{Kind, OptionalSlots, Outcome};
+use super::record::{Mode, Record};
+use super::{Joiner, Phase};
+use crate::controller::{Core, Locks};
+use crate::effect::{Effect, Note};
+use crate::host::HostOp;
+use crate::htb::Stage;
+use crate::ids::{Controller, Nanos, Time};
+
+impl Core {
+    /// What the cell machine does at each step.
+    pub(crate) fn settle_cell(&mut self) {
+        if self.phase == Phase::Out {
+            return;
+        }
+        self.notice_silence();
+        self.fence_leaver();
+        self.finish_round();
+        self.settle_joiner();
+        self.begin_ballot();
+        self.begin_renewal();
+        self.drive_quorum();
+    }
+
+    /// When the cell machine has something to do though nothing happens.
+    pub(crate) fn cell_deadline(&self) -> Option<Time> {
+        let timing = &self.config.timing;
+        let until = match self.phase {
+            Phase::AwaitPartner { until } => Some(until),
+            Phase::AwaitRecord if !self.quorum.is_busy() => Some(self.ballot_not_before),
+            Phase::AwaitAttach if !self.quorum.is_busy() => Some(self.renew_at),
+            Phase::Serving if self.is_write_through() => Some(self.renew_at),
+            Phase::Fencing => self.leaver_may_go_until,
+            _ => None,
+        };
+        let clean = self.may_become_clean().then(|| self.last_write + timing.clean_idle);
+        let ballot = (self.ballot_not_before > self.now).then_some(self.ballot_not_before);
+        [until, clean, ballot]
+            .into_iter()
+            .flatten()
+            .map(|t| t.max(self.now + Nanos::from_micros(100)))
+            .min()
+    }
+
+    /// The change of the record that is wanted now, if any.
+    fn wanted_change(&self) -> Option<Change> {
+        let image = self.image;
+        match self.phase {
+            Phase::Undecided => Some(Change::Complete),
+            // What this process voted for is finished before anything new is wanted.
+            _ if self.has_voted() && self.phase != Phase::Deciding => Some(Change::Complete),
+            Phase::Deciding => Some(Change::Alone {
+                image,
+                dirty: self.mode() == Some(Mode::Both) && !self.is_image_fresh(),
+            }),
+            Phase::AwaitPartner { until } if self.now >= until => Some(Change::Alone { image, dirty: true }),
+            Phase::Serving => self.wanted_while_serving(),
+            _ => None,
+        }
+    }
+
+    fn wanted_while_serving(&self) -> Option<Change> {
+        if let Some(change) = self.task_change() {
+            return Some(change);
+        }
+        let Some(Mode::Alone { dirty, .. }) = self.mode() else {
+            return None;
+        };
+        if let Some(images) = self.images_of_both() {
+            return Some(Change::Both { images });
+        }
+        if !dirty && self.awaits_dirty() {
+            return Some(Change::Dirty(true));
+        }
+        let idle = self.now.since(self.last_write) >= self.config.timing.clean_idle;
+        (self.may_become_clean() && idle).then_some(Change::Dirty(false))
+    }
+
+    /// Whether a write waits for the record to say "dirty".
+    fn awaits_dirty(&self) -> bool {
+        let waits = |h: &u32| {
+            let htb = self.htb(*h);
+            htb.stage == Stage::AwaitTurn && matches!(htb.op, HostOp::Write { .. }) && htb.left() > 0
+        };
+        self.order.iter().any(waits)
+    }
+
+    /// R7: no valid BMAE, no open RIE, no disk write in flight, and nobody joins.
+    pub(crate) fn may_become_clean(&self) -> bool {
+        self.phase == Phase::Serving
+            && matches!(self.mode(), Some(Mode::Alone { dirty: true, .. }))
+            && self.joiner == Joiner::None
+            && self.is_drained()
+            && !self.awaits_dirty()
+    }
+
+    /// Whether NV memory holds nothing that the disks lack, and nothing is on its way.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.cache.unsettled() == 0 && self.rie_htb.iter().all(Option::is_none) && self.destager.is_idle()
+    }
+
+    fn is_image_fresh(&self) -> bool {
+        self.image == self.config.fresh_image && !self.record.is_some_and(|r| r.is_current(self.own(), self.image))
+    }
+
+    fn has_voted(&self) -> bool {
+        self.quorum.is_known() && self.quorum.slot().voted > 0
+    }
+
+    /// Whether `BOTH` may be the next record (R9): from the vote on, until the result is known.
+    pub(crate) fn may_have_proposed_both(&self) -> bool {
+        self.may_have_proposed(|r| r.mode == Mode::Both)
+    }
+
+    /// Whether "clean" may be the next record (R7).
+    pub(crate) fn may_have_proposed_clean(&self) -> bool {
+        self.may_have_proposed(|r| matches!(r.mode, Mode::Alone { dirty: false, .. }))
+    }
+
+    fn may_have_proposed(&self, what: impl Fn(&Record) -> bool) -> bool {
+        let Some(record) = self.record else { return false };
+        let voted = self.has_voted() && what(&self.quorum.slot().proposal);
+        let wanted = self.ballot.and_then(|b| b.change.apply(&record, self.own()));
+        voted || wanted.is_some_and(|r| what(&r))
+    }
+
+    fn begin_ballot(&mut self) {
+        if self.ballot.is_some() || self.quorum.is_busy() || self.locks != Locks::Held || !self.quorum.is_known() {
+            return;
+        }
+        if self.ballot_not_before > self.now {
+            return;
+        }
+        let Some(change) = self.wanted_change() else { return };
+        if self.phase == Phase::Deciding {
+            self.note(Note::BallotBegun);
+        }
+        let (own, seen) = (self.own(), self.ballot_seen);
+        self.ballot = Some(Ballot::begin(change, own, self.quorum.slot_mut(), seen));
+        self.quorum.begin(Kind::WriteRead, self.now);
+    }
+
+    /// Alone, this controller serves under a lease: it shows that it is alive, and looks whether it is still in (R2).
+    /// One that waits to join looks whether its partner is alive (R8).
+    fn begin_renewal(&mut self) {
+        if self.quorum.is_busy()
+            || self.ballot.is_some()
+            || self.phase == Phase::AwaitRecord && self.ballot_not_before > self.now
+        {
+            return;
+        }
+        let alone = self.phase == Phase::Serving && self.is_write_through();
+        let waits = matches!(self.phase, Phase::AwaitAttach);
+        let due = (alone || waits) && self.now >= self.renew_at;
+        if self.phase == Phase::AwaitRecord {
+            self.quorum.begin(Kind::Read, self.now);
+        } else if (due && alone || self.announce) && self.locks == Locks::Held && self.quorum.is_known() {
+            self.announce = false;
+            self.quorum.slot_mut().heartbeat += 1;
+            self.quorum.begin(Kind::WriteRead, self.now);
+        } else if due && waits {
+            self.quorum.begin(Kind::Read, self.now);
+        }
+        if due {
+            self.renew_at = self.now + Nanos(self.config.timing.grant.0 / 4);
+        }
+    }
+
+    fn finish_round(&mut self) {
+        let Some(outcome) = self.quorum.outcome() else { return };
+        let Outcome::Majority(found) = outcome else {
+            self.ballot = None;
+            self.ballot_not_before = self.now + self.config.timing.heartbeat;
+            return;
+        };
+        self.ballot_seen = self.ballot_seen.max(ballot::highest_begun(&found));
+        match self.ballot {
+            _ if self.phase == Phase::AwaitRecord => self.on_record_read(&found),
+            Some(ballot) => self.on_ballot_round(ballot, &found),
+            None => self.on_renewal(&found),
+        }
+    }
+
+    fn on_ballot_round(&mut self, mut ballot: Ballot, found: &[OptionalSlots]) {
+        let verdict = ballot.on_round(found, self.quorum.slot_mut());
+        self.ballot = None;
+        match verdict {
+            Verdict::Again => {
+                self.ballot = Some(ballot);
+                self.quorum.begin(Kind::WriteRead, self.now);
+            }
+            Verdict::Decided { record, own } => {
+                self.announce = true;
+                if self.phase == Phase::Deciding {
+                    let epoch = record.epoch;
+                    self.note(if own {
+                        Note::BallotWon { epoch }
+                    } else {
+                        Note::BallotLost { epoch }
+                    });
+                }
+                self.lease_until = self.quorum.began() + self.config.timing.grant;
+                self.adopt_with_metadata(record);
+                if self.epoch() == record.epoch {
+                    self.tell_partner(record);
+                }
+            }
+            Verdict::Overtaken(record) => self.adopt_with_metadata(record),
+            Verdict::Outbid => self.back_off(),
+            Verdict::Void => self.undecided = false,
+        }
+        if verdict == Verdict::Void && self.phase == Phase::Undecided {
+            self.take_role();
+        }
+    }
+
+    /// A gives way for less time than B: a duel ends.
+    fn back_off(&mut self) {
+        self.ballot_tries = (self.ballot_tries + 1).min(8);
+        let step = match self.own() {
+            Controller::A => 3,
+            Controller::B => 20,
+        };
+        self.ballot_not_before = self.now + Nanos::from_millis(step * u64::from(self.ballot_tries));
+    }
+
+    fn on_renewal(&mut self, found: &[OptionalSlots]) {
+        let newest = super::quorum::newest_record(found);
+        if let Some(newer) = newest.filter(|r| r.epoch > self.epoch()) {
+            return self.adopt_with_metadata(newer);
+        }
+        if self.phase == Phase::Serving && self.is_write_through() {
+            self.lease_until = self.lease_until.max(self.quorum.began() + self.config.timing.grant);
+        }
+        if self.phase == Phase::AwaitAttach {
+            self.watch_partner(found);
+        }
+    }
+
+    /// R8: a partner that left everything clean, and whose slot has stood still for long enough, does not run.
+    fn watch_partner(&mut self, found: &[OptionalSlots]) {
+        let heartbeat = super::quorum::furthest_slot(found, self.partner()).map_or(0, |s| s.heartbeat);
+        if heartbeat != self.partner_heartbeat.0 || self.link.is_up() {
+            self.partner_heartbeat = (heartbeat, self.now);
+        }
+        let still = self.now.since(self.partner_heartbeat.1) >= self.config.timing.still;
+        if still && matches!(self.mode(), Some(Mode::Alone { dirty: false, .. })) {
+            self.take_locks();
+            if self.locks == Locks::Held {
+                self.fresh_image();
+                self.phase = Phase::Deciding;
+            }
+        }
+    }
+
+    /// A newer record, whose metadata may have to be read first.
+    pub(crate) fn adopt_with_metadata(&mut self, record: Record) {
+        if let Some(known) = self
+            .new_metadata
+            .take_if(|m| m.generation == record.metadata.generation)
+        {
+            self.take_metadata(known);
+        }
+        let have = self.metadata.as_ref().map(|m| m.generation);
+        if have == Some(record.metadata.generation) {
+            self.adopt(record);
+        } else {
+            let reading = self.to_adopt.replace(record).is_some();
+            if !reading {
+                self.metadata_tries = 0;
+                self.read_metadata();
+            }
+        }
+    }
+
+    /// The record changed, by this controller or the partner. What that means depends on what was waited for.
+    pub(crate) fn adopt(&mut self, record: Record) {
+        if record.epoch <= self.epoch() {
+            return;
+        }
+        let was_in = self.record.is_some_and(|r| r.has(self.own()));
+        self.record = Some(record);
+        self.undecided = false;
+        self.ballot_tries = 0;
+        ballot::learn(self.quorum.slot_mut(), record);
+        self.effects.push(Effect::ViewChanged);
+        self.turn_may_have_come = true;
+        if was_in && !record.has(self.own()) {
+            return self.be_out();
+        }
+        match self.phase {
+            Phase::Deciding | Phase::AwaitPartner { .. } if !record.has(self.own()) => self.start_anew(),
+            Phase::Deciding if record.mode != Mode::Both => self.fence(),
+            Phase::AwaitPartner { .. } if record.mode != Mode::Both => {
+                // The partner may wait, too: both say hello anew.
+                self.drop_link();
+                self.fence();
+            }
+            Phase::Undecided => self.take_role(),
+            Phase::Serving => self.on_record_while_serving(record),
+            Phase::Joining if record.mode == Mode::Both => self.joined(),
+            Phase::AwaitAttach | Phase::Attaching if record.mode == Mode::Both => self.start_anew(),
+            _ => {}
+        }
+    }
+
+    fn on_record_while_serving(&mut self, record: Record) {
+        if self.link.is_up() {
+            self.store_nca();
+        }
+        if record.mode == Mode::Both && self.joiner != Joiner::None {
+            self.on_both_committed();
+        } else if record.mode == Mode::Both && !self.link.is_up() {
+            self.lose_partner();
+        }
+    }
+
+    /// R4: the loser ends its host connections, says nothing, reaps its writes, and starts anew.
+    fn be_out(&mut self) {
+        if self.phase == Phase::Leaving {
+            return self.exit();
+        }
+        self.note(Note::Out);
+        self.start_anew();
+    }
+
+    /// Everything from the beginning: hosts are let go, disk writes are reaped, locks are given back.
+    pub(crate) fn start_anew(&mut self) {
+        self.phase = Phase::Out;
+        self.effects.push(Effect::CloseHosts);
+        self.effects.push(Effect::Restart);
+    }
+
+    pub(crate) fn exit(&mut self) {
+        self.phase = Phase::Out;
+        self.effects.push(Effect::CloseHosts);
+        self.effects.push(Effect::Exit);
+    }
+}

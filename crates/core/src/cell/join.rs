@@ -1,0 +1,135 @@
+//! The partner comes back (R9).
+//!
+//! ```text
+//! joiner (AwaitAttach)                     the one that is in (Serving, alone)
+//! Attach ------------------------------->  lifts the fence
+//! takes its locks  <---------------------  RecordIs, Unfenced
+//! Attach ------------------------------->  from here on every write is mirrored: RQR, MDA, disk, status
+//! empty image      <---------------------  Attached
+//! (Joining)                                what is older drains to disk; it is never copied
+//!                                          ballot BOTH, once the images are equal
+//! serves           <---------------------  RecordIs
+//! ```
+
+use super::{Joiner, Phase};
+use crate::controller::{Core, Locks, Violation};
+use crate::effect::{Effect, Note};
+use crate::htb::{Origin, Stage};
+use crate::ids::Uuid;
+use crate::link::frame::Mfc;
+
+impl Core {
+    /// The joiner asks to be let in; the second time with its locks held.
+    pub(crate) fn attach(&mut self) {
+        let image = self.config.fresh_image;
+        self.link.send(Mfc::Attach { image }, None);
+    }
+
+    /// The partner asks to be let in.
+    pub(crate) fn on_attach(&mut self, image: Uuid) -> Result<(), Violation> {
+        if self.phase != Phase::Serving || !self.is_write_through() {
+            return Err(Violation("the partner wants to join where it cannot"));
+        }
+        match self.joiner {
+            Joiner::None => {
+                self.note(Note::PartnerJoins);
+                self.joiner = Joiner::Unfenced;
+                self.effects.push(Effect::Unfence);
+                let record = self.record.expect("a serving controller has a record");
+                self.link.send(Mfc::RecordIs(record), None);
+                self.link.send(Mfc::Unfenced, None);
+                Ok(())
+            }
+            Joiner::Unfenced => {
+                if self.has_orphans() {
+                    // What it forwarded before its fall still uses its transfer buffers here.
+                    return Err(Violation("the partner returns too soon"));
+                }
+                self.joiner = Joiner::Attached { image };
+                self.link.send(Mfc::Attached, None);
+                Ok(())
+            }
+            Joiner::Attached { .. } => Err(Violation("the partner joins twice")),
+        }
+    }
+
+    fn has_orphans(&self) -> bool {
+        self.order.iter().any(|h| self.htb(*h).origin == Origin::Nobody)
+    }
+
+    /// The fence is lifted.
+    pub(crate) fn on_unfenced(&mut self) -> Result<(), Violation> {
+        if self.phase != Phase::AwaitAttach {
+            return Err(Violation("a fence lifted at the wrong time"));
+        }
+        self.phase = Phase::Attaching;
+        self.take_locks();
+        if self.locks == Locks::Held {
+            self.attach();
+        }
+        Ok(())
+    }
+
+    /// From here on the partner mirrors every write to this controller.
+    pub(crate) fn on_attached(&mut self) -> Result<(), Violation> {
+        if self.phase != Phase::Attaching {
+            return Err(Violation("attached at the wrong time"));
+        }
+        self.fresh_image();
+        self.store_nca();
+        self.phase = Phase::Joining;
+        Ok(())
+    }
+
+    /// The images of both, once they are equal: nothing valid here lacks its twin, no write in progress does, and the
+    /// partner's own pair is empty (R9).
+    pub(crate) fn images_of_both(&self) -> Option<[Uuid; 2]> {
+        let Joiner::Attached { image } = self.joiner else {
+            return None;
+        };
+        let untwinned = |h: &u32| {
+            let htb = self.htb(*h);
+            matches!(htb.stage, Stage::AwaitHostData | Stage::AwaitMirror) && !htb.portion.mirrored
+        };
+        let equal = self.cache.untwinned() == 0
+            && !self.order.iter().any(untwinned)
+            && self.partner_pair_in_use() == 0
+            && self.link.is_up();
+        let mut images = [self.image; 2];
+        images[self.partner().index()] = image;
+        equal.then_some(images)
+    }
+
+    /// Whether old data have to reach the disks so that something can go on.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.joiner != Joiner::None || self.is_task_draining()
+    }
+
+    pub(crate) fn settle_joiner(&mut self) {
+        let gone = self.joiner != Joiner::None && !self.link.is_up() && self.phase == Phase::Serving;
+        if gone && !self.may_have_proposed_both() && self.is_write_through() {
+            self.joiner = Joiner::None;
+            self.cache.forget_twins();
+            self.go_on_without_mirror();
+        }
+    }
+
+    /// The record says `BOTH`: the fault is repaired.
+    pub(crate) fn on_both_committed(&mut self) {
+        self.joiner = Joiner::None;
+        if !self.link.is_up() {
+            // It won although the link broke meanwhile: the joiner may be serving, or gone (R9).
+            return self.lose_partner();
+        }
+        self.grant_until = self.now;
+        self.link.beat_now();
+        self.note(Note::Mirrored);
+    }
+
+    /// The joiner is in.
+    pub(crate) fn joined(&mut self) {
+        self.announce = true;
+        self.link.beat_now();
+        self.serve();
+    }
+}

@@ -1,0 +1,272 @@
+//! The partner: its connections, its heartbeats and grants (R2), and its messages.
+
+use super::{Joiner, Phase};
+use crate::controller::{Core, Violation};
+use crate::effect::Effect;
+use crate::ids::{BlockCount, ConnectionId, Nanos};
+use crate::link::frame::{Frame, Hello, Messages, Mfc, Request};
+
+use super::record::{Mode, Record};
+
+impl Core {
+    /// A connection is open.
+    pub(crate) fn on_link_opened(&mut self, connection: ConnectionId) {
+        if let Some(old) = self.link.connection() {
+            self.effects.push(Effect::LinkClose { connection: old });
+            self.link_lost();
+        }
+        self.link.opened(connection);
+        self.said_hello = false;
+        self.say_hello();
+    }
+
+    /// Says hello once there is something to say: the record has been read, and no ballot of this controller hangs.
+    pub(crate) fn say_hello(&mut self) {
+        let ready = matches!(
+            self.phase,
+            Phase::AwaitPartner { .. } | Phase::AwaitAttach | Phase::Fencing | Phase::Serving
+        );
+        let (Some(connection), Some(record)) = (self.link.connection(), self.record) else {
+            return;
+        };
+        if !ready || self.said_hello {
+            return;
+        }
+        self.said_hello = true;
+        let hello = Hello {
+            controller: self.own(),
+            cell: self.config.cell,
+            instance: self.config.instance,
+            process: self.config.process,
+            incarnation: self.link.incarnation(),
+            epoch: record.epoch,
+            image: self.image,
+            undecided: self.undecided,
+        };
+        self.effects.push(Effect::LinkSend {
+            connection,
+            frame: Box::new(Frame::Hello(hello)),
+        });
+        self.meet_partner();
+    }
+
+    /// The connection is over.
+    pub(crate) fn on_link_closed(&mut self, connection: ConnectionId) {
+        if self.link.connection() == Some(connection) {
+            self.link_lost();
+        }
+    }
+
+    pub(crate) fn drop_link(&mut self) {
+        if let Some(connection) = self.link.connection() {
+            self.effects.push(Effect::LinkClose { connection });
+            self.link_lost();
+        }
+    }
+
+    /// What a lost link means depends on what the record says of the partner.
+    fn link_lost(&mut self) {
+        let was_up = self.link.is_up();
+        self.link.closed();
+        self.said_hello = false;
+        self.forget_calls();
+        if !was_up {
+            return;
+        }
+        match self.phase {
+            Phase::Serving if self.mode() == Some(Mode::Both) => self.lose_partner(),
+            Phase::Serving if self.joiner == Joiner::Unfenced => self.joiner = Joiner::None,
+            Phase::Leveling => {
+                let until = self.now + self.config.timing.await_partner;
+                self.phase = Phase::AwaitPartner { until };
+            }
+            // R9: the image is worthless now, unless the record names it; the record knows.
+            Phase::Attaching | Phase::Joining => self.start_anew(),
+            Phase::Leaving => self.exit(),
+            _ => {}
+        }
+    }
+
+    /// A partner that has been silent for too long is unreachable.
+    pub(crate) fn notice_silence(&mut self) {
+        if self.link.silence(self.now) >= self.config.timing.silence {
+            self.drop_link();
+        }
+    }
+
+    /// The heartbeat that is due, if any.
+    pub(crate) fn heartbeat(&mut self) -> Option<Frame> {
+        self.link.beat(self.config.timing.heartbeat, self.now)
+    }
+
+    /// A frame arrived.
+    pub(crate) fn on_frame(&mut self, connection: ConnectionId, frame: Frame, payload: BlockCount) {
+        if self.link.connection() != Some(connection) {
+            return;
+        }
+        match frame {
+            Frame::Hello(hello) => self.on_hello(hello),
+            Frame::Heartbeat { incarnation, sent } => {
+                if self.link.heard(incarnation, self.now) {
+                    let grant = self.grant();
+                    let frame = Box::new(Frame::HeartbeatAnswer {
+                        incarnation,
+                        sent,
+                        grant,
+                    });
+                    self.effects.push(Effect::LinkSend { connection, frame });
+                }
+            }
+            Frame::HeartbeatAnswer {
+                incarnation,
+                sent,
+                grant,
+            } => {
+                if self.link.heard(incarnation, self.now) && grant > Nanos(0) {
+                    self.grant_until = self.grant_until.max(sent + grant);
+                }
+            }
+            Frame::Ack {
+                incarnation,
+                acknowledged,
+            } => self.link.receive_ack(incarnation, acknowledged, self.now),
+            Frame::Messages(messages) => {
+                if self.link.receive(&messages, self.now) {
+                    self.on_messages(&messages, payload);
+                }
+            }
+        }
+    }
+
+    /// R2: who is in, or is about to be, lets its partner serve for a while.
+    fn grant(&self) -> Nanos {
+        let grants = match self.phase {
+            Phase::Joining | Phase::Leveling => true,
+            Phase::Serving => self.mode() == Some(Mode::Both) || self.may_have_proposed_both(),
+            _ => false,
+        };
+        if grants { self.config.timing.grant } else { Nanos(0) }
+    }
+
+    fn on_messages(&mut self, messages: &Messages, payload: BlockCount) {
+        let last = messages.mfcs.len() - 1;
+        for (n, mfc) in messages.mfcs.iter().enumerate() {
+            let payload = if n == last { payload } else { BlockCount(0) };
+            if self.on_mfc(mfc, payload).is_err() {
+                self.drop_link();
+            }
+            if !self.link.is_up() {
+                return;
+            }
+        }
+    }
+
+    /// Calls the routine of a message [0061].
+    fn on_mfc(&mut self, mfc: &Mfc, payload: BlockCount) -> Result<(), Violation> {
+        match mfc {
+            Mfc::Rqr(rqr) => return self.on_rqr(*rqr, payload),
+            Mfc::Rtr {
+                rie,
+                generation,
+                attempt,
+            } => self.on_rtr(*rie, *generation, *attempt),
+            Mfc::MirrorData {
+                rie,
+                generation,
+                attempt,
+            } => {
+                return self.on_mirror_data(*rie, *generation, *attempt, payload);
+            }
+            Mfc::Mda { rie, generation } => self.on_mda(*rie, *generation),
+            Mfc::Withdraw { rie, generation } => return self.on_withdraw(*rie, *generation),
+            Mfc::Release(buffers) => return self.on_release(buffers),
+            Mfc::LevelRies(ries) => return self.on_level_ries(ries),
+            Mfc::LevelLacks(ries) => return self.on_level_lacks(ries),
+            Mfc::LevelBuffers { first, valid } => return self.on_level_buffers(*first, valid),
+            Mfc::LevelEnd => return self.on_level_end(),
+            Mfc::Leveled(level) => return self.on_leveled(*level),
+            Mfc::Attach { image } => return self.on_attach(*image),
+            Mfc::Unfenced => return self.on_unfenced(),
+            Mfc::Attached => return self.on_attached(),
+            Mfc::RecordIs(record) => self.on_record_is(*record),
+            Mfc::RecordAdopted(epoch) => self.on_record_adopted(*epoch),
+            Mfc::Leaving => self.on_leaving(),
+            Mfc::Request { id, request } => match request {
+                Request::Forward { .. } => return self.on_forward(*id, *request, payload),
+                Request::Manage(op) => self.on_managed_for_partner(*id, *op),
+            },
+            Mfc::Response { id, response } => return self.on_response(*id, *response, payload),
+        }
+        Ok(())
+    }
+
+    fn on_hello(&mut self, hello: Hello) {
+        if hello.cell != self.config.cell || hello.controller != self.partner() {
+            return self.drop_link();
+        }
+        self.partner_process = hello.process;
+        self.link.establish(hello, self.now);
+        self.meet_partner();
+    }
+
+    /// Both have said hello: what they are to each other now.
+    fn meet_partner(&mut self) {
+        let (true, Some(hello)) = (self.said_hello, self.link.partner().copied()) else {
+            return;
+        };
+        let record = self.record.expect("hello was said after the record was read");
+        if hello.epoch > record.epoch && self.phase != Phase::Serving {
+            // Whoever knows less reads again, and both begin anew.
+            self.drop_link();
+            return self.read_record();
+        }
+        let same = hello.epoch == record.epoch && !hello.undecided;
+        let current = record.is_current(self.partner(), hello.image);
+        match self.phase {
+            Phase::AwaitPartner { .. } if same && current => self.begin_leveling(),
+            Phase::AwaitPartner { .. } if same => self.phase = Phase::AwaitPartner { until: self.now },
+            Phase::AwaitAttach if same && record.mode == Mode::Both && !current => self.both_images_lost(),
+            Phase::AwaitAttach if same && !record.has(self.own()) => self.attach(),
+            _ => {}
+        }
+    }
+
+    /// R8: A goes on from what the disks have. Hosts are told, because the record said `BOTH`.
+    fn both_images_lost(&mut self) {
+        if self.own() == crate::ids::Controller::A {
+            self.take_locks();
+            self.fresh_image();
+            self.phase = Phase::Deciding;
+        }
+    }
+
+    /// Tells the partner of a new record, if it can hear it.
+    pub(crate) fn tell_partner(&mut self, record: Record) {
+        if matches!(self.phase, Phase::Serving | Phase::Fencing | Phase::Leaving) {
+            self.link.send(Mfc::RecordIs(record), None);
+        }
+    }
+
+    fn on_record_is(&mut self, record: Record) {
+        if record.epoch > self.epoch() {
+            self.adopt_with_metadata(record);
+        }
+        self.confirm_record();
+    }
+
+    /// The partner waits to hear that this controller goes by the record, too.
+    pub(crate) fn confirm_record(&mut self) {
+        if self.to_adopt.is_none() {
+            let epoch = self.epoch();
+            self.link.send(Mfc::RecordAdopted(epoch), None);
+        }
+    }
+
+    /// The partner stops, and has moved its LUNs here.
+    fn on_leaving(&mut self) {
+        if self.phase == Phase::Serving && self.mode() == Some(Mode::Both) {
+            self.lose_partner();
+            self.leaver_may_go_until = Some(self.now + self.config.timing.silence);
+        }
+    }
+}

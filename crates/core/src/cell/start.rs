@@ -1,0 +1,193 @@
+//! From the start of the process to a role.
+
+use super::Phase;
+use super::quorum::{self, Kind, OptionalSlots};
+use super::record::{Mode, Record, Slot};
+use crate::controller::{Core, Io, Locks};
+use crate::effect::{Effect, Note};
+use crate::event::DiskError;
+use crate::layout::metadata::Metadata;
+
+impl Core {
+    /// The first event. Every process reads the record before its first disk write (R1).
+    pub(crate) fn start(&mut self) {
+        self.read_record();
+    }
+
+    /// Reads the record, because this is the start or because the partner knows a newer one.
+    pub(crate) fn read_record(&mut self) {
+        self.phase = Phase::AwaitRecord;
+        self.ballot = None;
+        if !self.quorum.is_busy() {
+            self.quorum.begin(Kind::Read, self.now);
+        }
+    }
+
+    /// A majority of the slots is here.
+    pub(crate) fn on_record_read(&mut self, found: &[OptionalSlots]) {
+        let Some(record) = quorum::newest_record(found) else {
+            // Disks without a valid slot are no quorum; try again, they may be on their way.
+            self.ballot_not_before = self.now + self.config.timing.heartbeat;
+            return;
+        };
+        let own = quorum::furthest_slot(found, self.own());
+        let mut slot = own.unwrap_or(Slot::idle(self.own(), self.config.process, record));
+        slot.process = self.config.process;
+        slot.heartbeat += 1;
+        if slot.record.epoch < record.epoch {
+            super::ballot::learn(&mut slot, record);
+        }
+        self.quorum.set_slot(slot);
+        self.undecided = quorum::is_undecided(found, &record);
+        self.partner_process = quorum::process_of(found, self.partner());
+        let heartbeat = quorum::furthest_slot(found, self.partner()).map_or(0, |s| s.heartbeat);
+        self.partner_heartbeat = (heartbeat, self.now);
+        self.record = Some(record);
+        self.phase = Phase::AwaitMetadata;
+        self.metadata_tries = 0;
+        self.read_metadata();
+    }
+
+    /// Reads the metadata that the record names, from one quorum disk after the other until one has them.
+    pub(crate) fn read_metadata(&mut self) {
+        let record = self.record_to_adopt();
+        let members = self.quorum.members();
+        let disk = members[usize::from(self.metadata_tries) % members.len()];
+        let io = self.new_io(Io::MetadataRead);
+        let copy = record.metadata.copy;
+        self.effects.push(Effect::MetadataRead { io, disk, copy });
+    }
+
+    /// The record whose metadata are wanted: a newer one of the partner's, or the one in force.
+    fn record_to_adopt(&self) -> Record {
+        self.to_adopt.or(self.record).expect("a record was read")
+    }
+
+    /// A copy of the metadata is here, or damaged.
+    pub(crate) fn on_metadata_read(&mut self, result: Result<Box<Metadata>, DiskError>) {
+        let wanted = self.record_to_adopt().metadata.generation;
+        match result {
+            Ok(metadata) if metadata.generation == wanted => self.on_metadata(*metadata),
+            _ => {
+                self.metadata_tries = self.metadata_tries.wrapping_add(1);
+                self.read_metadata();
+            }
+        }
+    }
+
+    fn on_metadata(&mut self, metadata: Metadata) {
+        self.take_metadata(metadata);
+        if let Some(record) = self.to_adopt.take() {
+            self.adopt(record);
+            self.confirm_record();
+        }
+        if self.phase == Phase::AwaitMetadata {
+            self.take_role();
+        }
+    }
+
+    /// The metadata in force in memory.
+    pub(crate) fn take_metadata(&mut self, metadata: Metadata) {
+        self.lun_of.fill(None);
+        for (at, lun) in metadata.luns.iter().enumerate() {
+            self.lun_of[lun.ncae.index()] = Some(at as u16);
+        }
+        self.metadata = Some(metadata);
+        self.effects.push(Effect::ViewChanged);
+    }
+
+    /// The NCA says which virtual disk each buffer's index means [0093].
+    pub(crate) fn store_nca(&mut self) {
+        for n in 0..crate::ids::LUNS_MAX as u16 {
+            let ncae = crate::ids::NcaeIndex(n);
+            let noid = self.lun(ncae).map(|l| l.noid);
+            self.store_ncae(ncae, noid);
+        }
+    }
+
+    /// What the record says of this controller decides what it may become.
+    pub(crate) fn take_role(&mut self) {
+        let record = self.record.expect("the record was read");
+        let current = record.is_current(self.own(), self.image);
+        match record.mode {
+            Mode::Both if current => {
+                self.take_locks();
+                let until = self.now + self.config.timing.await_partner;
+                self.phase = if self.undecided {
+                    Phase::Undecided
+                } else {
+                    Phase::AwaitPartner { until }
+                };
+                self.note(Note::AwaitsPartner);
+            }
+            Mode::Alone { controller, dirty } if controller == self.own() => {
+                self.take_locks();
+                if self.undecided {
+                    self.phase = Phase::Undecided;
+                } else if current {
+                    self.fence();
+                } else if dirty {
+                    self.await_attach();
+                } else {
+                    // Nothing is missing on the disks: a fresh image will do.
+                    self.fresh_image();
+                    self.phase = Phase::Deciding;
+                }
+            }
+            _ => self.await_attach(),
+        }
+        self.say_hello();
+    }
+
+    fn await_attach(&mut self) {
+        self.phase = Phase::AwaitAttach;
+        self.partner_heartbeat.1 = self.now;
+        if self.awaits_operator() {
+            let missing = self.missing_image();
+            self.note(Note::AwaitsOperator { missing });
+        }
+    }
+
+    /// Whether only an operator can decide, as far as this controller can see now (R8).
+    pub(crate) fn awaits_operator(&self) -> bool {
+        self.phase == Phase::AwaitAttach
+            && !self.link.is_up()
+            && self
+                .record
+                .is_some_and(|r| !matches!(r.mode, Mode::Alone { dirty: false, .. }))
+    }
+
+    fn missing_image(&self) -> crate::ids::Controller {
+        match self.mode() {
+            Some(Mode::Alone { controller, .. }) => controller,
+            _ => self.own(),
+        }
+    }
+
+    /// Asks for the own locks, once: they end what the predecessor had submitted (R5).
+    pub(crate) fn take_locks(&mut self) {
+        if self.locks == Locks::None {
+            self.locks = Locks::Awaited;
+            self.effects.push(Effect::TakeLocks);
+        }
+    }
+
+    /// The own locks are held.
+    pub(crate) fn on_locks_taken(&mut self) {
+        self.locks = Locks::Held;
+        self.announce = true;
+        if self.phase == Phase::Attaching {
+            self.attach();
+        }
+    }
+
+    /// An empty image with a fresh identity takes the place of one that the record does not name (R8).
+    pub(crate) fn fresh_image(&mut self) {
+        let uuid = self.config.fresh_image;
+        if self.image != uuid {
+            self.image = uuid;
+            self.words.clear();
+            self.effects.push(Effect::NewImage { uuid });
+        }
+    }
+}

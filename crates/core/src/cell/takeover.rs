@@ -1,0 +1,158 @@
+//! A takeover, in the one order that is safe (R10):
+//!
+//! 1. **ballot**: the record says `ALONE(self)` (`decide`),
+//! 2. **fence and drain**: the partner writes no disk any more, and what it had submitted is over,
+//! 3. **resolve** what NV memory holds, the partner's segment included,
+//! 4. **path state**: this controller owns every LUN,
+//! 5. **serve**.
+//!
+//! A controller that starts under `ALONE(self)` goes the same way from step 2: the record does not say that the fence
+//! happened (R5).
+
+use super::{Joiner, Phase};
+use crate::controller::Core;
+use crate::effect::{Effect, Note};
+use crate::htb::Stage;
+use crate::ids::{Controller, Nanos};
+use crate::mirror::MnodeStage;
+use crate::nv::resolve::{final_bmae, ultimate};
+use crate::nv::word::{Rie, RieState};
+
+/// What resolving a pair found.
+#[derive(Clone, Copy, Debug, Default)]
+struct Found {
+    valid: u32,
+    absorbed: u32,
+    dropped: u32,
+}
+
+impl Core {
+    /// Step 2.
+    pub(crate) fn fence(&mut self) {
+        self.phase = Phase::Fencing;
+        #[cfg(feature = "mutants")]
+        if crate::mutant::is("serve-before-the-fence") {
+            self.on_fenced();
+            return;
+        }
+        if self.leaver_may_go_until.is_none() {
+            self.issue_fence();
+        }
+        // A partner that runs already, and waits, hears that it is out and gives its locks back.
+        self.say_hello();
+    }
+
+    fn issue_fence(&mut self) {
+        let process = self.partner_process;
+        self.effects.push(Effect::Fence { process });
+    }
+
+    /// A partner that leaves by itself is not killed on its way.
+    pub(crate) fn fence_leaver(&mut self) {
+        let gone = self
+            .leaver_may_go_until
+            .is_some_and(|until| self.now >= until || !self.link.is_up());
+        if gone && self.phase == Phase::Fencing {
+            self.leaver_may_go_until = None;
+            self.issue_fence();
+        }
+    }
+
+    /// Steps 3 to 5.
+    pub(crate) fn on_fenced(&mut self) {
+        if self.phase != Phase::Fencing {
+            return;
+        }
+        self.note(Note::PartnerFenced);
+        self.resolve_all();
+        self.effects.push(Effect::ViewChanged);
+        self.serve();
+    }
+
+    fn resolve_all(&mut self) {
+        self.joiner = Joiner::None;
+        self.cache.forget_twins();
+        // The own segment is known to a controller that was serving: its cache and its writes in progress are alive.
+        let mut found = Found::default();
+        for pair in Controller::BOTH {
+            if pair == self.partner() || !self.was_serving() {
+                self.resolve_pair(pair, &mut found);
+            }
+        }
+        for mnode in &mut self.mnodes {
+            mnode.stage = MnodeStage::AwaitRqr;
+        }
+        self.store_nca();
+        self.note(Note::Resolved {
+            valid: found.valid,
+            absorbed: found.absorbed,
+            dropped: found.dropped,
+        });
+        self.go_on_without_mirror();
+    }
+
+    fn was_serving(&self) -> bool {
+        self.leveling.served
+    }
+
+    /// [0085]: every BMAE gets its ultimate state, then the RIEs are released. A crash in between changes nothing of what
+    /// is true.
+    fn resolve_pair(&mut self, pair: Controller, found: &mut Found) {
+        for buffer in self.geometry().buffers_of(pair) {
+            let before = self.bmae(buffer);
+            let valid = ultimate(&self.words, buffer).expect("the image was checked when it was found");
+            let after = final_bmae(valid);
+            if before != after {
+                self.store_bmae(buffer, after);
+            }
+            if let Some(valid) = valid.filter(|v| self.lun(v.ncae).is_some()) {
+                found.valid += 1;
+                self.cache.adopt(valid, false);
+            }
+        }
+        for rie in self.geometry().ries_of(pair) {
+            let was = self.words.rie(rie).expect("the image was checked when it was found");
+            match was.state {
+                RieState::Unused => continue,
+                RieState::Free => found.dropped += 1,
+                RieState::Valid => found.absorbed += 1,
+            }
+            let state = RieState::Unused;
+            self.store_rie(rie, Rie { state, ..was });
+        }
+    }
+
+    /// R3: writes in flight finish under their RIEs, write-through.
+    pub(crate) fn go_on_without_mirror(&mut self) {
+        for at in 0..self.order.len() {
+            let h = self.order[at];
+            self.htb_mut(h).portion.mirrored = false;
+            if self.htb(h).stage == Stage::AwaitMirror {
+                self.join_commit(h);
+            }
+        }
+    }
+
+    /// Step 5.
+    pub(crate) fn serve(&mut self) {
+        self.phase = Phase::Serving;
+        self.leveling.served = true;
+        self.renew_at = self.now + Nanos(self.config.timing.grant.0 / 4);
+        // The lease counts from the ballot; a fence that took longer has used it up, and the next renewal decides.
+        if self.is_write_through() && self.lease_until <= self.now {
+            self.renew_at = self.now;
+        }
+        self.last_write = self.now;
+        self.turn_may_have_come = true;
+        self.effects.push(Effect::Serve);
+        let mirrored = !self.is_write_through();
+        self.note(Note::Serving { mirrored });
+    }
+
+    /// The partner is out of reach while both are in: nothing is acknowledged until a ballot has decided (R3).
+    pub(crate) fn lose_partner(&mut self) {
+        self.note(Note::PartnerUnreachable);
+        self.phase = Phase::Deciding;
+        self.ballot = None;
+    }
+}

@@ -1,0 +1,284 @@
+//! From NV memory to the disks: write, flush, and only then free the buffer and its twin (DESIGN section 5).
+
+use crate::cache::Use;
+use crate::controller::{Core, Io};
+use crate::effect::Effect;
+use crate::event::DiskError;
+use crate::host::Status;
+use crate::htb::Stage;
+use crate::ids::{ATOMIC_GRANULES, BUFFER_BLOCKS, BufferIndex, Controller, DiskIndex, Nanos, PSEG_BLOCKS, Time};
+use crate::link::frame::{Mfc, RELEASE_MAX};
+use crate::list::List;
+use crate::memory::{Memory, Segment, Sgl};
+use crate::nv::word::Bmae;
+use crate::read::runs;
+
+/// Most dirty buffers that one search for something to write looks at.
+const LOOK_AT: usize = 64;
+/// How long the destager leaves a disk alone after an error.
+const AFTER_ERROR: Nanos = Nanos::from_millis(500);
+
+/// A batch of neighbouring buffers on its way to all disks that hold a copy.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Batch {
+    buffers: List<BufferIndex, ATOMIC_GRANULES>,
+    outstanding: u16,
+    failed: bool,
+}
+
+/// The destager.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Destager {
+    /// Batches in flight.
+    pub batches: crate::pool::Pool<Batch>,
+    /// Disks that were written since they were last flushed, by index.
+    unflushed: Vec<bool>,
+    /// Flushes in flight, and whether one of them failed.
+    flushes: u16,
+    flush_failed: bool,
+    /// Twins to be released.
+    releases: List<BufferIndex, RELEASE_MAX>,
+    /// After an error: nothing before this.
+    not_before: Time,
+}
+
+impl Destager {
+    /// At most `batches` batches in flight, for `disks` disks.
+    pub fn new(batches: usize, disks: usize) -> Destager {
+        Destager {
+            batches: crate::pool::Pool::new(batches),
+            unflushed: vec![false; disks],
+            flushes: 0,
+            flush_failed: false,
+            releases: List::new(),
+            not_before: Time(0),
+        }
+    }
+
+    /// Whether no disk write or flush is in flight.
+    pub fn is_idle(&self) -> bool {
+        self.batches.in_use() == 0 && self.flushes == 0
+    }
+
+    /// When it tries again after an error.
+    pub fn retry_at(&self, now: Time) -> Option<Time> {
+        (self.not_before > now).then_some(self.not_before)
+    }
+}
+
+impl Core {
+    /// Writes what should be written, flushes what was, as far as places are free.
+    pub(crate) fn destage(&mut self) {
+        if !self.may_write_disks() || self.destager.not_before > self.now {
+            return;
+        }
+        if self.wants_destage() {
+            while self.destager.batches.free() > 0 {
+                let Some(first) = self.next_to_write() else { break };
+                self.write_batch(first);
+            }
+        }
+        self.flush_written();
+    }
+
+    fn is_urgent(&self) -> bool {
+        self.is_write_through() || self.short_of_memory || self.awaiting_disk > 0 || self.is_draining()
+    }
+
+    fn wants_destage(&self) -> bool {
+        let idle = self.now.since(self.last_write) >= self.config.timing.destage_idle;
+        let above = self.cache.in_use() > self.geometry().buffers as usize / 4;
+        self.cache.dirty() > 0 && (idle || above || self.is_urgent())
+    }
+
+    /// When the cache will have been idle for long enough.
+    pub(crate) fn destage_deadline(&self) -> Option<Time> {
+        let waits = self.cache.dirty() > 0 && self.may_write_disks() && !self.wants_destage();
+        let idle = waits.then(|| self.last_write + self.config.timing.destage_idle);
+        idle.or(self.destager.retry_at(self.now))
+    }
+
+    /// The oldest dirty buffer whose granule has no disk write in flight: there is never more than one.
+    fn next_to_write(&self) -> Option<BufferIndex> {
+        let oldest = self.cache.oldest_dirty();
+        let dirty = std::iter::successors(oldest, |b| self.cache.next_dirty(*b));
+        dirty.take(LOOK_AT).find(|b| self.is_writable(*b))
+    }
+
+    fn is_writable(&self, buffer: BufferIndex) -> bool {
+        let held = self.cache.get(buffer);
+        held.usage == Use::Dirty && !self.cache.is_being_written(held.granule)
+    }
+
+    /// Neighbours on disk go in one write, if all their blocks are valid.
+    fn write_batch(&mut self, first: BufferIndex) {
+        let mut buffers = List::from_slice(&[first]);
+        let held = *self.cache.get(first);
+        if held.mask == u8::MAX {
+            let per_pseg = PSEG_BLOCKS / u64::from(BUFFER_BLOCKS);
+            let mut next = held.granule;
+            while (next.number + 1) % per_pseg != 0 && !buffers.is_full() {
+                next.number += 1;
+                let whole = |b: &BufferIndex| self.is_writable(*b) && self.cache.get(*b).mask == u8::MAX;
+                let Some(neighbour) = self.cache.current(next).filter(whole) else {
+                    break;
+                };
+                buffers.push(neighbour);
+            }
+        }
+        for buffer in buffers.iter() {
+            self.cache.begin_write(*buffer);
+        }
+        let batch = Batch {
+            buffers,
+            outstanding: 0,
+            failed: false,
+        };
+        let (b, _) = self.destager.batches.take(batch);
+        self.issue_writes(b, &buffers);
+    }
+
+    fn issue_writes(&mut self, b: u32, buffers: &[BufferIndex]) {
+        let held = *self.cache.get(buffers[0]);
+        let start = held.granule.start().0;
+        for (disk, block) in self.places(held.granule.ncae, start).iter().copied() {
+            for &(first, count) in &runs(held.mask) {
+                let from = Memory::Buffers(whole_or_run(buffers, first, count));
+                let io = self.new_io(Io::Destage { batch: b, disk });
+                self.batch(b).outstanding += 1;
+                let block = block + u64::from(first);
+                self.effects.push(Effect::DiskWrite { io, disk, block, from });
+            }
+        }
+    }
+
+    fn batch(&mut self, b: u32) -> &mut Batch {
+        self.destager.batches.get_mut(b).expect("a batch in flight")
+    }
+
+    /// A disk write is answered.
+    pub(crate) fn on_destaged(&mut self, b: u32, disk: DiskIndex, result: Result<(), DiskError>) {
+        self.destager.unflushed[disk.index()] = true;
+        let batch = self.batch(b);
+        batch.outstanding -= 1;
+        batch.failed |= result.is_err();
+        if batch.outstanding > 0 {
+            return;
+        }
+        let batch = self.destager.batches.give_back(b);
+        if batch.failed {
+            self.disk_failed(disk);
+        }
+        for buffer in batch.buffers.iter() {
+            if batch.failed {
+                self.cache.fail_write(*buffer);
+            } else {
+                self.cache.end_write(*buffer);
+            }
+        }
+    }
+
+    fn disk_failed(&mut self, disk: DiskIndex) {
+        self.destager.not_before = self.now + AFTER_ERROR;
+        self.note(crate::effect::Note::DiskFailed { disk });
+    }
+
+    /// One round of flushes at a time, for everything that was written when it began. When somebody waits it begins at
+    /// once, else when the writes pause or much has gathered.
+    fn flush_written(&mut self) {
+        let written = self.cache.written();
+        let much = written > self.geometry().buffers / 8;
+        let begin = written > 0 && (self.is_urgent() || self.destager.batches.in_use() == 0 || much);
+        if self.destager.flushes > 0 || !begin {
+            return;
+        }
+        self.cache.begin_flush();
+        for disk in 0..self.destager.unflushed.len() {
+            if std::mem::take(&mut self.destager.unflushed[disk]) {
+                let disk = DiskIndex(disk as u16);
+                let io = self.new_io(Io::Flush { disk });
+                self.destager.flushes += 1;
+                self.effects.push(Effect::DiskFlush { io, disk });
+            }
+        }
+    }
+
+    /// A flush is answered.
+    pub(crate) fn on_flushed(&mut self, disk: DiskIndex, result: Result<(), DiskError>) {
+        self.destager.flushes -= 1;
+        if result.is_err() {
+            self.destager.flush_failed = true;
+            self.destager.unflushed[disk.index()] = true;
+            self.disk_failed(disk);
+        }
+        if self.destager.flushes > 0 {
+            return;
+        }
+        if std::mem::take(&mut self.destager.flush_failed) {
+            self.cache.fail_flush();
+        } else {
+            self.free_flushed();
+        }
+        self.wake_awaiting_disk();
+    }
+
+    /// The data are on disk for good: buffer and twin are free.
+    fn free_flushed(&mut self) {
+        while let Some((buffer, was)) = self.cache.next_flushed() {
+            if was.superseded {
+                continue;
+            }
+            self.store_bmae(buffer, Bmae::FREE);
+            if was.twinned && self.is_mirroring() {
+                self.release_twin(buffer);
+            }
+        }
+        self.send_releases();
+        self.short_of_memory = false;
+        self.turn_may_have_come = true;
+    }
+
+    fn release_twin(&mut self, buffer: BufferIndex) {
+        self.destager.releases.push(buffer);
+        if self.destager.releases.is_full() {
+            self.send_releases();
+        }
+    }
+
+    /// In link order before any request that uses the buffers again: a request is sent only after this.
+    pub(crate) fn send_releases(&mut self) {
+        if !self.destager.releases.is_empty() {
+            let releases = std::mem::take(&mut self.destager.releases);
+            self.link.send(Mfc::Release(releases), None);
+        }
+    }
+
+    /// Who waits for what is now on disk goes on.
+    pub(crate) fn wake_awaiting_disk(&mut self) {
+        for at in 0..self.order.len() {
+            let h = self.order[at];
+            let htb = self.htb(h);
+            if htb.stage == Stage::AwaitDisk && self.cache.is_on_disk(htb.age) {
+                self.awaiting_disk -= 1;
+                self.finish(h, Status::Good);
+            }
+        }
+    }
+
+    /// How many valid buffers the partner's pair has; none is ever allocated here.
+    pub(crate) fn partner_pair_in_use(&self) -> usize {
+        let partner: Controller = self.partner();
+        let in_use = |b: &BufferIndex| self.cache.get(*b).usage != Use::Free;
+        self.geometry().buffers_of(partner).filter(in_use).count()
+    }
+}
+
+/// One run of a single buffer, or all of several whole ones.
+fn whole_or_run(buffers: &[BufferIndex], first: u8, count: u8) -> Sgl {
+    let segment = |buffer: &BufferIndex| Segment {
+        buffer: *buffer,
+        first,
+        count,
+    };
+    buffers.iter().map(segment).collect()
+}

@@ -1,0 +1,259 @@
+//! Commands that arrive at the controller that does not own the LUN: forwarded to the owner by an extended call
+//! [0072], in portions of at most 256 blocks, and answered by it.
+//!
+//! The data lie meanwhile in a transfer buffer here; the owner's transfer buffer is named by this side [0070].
+
+use crate::controller::{Core, Violation};
+use crate::effect::Effect;
+use crate::host::{HostOp, Status};
+use crate::htb::{Htb, Origin, Portion, Stage};
+use crate::ids::{ATOMIC_BLOCKS, BlockCount, TransferIndex};
+use crate::link::frame::{Mfc, Request, Response, XmfcId};
+use crate::memory::Memory;
+use crate::read::read_memory;
+use crate::write::Lacks;
+
+/// An extended call that awaits its response: an entry of the system-wide list [0073].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Call {
+    /// A forwarded portion of this command; with the owner's transfer buffer.
+    Forward {
+        /// The command.
+        htb: u32,
+        /// The owner's transfer buffer.
+        remote: TransferIndex,
+    },
+    /// An operator's request that the partner carries out.
+    Manage,
+}
+
+impl Core {
+    /// The next portion of a command goes to the owner, once there is memory for it on both sides.
+    pub(crate) fn admit_forward(&mut self, h: u32) -> Lacks {
+        if !self.link.is_up() || self.calls.free() == 0 {
+            return Lacks::Leave;
+        }
+        if self.remote_transfers.is_empty() || (self.free_transfers.is_empty() && self.htb(h).transfer.is_none()) {
+            return Lacks::Memory;
+        }
+        if self.htb(h).transfer.is_none() {
+            self.htb_mut(h).transfer = self.free_transfers.pop();
+        }
+        let htb = self.htb_mut(h);
+        htb.portion = Portion {
+            start: htb.next_block(),
+            blocks: htb.left().min(ATOMIC_BLOCKS),
+            ..Portion::default()
+        };
+        htb.stage = Stage::AwaitOwner;
+        let (origin, offset, blocks) = (htb.origin, htb.done, htb.portion.blocks);
+        let fetch = matches!(htb.op, HostOp::Write { .. }) && !htb.data_in_transfer;
+        match origin {
+            Origin::Host(id) if fetch => self.effects.push(Effect::Fetch {
+                id,
+                offset: BlockCount(offset),
+                into: self.forward_memory(h, blocks),
+            }),
+            _ => self.call_owner(h),
+        }
+        Lacks::Nothing
+    }
+
+    fn forward_memory(&self, h: u32, blocks: u32) -> Memory {
+        let htb = self.htb(h);
+        let transfer = htb.transfer.expect("admit_forward took it");
+        match htb.op {
+            HostOp::Read => read_memory(transfer, htb.portion.start, blocks),
+            _ => Memory::Transfer {
+                transfer,
+                first: 0,
+                blocks: blocks as u16,
+            },
+        }
+    }
+
+    /// The data of a forwarded write are here, or will not come.
+    pub(crate) fn on_forward_data(&mut self, h: u32, complete: bool) {
+        if !complete {
+            return self.finish(h, Status::Aborted);
+        }
+        self.htb_mut(h).data_in_transfer = true;
+        if self.owns(self.htb(h).ncae)
+            || !self.link.is_up()
+            || self.remote_transfers.is_empty()
+            || self.calls.free() == 0
+        {
+            // Meanwhile the owner changed, the link broke, or others were quicker.
+            self.await_turn_again(h);
+        } else {
+            self.call_owner(h);
+        }
+    }
+
+    fn call_owner(&mut self, h: u32) {
+        let remote = self.remote_transfers.pop().expect("the caller looked");
+        let (index, generation) = self.calls.take(Call::Forward { htb: h, remote });
+        let id = XmfcId {
+            index: index as u16,
+            generation: generation as u16,
+        };
+        let htb = self.htb(h);
+        let request = Request::Forward {
+            op: htb.op,
+            noid: htb.noid,
+            ncae: htb.ncae,
+            start: crate::ids::Vba(htb.portion.start),
+            blocks: BlockCount(htb.portion.blocks),
+            transfer: remote,
+            epoch: self.epoch(),
+        };
+        let payload = matches!(htb.op, HostOp::Write { .. }).then(|| self.forward_memory(h, htb.portion.blocks));
+        self.link.send(Mfc::Request { id, request }, payload);
+    }
+
+    /// The owner has answered.
+    pub(crate) fn on_response(&mut self, id: XmfcId, response: Response, payload: BlockCount) -> Result<(), Violation> {
+        let index = u32::from(id.index);
+        let known = self.calls.get(index).copied();
+        let Some(call) = known.filter(|_| self.calls.is_current_16(index, id.generation)) else {
+            return Err(Violation("a response to a call that was not made"));
+        };
+        self.calls.give_back(index);
+        match (call, response) {
+            (Call::Forward { htb, remote }, Response::Forwarded(status)) => {
+                self.remote_transfers.push(remote);
+                self.turn_may_have_come = true;
+                self.on_forwarded(htb, status, payload)
+            }
+            (Call::Manage, Response::Managed(result)) => {
+                self.on_managed_by_partner(result);
+                Ok(())
+            }
+            _ => Err(Violation("a response of the wrong kind")),
+        }
+    }
+
+    fn on_forwarded(&mut self, h: u32, status: Status, payload: BlockCount) -> Result<(), Violation> {
+        let htb = self.htb(h);
+        let (blocks, is_read) = (htb.portion.blocks, htb.op == HostOp::Read);
+        match status {
+            Status::Good => {}
+            // The owner changed; where to, this controller hears or has heard.
+            Status::Transitioning | Status::Busy => {
+                self.await_turn_again(h);
+                return Ok(());
+            }
+            status => {
+                self.finish(h, status);
+                return Ok(());
+            }
+        }
+        if is_read {
+            if payload.0 != blocks {
+                return Err(Violation("a read was answered with another length"));
+            }
+            let into = self.forward_memory(h, blocks);
+            self.effects.push(Effect::Absorb { into });
+            if let Origin::Host(id) = self.htb(h).origin {
+                let offset = BlockCount(self.htb(h).done);
+                self.effects.push(Effect::SendData { id, offset, from: into });
+            }
+        }
+        let htb = self.htb_mut(h);
+        htb.done += blocks;
+        htb.data_in_transfer = false;
+        if htb.left() > 0 {
+            self.await_turn_again(h);
+        } else {
+            self.finish(h, Status::Good);
+        }
+        Ok(())
+    }
+
+    fn await_turn_again(&mut self, h: u32) {
+        self.htb_mut(h).stage = Stage::AwaitTurn;
+        self.turn_may_have_come = true;
+    }
+
+    /// The partner's host has a command for a LUN that this controller owns.
+    pub(crate) fn on_forward(&mut self, id: XmfcId, request: Request, payload: BlockCount) -> Result<(), Violation> {
+        let Request::Forward {
+            op,
+            noid,
+            ncae,
+            start,
+            blocks,
+            transfer,
+            epoch,
+        } = request
+        else {
+            return Err(Violation("not a forwarded command"));
+        };
+        let is_write = matches!(op, HostOp::Write { .. });
+        let sound = self.is_partners_transfer(transfer)
+            && blocks.0 <= ATOMIC_BLOCKS
+            && payload.0 == if is_write { blocks.0 } else { 0 };
+        if !sound {
+            return Err(Violation("a forwarded command that makes no sense"));
+        }
+        if is_write {
+            let into = Memory::Transfer {
+                transfer,
+                first: 0,
+                blocks: blocks.0 as u16,
+            };
+            self.effects.push(Effect::Absorb { into });
+        }
+        let refusal = self.refusal(ncae, noid, start, blocks);
+        let stale = epoch != self.epoch() || !self.owns(ncae) || !self.is_serving() || self.htbs.free() == 0;
+        if let Some(status) = refusal.or(stale.then_some(Status::Transitioning)) {
+            self.respond(id, Response::Forwarded(status), None);
+            return Ok(());
+        }
+        self.enqueue(Htb {
+            origin: Origin::Partner(id),
+            ncae,
+            noid,
+            op,
+            start,
+            blocks,
+            in_hand: blocks,
+            stage: Stage::AwaitTurn,
+            locked: false,
+            done: 0,
+            portion: Portion::default(),
+            transfer: Some(transfer),
+            data_in_transfer: is_write,
+            withdrawn: false,
+            age: 0,
+            status: Status::Good,
+        });
+        Ok(())
+    }
+
+    /// Answers an extended call of the partner.
+    pub(crate) fn respond(&mut self, id: XmfcId, response: Response, payload: Option<Memory>) {
+        self.link.send(Mfc::Response { id, response }, payload);
+    }
+
+    /// The partner is out of reach: calls of both directions are void [0073]. Commands that it was to carry out wait
+    /// for their turn again, with their data still here.
+    pub(crate) fn forget_calls(&mut self) {
+        let open: Vec<u32> = self.calls.iter().map(|(index, _)| index).collect();
+        for index in open {
+            match self.calls.give_back(index) {
+                Call::Forward { htb, remote } => {
+                    self.remote_transfers.push(remote);
+                    self.await_turn_again(htb);
+                }
+                Call::Manage => self.on_managed_by_partner(Err(crate::manage::ManageError::Unknown)),
+            }
+        }
+        for at in 0..self.order.len() {
+            let h = self.order[at];
+            if let Origin::Partner(_) = self.htb(h).origin {
+                self.htb_mut(h).origin = Origin::Nobody;
+            }
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! A host's write, mirror side: Fig. 5 of the seed, from top to bottom.
+//!
+//! The mirror allocates nothing: buffers, RIE and MNODE are named by the primary [0054] [0070]. It is armed by an RQR,
+//! absorbs the data by one store, and says so.
+
+use crate::controller::{Core, Violation};
+use crate::effect::Effect;
+use crate::htb::{granules, sgl};
+use crate::ids::{ATOMIC_BLOCKS, ATOMIC_GRANULES, BUFFER_BLOCKS, BlockCount, BufferIndex, RieGeneration, RieIndex};
+use crate::link::frame::{Mfc, RELEASE_MAX, Rqr};
+use crate::list::List;
+use crate::memory::Memory;
+use crate::nv::word::{Bmae, BmaeState, Rie, RieState};
+
+/// What an MNODE waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum MnodeStage {
+    /// A request.
+    #[default]
+    AwaitRqr,
+    /// The data.
+    AwaitMirrorData,
+    /// That the commit is durable.
+    AwaitPersist,
+}
+
+/// The mirror's context for one RIE of the partner [0070].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Mnode {
+    /// What it waits for.
+    pub stage: MnodeStage,
+    /// The request.
+    pub rqr: Option<Rqr>,
+    /// For each granule the old buffer, if there is one.
+    old: List<Option<BufferIndex>, ATOMIC_GRANULES>,
+    /// Which arming of the reception this is.
+    attempt: u8,
+}
+
+impl Core {
+    /// 660: the primary asks for reception.
+    pub(crate) fn on_rqr(&mut self, rqr: Rqr, payload: BlockCount) -> Result<(), Violation> {
+        let old = self.check_rqr(&rqr)?;
+        let m = self.local_rie(rqr.rie);
+        let attempt = self.mnodes[m].attempt.wrapping_add(1);
+        // 665: everything that later steps need is in the MNODE, nothing in the message.
+        self.mnodes[m] = Mnode {
+            stage: MnodeStage::AwaitMirrorData,
+            rqr: Some(rqr),
+            old,
+            attempt,
+        };
+        self.stage_mirror_nv(m)?;
+        if rqr.express {
+            return self.absorb(m, payload);
+        }
+        self.send_rtr(m);
+        Ok(())
+    }
+
+    /// The request must fit what this controller knows; the primary is checked as any outside is.
+    fn check_rqr(&self, rqr: &Rqr) -> Result<List<Option<BufferIndex>, ATOMIC_GRANULES>, Violation> {
+        let partner = self.partner();
+        let count = granules(rqr.start.0, rqr.blocks.0);
+        let sound = self.mirrors()
+            && self.geometry().pair_of_rie(rqr.rie) == Some(partner)
+            && rqr.blocks.0 >= 1
+            && rqr.blocks.0 <= ATOMIC_BLOCKS
+            && rqr.new.len() == count
+            && rqr.ncae.index() < crate::ids::LUNS_MAX;
+        if !sound {
+            return Err(Violation("a request to mirror that makes no sense"));
+        }
+        if self.mnodes[self.local_rie(rqr.rie)].stage != MnodeStage::AwaitRqr {
+            return Err(Violation("a request for an RIE in use"));
+        }
+        for new in rqr.new.iter() {
+            let free = self.geometry().pair_of(*new) == Some(partner)
+                && self.words.bmae(*new).is_ok_and(|b| b.state == BmaeState::Free);
+            if !free {
+                return Err(Violation("a new buffer that is not free"));
+            }
+        }
+        self.place_old(rqr, count)
+    }
+
+    fn place_old(&self, rqr: &Rqr, count: usize) -> Result<List<Option<BufferIndex>, ATOMIC_GRANULES>, Violation> {
+        let mut placed = [None; ATOMIC_GRANULES];
+        let first = rqr.start.0 / u64::from(BUFFER_BLOCKS);
+        for old in rqr.old.iter() {
+            let valid = self.geometry().pair_of(*old).is_some()
+                && self
+                    .words
+                    .bmae(*old)
+                    .is_ok_and(|b| b.state == BmaeState::WbValid && b.index == rqr.ncae.0);
+            let start = self.words.bmae_start(*old).map_or(u64::MAX, |s| s.0);
+            let at = (start / u64::from(BUFFER_BLOCKS)).wrapping_sub(first) as usize;
+            if !valid || at >= count {
+                return Err(Violation("an old buffer that holds nothing of the range"));
+            }
+            placed[at] = Some(*old);
+        }
+        Ok(placed[..count].iter().copied().collect())
+    }
+
+    /// [0098] on the mirror: from here to its commit a crash leaves the old data.
+    fn stage_mirror_nv(&mut self, m: usize) -> Result<(), Violation> {
+        let Mnode { rqr, old, .. } = self.mnodes[m];
+        let rqr = rqr.expect("a request");
+        self.stage_rie(rqr.rie, rqr.generation, rqr.ncae, rqr.start, rqr.blocks);
+        let first = rqr.start.0 / u64::from(BUFFER_BLOCKS);
+        for (number, (new, old)) in (first..).zip(rqr.new.iter().zip(old.iter())) {
+            let mut mask = crate::htb::mask_in_granule(number, rqr.start.0, rqr.blocks.0);
+            if let Some(old) = old {
+                let merged = self.words.bmae(*old).map_err(|_| Violation("a damaged word"))?.mask;
+                mask |= merged;
+                self.store_bmae(*old, Bmae::provisional_wb_not(rqr.rie, merged));
+            }
+            self.store_start(*new, crate::ids::Vba(number * u64::from(BUFFER_BLOCKS)));
+            self.store_bmae(*new, Bmae::provisional_wb(rqr.rie, mask));
+        }
+        Ok(())
+    }
+
+    /// 675: ready to receive.
+    fn send_rtr(&mut self, m: usize) {
+        let rqr = self.mnodes[m].rqr.expect("a request");
+        let rtr = Mfc::Rtr {
+            rie: rqr.rie,
+            generation: rqr.generation,
+            attempt: self.mnodes[m].attempt,
+        };
+        self.link.send(rtr, None);
+    }
+
+    /// 710: the data are here.
+    pub(crate) fn on_mirror_data(
+        &mut self,
+        rie: RieIndex,
+        generation: RieGeneration,
+        attempt: u8,
+        payload: BlockCount,
+    ) -> Result<(), Violation> {
+        if self.geometry().pair_of_rie(rie) != Some(self.partner()) {
+            return Err(Violation("data for an RIE that is not the primary's"));
+        }
+        let m = self.local_rie(rie);
+        let mnode = &self.mnodes[m];
+        let armed = mnode.stage == MnodeStage::AwaitMirrorData
+            && mnode.attempt == attempt
+            && mnode.rqr.is_some_and(|r| r.generation == generation);
+        if !armed {
+            // For an exchange that is over: refused, counted, harmless.
+            self.stale += 1;
+            return Ok(());
+        }
+        self.absorb(m, payload)
+    }
+
+    fn absorb(&mut self, m: usize, payload: BlockCount) -> Result<(), Violation> {
+        let Mnode { rqr, old, .. } = self.mnodes[m];
+        let rqr = rqr.expect("a request");
+        if payload != rqr.blocks {
+            return Err(Violation("data of another length than requested"));
+        }
+        let into = Memory::Buffers(sgl(rqr.start.0, rqr.blocks.0, &rqr.new));
+        self.effects.push(Effect::Absorb { into });
+        self.merge_and_seal(rqr.start.0, rqr.blocks.0, &rqr.new, &old);
+        self.commit_mirror(m);
+        Ok(())
+    }
+
+    /// The commit on the mirror: one store.
+    fn commit_mirror(&mut self, m: usize) {
+        let rqr = self.mnodes[m].rqr.expect("a request");
+        let rie = Rie {
+            state: RieState::Valid,
+            generation: rqr.generation,
+            ncae: rqr.ncae,
+        };
+        self.store_rie(rqr.rie, rie);
+        self.mnodes[m].stage = MnodeStage::AwaitPersist;
+        let token = self.mnode_token(m, rqr.generation);
+        self.effects.push(Effect::Persist { token });
+    }
+
+    /// The commit is durable: the BMAEs get their final state, and the primary hears of it. The RIE stays Valid, which
+    /// says that this use of it was absorbed (R6 asks for that).
+    pub(crate) fn on_mirror_persisted(&mut self, m: usize) {
+        let Mnode { rqr, old, .. } = self.mnodes[m];
+        let rqr = rqr.expect("a request");
+        for (new, old) in rqr.new.iter().zip(old.iter()) {
+            let mask = self.bmae(*new).mask;
+            self.store_bmae(*new, Bmae::wb_valid(rqr.ncae, mask));
+            if let Some(old) = old {
+                self.store_bmae(*old, Bmae::FREE);
+            }
+        }
+        self.mnodes[m].stage = MnodeStage::AwaitRqr;
+        self.send_mda(rqr.rie, rqr.generation);
+    }
+
+    fn send_mda(&mut self, rie: RieIndex, generation: RieGeneration) {
+        // R3: a mirror that suspects its partner says nothing that would let it acknowledge.
+        if self.mirrors() {
+            self.link.send(Mfc::Mda { rie, generation }, None);
+        }
+    }
+
+    /// The write will not happen: the old data stay.
+    pub(crate) fn on_withdraw(&mut self, rie: RieIndex, generation: RieGeneration) -> Result<(), Violation> {
+        if self.geometry().pair_of_rie(rie) != Some(self.partner()) {
+            return Err(Violation("a withdrawal of an RIE that is not the primary's"));
+        }
+        let m = self.local_rie(rie);
+        let Mnode { stage, rqr, old, .. } = self.mnodes[m];
+        let Some(rqr) = rqr.filter(|r| r.generation == generation && stage == MnodeStage::AwaitMirrorData) else {
+            return Err(Violation("a withdrawal of a write that is not in progress"));
+        };
+        for (new, old) in rqr.new.iter().zip(old.iter()) {
+            self.store_bmae(*new, Bmae::FREE);
+            if let Some(old) = old {
+                let mask = self.bmae(*old).mask;
+                self.store_bmae(*old, Bmae::wb_valid(rqr.ncae, mask));
+            }
+        }
+        let unused = Rie {
+            state: RieState::Unused,
+            generation,
+            ncae: rqr.ncae,
+        };
+        self.store_rie(rie, unused);
+        self.mnodes[m].stage = MnodeStage::AwaitRqr;
+        Ok(())
+    }
+
+    /// The data of these buffers are on disk for good: their twins are free.
+    pub(crate) fn on_release(&mut self, buffers: &List<BufferIndex, RELEASE_MAX>) -> Result<(), Violation> {
+        for buffer in buffers.iter() {
+            let valid = self.geometry().pair_of(*buffer) == Some(self.partner())
+                && self.words.bmae(*buffer).is_ok_and(|b| b.state == BmaeState::WbValid);
+            if !valid {
+                return Err(Violation("a release of a buffer that is not valid"));
+            }
+            self.store_bmae(*buffer, Bmae::FREE);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,655 @@
+//! What an operator asks for: one task at a time, in stages, each of which a crash leaves done or undone.
+//!
+//! Metadata are changed by one controller only, the *coordinator*: A while both are in, else the one that is in. A LUN is
+//! moved by its owner. What the partner has to do is asked of it by an extended call [0072].
+
+use crate::cell::Phase;
+use crate::cell::ballot::Change;
+use crate::cell::record::{MetadataName, Mode};
+use crate::controller::{Core, Io};
+use crate::effect::{Effect, Note};
+use crate::event::DiskError;
+use crate::forward::Call;
+use crate::htb::{Origin, Stage as HtbStage};
+use crate::ids::{Controller, DiskIndex, Epoch, Nanos, NcaeIndex, PSEG_BLOCKS, QUORUM_SPACE_BLOCKS, RequestId, Time};
+use crate::layout::allocate::allocate;
+use crate::layout::metadata::{Lun, Metadata, Name, PsegAddress, Redundancy};
+use crate::link::frame::{Mfc, Request, Response, XmfcId};
+use crate::manage::{ManageError, ManageOp, ManageReply};
+
+/// PSEG ranges that are zeroed at a time.
+const ZEROES_IN_FLIGHT: usize = 16;
+/// A LUN with no more dirty buffers than this is quiesced; the rest takes milliseconds (R11).
+const FEW_BUFFERS: u32 = 64;
+/// A LUN that stays dirtier than that under load is quiesced after this long.
+const DRAIN_PATIENCE: Nanos = Nanos::from_millis(1000);
+
+/// Who asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Asker {
+    Operator(RequestId),
+    Partner(XmfcId),
+}
+
+/// Which LUNs a task takes out of service for a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Luns {
+    One(NcaeIndex),
+    All,
+}
+
+impl Luns {
+    fn covers(self, ncae: NcaeIndex) -> bool {
+        match self {
+            Luns::One(n) => n == ncae,
+            Luns::All => true,
+        }
+    }
+}
+
+/// What a task waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Stage {
+    /// New PSEGs being zeroed: those that are left, and how many are in flight.
+    AwaitZeroes {
+        left: Vec<(DiskIndex, u64, u64)>,
+        in_flight: usize,
+    },
+    /// The new metadata on the quorum disks: how many writes are in flight, and how many were good.
+    AwaitMetadata { in_flight: usize, good: usize },
+    /// The partner, which is to move the LUN here.
+    AwaitMove,
+    /// That the LUNs have no data in NV memory; once they are quiesced, commands for them wait.
+    AwaitDrain { luns: Luns, since: Time, quiesced: bool },
+    /// The ballot.
+    AwaitCommit { luns: Option<Luns>, change: Change },
+    /// That the partner goes by the new record, too.
+    AwaitAdopted { epoch: Epoch },
+    /// The partner, which carries it out.
+    AwaitPartner,
+}
+
+/// A task.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Task {
+    asker: Asker,
+    op: ManageOp,
+    stage: Stage,
+    reply: ManageReply,
+    failed: bool,
+}
+
+impl Core {
+    /// An operator asks.
+    pub(crate) fn on_manage(&mut self, request: RequestId, op: ManageOp) {
+        let asker = Asker::Operator(request);
+        if op == ManageOp::Stop && !self.is_serving() {
+            // Nothing is served; what NV memory holds stays there.
+            self.answer(asker, Ok(ManageReply::Stopping));
+            self.phase = Phase::Out;
+            self.effects.push(Effect::Halt);
+            return;
+        }
+        self.begin_task(asker, op);
+    }
+
+    /// The partner asks on behalf of its operator.
+    pub(crate) fn on_managed_for_partner(&mut self, id: XmfcId, op: ManageOp) {
+        self.begin_task(Asker::Partner(id), op);
+    }
+
+    fn begin_task(&mut self, asker: Asker, op: ManageOp) {
+        let stage = if !self.is_serving() {
+            Err(ManageError::NotServing)
+        } else if self.task.is_some() {
+            Err(ManageError::Busy)
+        } else if self.is_for_partner(&op) {
+            self.ask_partner(asker, op)
+        } else {
+            self.first_stage(op)
+        };
+        match stage {
+            Err(error) => self.answer(asker, Err(error)),
+            Ok(Step::Done(reply)) => self.answer(asker, Ok(reply)),
+            Ok(Step::Wait(stage, reply)) => {
+                let failed = false;
+                self.task = Some(Task {
+                    asker,
+                    op,
+                    stage,
+                    reply,
+                    failed,
+                });
+            }
+        }
+    }
+
+    fn answer(&mut self, asker: Asker, result: Result<ManageReply, ManageError>) {
+        match asker {
+            Asker::Operator(request) => self.effects.push(Effect::Reply { request, result }),
+            Asker::Partner(id) => self.respond(id, Response::Managed(result), None),
+        }
+    }
+
+    fn coordinator(&self) -> Controller {
+        match self.mode() {
+            Some(Mode::Both) => Controller::A,
+            _ => self.own(),
+        }
+    }
+
+    fn is_for_partner(&self, op: &ManageOp) -> bool {
+        match op {
+            ManageOp::Stop => false,
+            ManageOp::LunMove { name, .. } => self.lun_named(name).is_some_and(|l| !self.owns(l.ncae)),
+            _ => self.coordinator() != self.own(),
+        }
+    }
+
+    fn lun_named(&self, name: &Name) -> Option<&Lun> {
+        self.metadata.as_ref()?.lun_named(name)
+    }
+
+    fn ask_partner(&mut self, asker: Asker, op: ManageOp) -> Result<Step, ManageError> {
+        if asker_is_partner(asker) || !self.link.is_up() || self.calls.free() == 0 {
+            return Err(ManageError::Busy);
+        }
+        self.call_partner(op);
+        Ok(Step::Wait(Stage::AwaitPartner, ManageReply::Done))
+    }
+
+    fn call_partner(&mut self, op: ManageOp) {
+        let (index, generation) = self.calls.take(Call::Manage);
+        let id = XmfcId {
+            index: index as u16,
+            generation: generation as u16,
+        };
+        let request = Request::Manage(op);
+        self.link.send(Mfc::Request { id, request }, None);
+    }
+
+    /// The partner has answered, or cannot any more.
+    pub(crate) fn on_managed_by_partner(&mut self, result: Result<ManageReply, ManageError>) {
+        let Some(task) = &mut self.task else { return };
+        match (&task.stage, result) {
+            (Stage::AwaitMove, Ok(_)) => self.begin_drain_of_task(),
+            _ => self.end_task(result),
+        }
+    }
+
+    fn end_task(&mut self, result: Result<ManageReply, ManageError>) {
+        if let Some(task) = self.task.take() {
+            self.new_metadata = None;
+            self.turn_may_have_come = true;
+            self.effects.push(Effect::ViewChanged);
+            self.answer(task.asker, result);
+        }
+    }
+
+    fn first_stage(&mut self, op: ManageOp) -> Result<Step, ManageError> {
+        match op {
+            ManageOp::LunCreate {
+                name,
+                uuid,
+                blocks,
+                redundancy,
+            } => self.create_lun(name, uuid, blocks, redundancy),
+            ManageOp::LunGrow { name, blocks } => self.grow_lun(name, blocks),
+            ManageOp::LunRename { name, to } => self.rename_lun(name, to),
+            ManageOp::LunDelete { name } => self.delete_lun(name),
+            ManageOp::LunMove { name, to } => self.move_lun(name, to),
+            ManageOp::Stop => Ok(self.stop()),
+        }
+    }
+
+    // ---- LUNs ----
+
+    fn create_lun(
+        &mut self,
+        name: Name,
+        uuid: crate::ids::Uuid,
+        blocks: u64,
+        redundancy: Redundancy,
+    ) -> Result<Step, ManageError> {
+        let metadata = self.metadata.as_ref().ok_or(ManageError::NotServing)?;
+        if let Some(lun) = metadata.lun_named(&name) {
+            let alike = lun.blocks == blocks && lun.redundancy == redundancy;
+            let (noid, ncae, already) = (lun.noid, lun.ncae, true);
+            return if alike {
+                Ok(Step::Done(ManageReply::Lun { noid, ncae, already }))
+            } else {
+                Err(ManageError::NameTaken)
+            };
+        }
+        let ncae = metadata.free_ncae().ok_or(ManageError::TooManyLuns)?;
+        let noid = metadata.next_noid;
+        let psegs = allocate(metadata, redundancy, Lun::rstores_for(blocks)).map_err(pool_full)?;
+        let mut next = metadata.clone();
+        next.generation += 1;
+        next.next_noid = noid.next();
+        let at = next.luns.partition_point(|l| l.ncae < ncae);
+        let lun = Lun {
+            noid,
+            ncae,
+            name,
+            uuid,
+            blocks,
+            redundancy,
+            psegs: psegs.clone(),
+        };
+        next.luns.insert(at, lun);
+        let already = false;
+        Ok(self.zero_then_write(next, &psegs, ManageReply::Lun { noid, ncae, already }))
+    }
+
+    fn grow_lun(&mut self, name: Name, blocks: u64) -> Result<Step, ManageError> {
+        let metadata = self.metadata.as_ref().ok_or(ManageError::NotServing)?;
+        let lun = metadata.lun_named(&name).ok_or(ManageError::NoSuchLun)?;
+        if blocks == lun.blocks {
+            return Ok(Step::Done(ManageReply::Done));
+        }
+        if blocks < lun.blocks {
+            return Err(ManageError::Shrink { blocks: lun.blocks });
+        }
+        let more = Lun::rstores_for(blocks) - Lun::rstores_for(lun.blocks);
+        let psegs = allocate(metadata, lun.redundancy, more).map_err(pool_full)?;
+        let next = self.changed_lun(&name, |lun| {
+            lun.blocks = blocks;
+            lun.psegs.extend(&psegs);
+        });
+        Ok(self.zero_then_write(next, &psegs, ManageReply::Done))
+    }
+
+    fn rename_lun(&mut self, name: Name, to: Name) -> Result<Step, ManageError> {
+        if self.lun_named(&name).is_none() {
+            return Err(ManageError::NoSuchLun);
+        }
+        if name == to {
+            return Ok(Step::Done(ManageReply::Done));
+        }
+        if self.lun_named(&to).is_some() {
+            return Err(ManageError::NameTaken);
+        }
+        let next = self.changed_lun(&name, |lun| lun.name = to);
+        Ok(self.zero_then_write(next, &[], ManageReply::Done))
+    }
+
+    /// A LUN is deleted by its owner: it comes here first, then it is quiesced and drained.
+    fn delete_lun(&mut self, name: Name) -> Result<Step, ManageError> {
+        let lun = self.lun_named(&name).ok_or(ManageError::NoSuchLun)?;
+        let ncae = lun.ncae;
+        if self.owns(ncae) {
+            return Ok(self.drain(Luns::One(ncae), ManageReply::Done));
+        }
+        if !self.link.is_up() || self.calls.free() == 0 {
+            return Err(ManageError::Busy);
+        }
+        let to = self.own();
+        self.call_partner(ManageOp::LunMove { name, to });
+        Ok(Step::Wait(Stage::AwaitMove, ManageReply::Done))
+    }
+
+    fn move_lun(&mut self, name: Name, to: Controller) -> Result<Step, ManageError> {
+        let lun = self.lun_named(&name).ok_or(ManageError::NoSuchLun)?;
+        let ncae = lun.ncae;
+        if self.owner(ncae) == to {
+            return Ok(Step::Done(ManageReply::Done));
+        }
+        if self.mode() != Some(Mode::Both) {
+            return Err(ManageError::ControllerOut);
+        }
+        Ok(self.drain(Luns::One(ncae), ManageReply::Done))
+    }
+
+    fn changed_lun(&self, name: &Name, change: impl FnOnce(&mut Lun)) -> Metadata {
+        let mut next = self.metadata.clone().expect("a LUN was found in it");
+        next.generation += 1;
+        if let Some(lun) = next.luns.iter_mut().find(|l| l.name == *name) {
+            change(lun);
+        }
+        next
+    }
+
+    /// New PSEGs read as zero before anybody can see them; then the metadata that name them are written.
+    fn zero_then_write(&mut self, next: Metadata, psegs: &[PsegAddress], reply: ManageReply) -> Step {
+        self.new_metadata = Some(next);
+        let left = ranges(psegs);
+        let in_flight = 0;
+        Step::Wait(Stage::AwaitZeroes { left, in_flight }, reply)
+    }
+
+    fn drain(&mut self, luns: Luns, reply: ManageReply) -> Step {
+        let (since, quiesced) = (self.now, false);
+        Step::Wait(Stage::AwaitDrain { luns, since, quiesced }, reply)
+    }
+
+    fn begin_drain_of_task(&mut self) {
+        let Some(task) = &self.task else { return };
+        let ManageOp::LunDelete { name } = task.op else { return };
+        let Some(ncae) = self.lun_named(&name).map(|l| l.ncae) else {
+            return self.end_task(Err(ManageError::NoSuchLun));
+        };
+        self.set_stage(Stage::AwaitDrain {
+            luns: Luns::One(ncae),
+            since: self.now,
+            quiesced: false,
+        });
+    }
+
+    fn set_stage(&mut self, stage: Stage) {
+        if let Some(task) = &mut self.task {
+            task.stage = stage;
+        }
+    }
+
+    // ---- stopping ----
+
+    /// With the partner in, the LUNs go there; alone, everything goes to disk. Hosts use the other path meanwhile.
+    fn stop(&mut self) -> Step {
+        if self.is_write_through() {
+            self.effects.push(Effect::CloseHosts);
+        }
+        self.drain(Luns::All, ManageReply::Stopping)
+    }
+
+    /// Whether this controller is about to stop.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.task.as_ref().is_some_and(|t| t.op == ManageOp::Stop)
+    }
+
+    fn leave(&mut self) {
+        let epoch = self.epoch();
+        if let Some(task) = self.task.take() {
+            self.answer(task.asker, Ok(task.reply));
+        }
+        if self.is_write_through() {
+            return self.exit();
+        }
+        debug_assert!(epoch > Epoch(0));
+        self.phase = Phase::Leaving;
+        self.effects.push(Effect::CloseHosts);
+        self.link.send(Mfc::Leaving, None);
+    }
+
+    // ---- stages ----
+
+    /// Whether commands for a LUN wait because it is being moved, deleted, or stopped.
+    pub(crate) fn is_quiesced(&self, ncae: NcaeIndex) -> bool {
+        match self.task.as_ref().map(|t| &t.stage) {
+            Some(Stage::AwaitDrain { luns, quiesced, .. }) => *quiesced && luns.covers(ncae),
+            Some(Stage::AwaitCommit { luns: Some(luns), .. }) => luns.covers(ncae),
+            // A LUN that is being deleted takes no more commands.
+            Some(Stage::AwaitMetadata { .. }) => {
+                let task = self.task.as_ref().expect("looked at");
+                matches!(task.op, ManageOp::LunDelete { name } if self.lun_named(&name).is_some_and(|l| l.ncae == ncae))
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether a task waits for data to reach the disks.
+    pub(crate) fn is_task_draining(&self) -> bool {
+        matches!(self.task.as_ref().map(|t| &t.stage), Some(Stage::AwaitDrain { .. }))
+    }
+
+    /// The change of the record that the task wants now.
+    pub(crate) fn task_change(&self) -> Option<Change> {
+        match self.task.as_ref().map(|t| &t.stage) {
+            Some(Stage::AwaitCommit { change, .. }) => Some(*change),
+            _ => None,
+        }
+    }
+
+    /// An I/O of the task is answered.
+    pub(crate) fn on_task_io(&mut self, result: Result<(), DiskError>) {
+        let Some(task) = &mut self.task else { return };
+        match &mut task.stage {
+            Stage::AwaitZeroes { in_flight, .. } => {
+                *in_flight -= 1;
+                task.failed |= result.is_err();
+            }
+            Stage::AwaitMetadata { in_flight, good } => {
+                *in_flight -= 1;
+                *good += usize::from(result.is_ok());
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes the task as far as it goes.
+    pub(crate) fn settle_task(&mut self) {
+        if !self.is_serving() {
+            return;
+        }
+        let Some(task) = &self.task else { return };
+        match &task.stage {
+            Stage::AwaitZeroes { .. } => self.settle_zeroes(),
+            Stage::AwaitMetadata { in_flight: 0, good } => {
+                let majority = *good > self.quorum.members().len() / 2;
+                if majority {
+                    self.commit_metadata()
+                } else {
+                    self.end_task(Err(ManageError::DiskError))
+                }
+            }
+            Stage::AwaitDrain { .. } => self.settle_drain(),
+            Stage::AwaitCommit { change, .. } => {
+                if self.is_in_force(*change) {
+                    self.on_committed();
+                }
+            }
+            Stage::AwaitAdopted { .. } if self.is_write_through() => self.succeed(),
+            _ => {}
+        }
+    }
+
+    fn settle_zeroes(&mut self) {
+        loop {
+            let Some(Task {
+                stage: Stage::AwaitZeroes { left, in_flight },
+                failed,
+                ..
+            }) = &mut self.task
+            else {
+                return;
+            };
+            if *in_flight == 0 && (*failed || left.is_empty()) {
+                if *failed {
+                    self.end_task(Err(ManageError::DiskError))
+                } else {
+                    self.write_metadata()
+                }
+                return;
+            }
+            if *failed || *in_flight >= ZEROES_IN_FLIGHT {
+                return;
+            }
+            let Some((disk, block, blocks)) = left.pop() else {
+                return;
+            };
+            *in_flight += 1;
+            let io = self.new_io(Io::Task);
+            self.effects.push(Effect::DiskZero {
+                io,
+                disk,
+                block,
+                blocks,
+            });
+        }
+    }
+
+    /// The new metadata go beside those in force, on every quorum disk.
+    fn write_metadata(&mut self) {
+        let copy = 1 - self.record.expect("serving").metadata.copy;
+        let members: Vec<DiskIndex> = self.quorum.members().to_vec();
+        let in_flight = members.len();
+        for disk in members {
+            let io = self.new_io(Io::Task);
+            self.effects.push(Effect::MetadataWrite { io, disk, copy });
+        }
+        self.set_stage(Stage::AwaitMetadata { in_flight, good: 0 });
+    }
+
+    fn commit_metadata(&mut self) {
+        let (Some(task), Some(next)) = (&self.task, &self.new_metadata) else {
+            return;
+        };
+        let record = self.record.expect("serving");
+        let name = MetadataName {
+            generation: next.generation,
+            copy: 1 - record.metadata.copy,
+        };
+        let owner = match task.reply {
+            ManageReply::Lun { ncae, .. } => Some((ncae, self.owner_for_new_lun())),
+            _ => None,
+        };
+        let luns = match task.op {
+            ManageOp::LunDelete { name } => self.lun_named(&name).map(|l| Luns::One(l.ncae)),
+            _ => None,
+        };
+        let change = Change::Metadata { name, owner };
+        self.set_stage(Stage::AwaitCommit { luns, change });
+    }
+
+    /// The controller with fewer LUNs; A if both have as many [0053].
+    fn owner_for_new_lun(&self) -> Controller {
+        if let Some(Mode::Alone { controller, .. }) = self.mode() {
+            return controller;
+        }
+        let luns = self.metadata.iter().flat_map(|m| &m.luns);
+        let of_b = luns.clone().filter(|l| self.owner(l.ncae) == Controller::B).count();
+        let of_a = luns.count() - of_b;
+        if of_b < of_a { Controller::B } else { Controller::A }
+    }
+
+    fn settle_drain(&mut self) {
+        let Some(Task {
+            stage: Stage::AwaitDrain { luns, since, quiesced },
+            op,
+            ..
+        }) = self.task.clone()
+        else {
+            return;
+        };
+        let buffers = match luns {
+            Luns::One(ncae) => self.cache.count_of_lun(ncae),
+            Luns::All => self.cache.unsettled(),
+        };
+        if !quiesced && (buffers <= FEW_BUFFERS || self.now.since(since) >= DRAIN_PATIENCE) {
+            let quiesced = true;
+            self.set_stage(Stage::AwaitDrain { luns, since, quiesced });
+            self.effects.push(Effect::ViewChanged);
+            return self.settle_drain();
+        }
+        let busy = |h: &u32| {
+            let htb = self.htb(*h);
+            let begun = htb.locked || !matches!(htb.stage, HtbStage::AwaitTurn | HtbStage::AwaitOwner);
+            luns.covers(htb.ncae) && self.owns(htb.ncae) && begun && htb.origin != Origin::Nobody
+        };
+        if quiesced && buffers == 0 && !self.order.iter().any(busy) {
+            self.on_drained(luns, op);
+        }
+    }
+
+    fn on_drained(&mut self, luns: Luns, op: ManageOp) {
+        let change = match (op, luns) {
+            (ManageOp::LunMove { to, .. }, Luns::One(lun)) => Change::Owner { lun, to },
+            (ManageOp::LunDelete { name }, _) => {
+                let mut next = self.metadata.clone().expect("serving");
+                next.generation += 1;
+                next.luns.retain(|l| l.name != name);
+                self.new_metadata = Some(next);
+                return self.write_metadata();
+            }
+            _ if self.is_write_through() && self.is_drained() => Change::Dirty(false),
+            _ if self.is_write_through() => return,
+            _ => Change::OwnerOfAll { to: self.partner() },
+        };
+        let luns = Some(luns);
+        self.set_stage(Stage::AwaitCommit { luns, change });
+    }
+
+    fn is_in_force(&self, change: Change) -> bool {
+        let Some(record) = self.record else { return false };
+        match change {
+            Change::Metadata { name, .. } => record.metadata == name,
+            Change::Owner { lun, to } => record.owners.get(lun) == to,
+            Change::OwnerOfAll { to } => record.owners == crate::cell::record::Owners::all(to),
+            Change::Dirty(wanted) => matches!(record.mode, Mode::Alone { dirty, .. } if dirty == wanted),
+            Change::Complete | Change::Alone { .. } | Change::Both { .. } => true,
+        }
+    }
+
+    fn on_committed(&mut self) {
+        let Some(task) = &self.task else { return };
+        match task.op {
+            ManageOp::Stop => self.leave(),
+            op => {
+                if let (ManageOp::LunMove { to, name }, Some(lun)) = (op, self.moved_lun(op)) {
+                    debug_assert!(self.lun_named(&name).is_some());
+                    self.note(Note::LunMoved { lun, to });
+                }
+                self.store_nca();
+                let epoch = self.epoch();
+                self.set_stage(Stage::AwaitAdopted { epoch });
+                self.turn_may_have_come = true;
+                self.effects.push(Effect::ViewChanged);
+            }
+        }
+    }
+
+    fn moved_lun(&self, op: ManageOp) -> Option<NcaeIndex> {
+        let ManageOp::LunMove { name, .. } = op else {
+            return None;
+        };
+        self.lun_named(&name).map(|l| l.ncae)
+    }
+
+    /// The partner goes by the record of `epoch`.
+    pub(crate) fn on_record_adopted(&mut self, epoch: Epoch) {
+        let awaited = |t: &Task| matches!(t.stage, Stage::AwaitAdopted { epoch: e } if e <= epoch);
+        if self.task.as_ref().is_some_and(awaited) {
+            self.succeed();
+        }
+    }
+
+    fn succeed(&mut self) {
+        if let Some(reply) = self.task.as_ref().map(|t| t.reply) {
+            self.end_task(Ok(reply));
+        }
+    }
+}
+
+/// What the first stage of a task comes to.
+enum Step {
+    /// Nothing is to be done.
+    Done(ManageReply),
+    /// It goes on, and ends with this reply.
+    Wait(Stage, ManageReply),
+}
+
+fn asker_is_partner(asker: Asker) -> bool {
+    matches!(asker, Asker::Partner(_))
+}
+
+fn pool_full(full: crate::layout::allocate::Full) -> ManageError {
+    ManageError::PoolFull {
+        needed: full.needed,
+        free: full.free,
+    }
+}
+
+/// The PSEGs as runs of blocks, disk by disk.
+fn ranges(psegs: &[PsegAddress]) -> Vec<(DiskIndex, u64, u64)> {
+    let mut sorted = psegs.to_vec();
+    sorted.sort();
+    let mut ranges: Vec<(DiskIndex, u64, u64)> = Vec::new();
+    for pseg in sorted {
+        let block = QUORUM_SPACE_BLOCKS + u64::from(pseg.pseg.0) * PSEG_BLOCKS;
+        match ranges.last_mut() {
+            Some((disk, first, blocks)) if *disk == pseg.disk && *first + *blocks == block => *blocks += PSEG_BLOCKS,
+            _ => ranges.push((pseg.disk, block, PSEG_BLOCKS)),
+        }
+    }
+    ranges
+}

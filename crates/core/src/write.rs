@@ -1,0 +1,335 @@
+//! A host's write, primary side: Fig. 5 of the seed, from top to bottom.
+//!
+//! ```text
+//! on_host_command   610-625  an HTB, posted to the data flow queue            (controller.rs)
+//! admit_write                valid? cache lock? buffers? leave to begin?
+//! acquire           630-645  buffers and twins, RIE and by its index mirror RIE and MNODE
+//! stage_nv                   RIE Free; old -> Provisional WB Not, new -> Provisional WB
+//! request_mirror    655      RQR (in the express form it goes with the data)
+//! fetch_host_data
+//! on_rtr                     the mirror is armed                               } in either
+//! on_host_data               the data are in the new buffers                   } order
+//! commit_primary             RIE := Valid, one store
+//! send_mirror_data
+//! on_mda            720      the mirror has absorbed the data
+//! settle_nv                  BMAEs to their final state, RIE released
+//! finish_write      725      status, cache lock, HTB                           (controller.rs)
+//! ```
+
+use crate::cache::Granule;
+use crate::controller::Core;
+use crate::effect::Effect;
+use crate::host::{HostOp, Status};
+use crate::htb::{Origin, Portion, Stage, granules, mask_in_granule};
+use crate::ids::{ATOMIC_BLOCKS, BUFFER_BLOCKS, BlockCount, RieGeneration, RieIndex, Vba};
+use crate::link::frame::{Mfc, Rqr};
+use crate::list::List;
+use crate::memory::Memory;
+use crate::nv::word::{Bmae, Rie, RieState};
+
+/// What a command could not get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lacks {
+    /// Nothing: it goes on.
+    Nothing,
+    /// Leave to begin, or the cache lock.
+    Leave,
+    /// Memory, or an RIE: whoever comes later and needs the same waits behind it.
+    Memory,
+}
+
+impl Core {
+    /// The next portion of a write begins, if everything that it needs is there.
+    pub(crate) fn admit_write(&mut self, h: u32) -> Lacks {
+        if !self.may_stage() {
+            return Lacks::Leave;
+        }
+        let htb = self.htb(h);
+        let start = htb.next_block();
+        let blocks = htb.left().min(ATOMIC_BLOCKS);
+        let mirrored = self.is_mirroring();
+        let first = start / u64::from(BUFFER_BLOCKS);
+        let count = granules(start, blocks);
+        let mut old = List::new();
+        for number in first..first + count as u64 {
+            let ncae = self.htb(h).ncae;
+            let current = self.cache.current(Granule { ncae, number });
+            if mirrored && current.is_some_and(|b| !self.cache.get(b).twinned) {
+                // The joiner lacks the old data; they are on their way to the disk (R9).
+                return Lacks::Leave;
+            }
+            old.push(current);
+        }
+        if self.cache.free() < count || self.free_ries.is_empty() {
+            self.short_of_memory = true;
+            return Lacks::Memory;
+        }
+        let htb = self.htb_mut(h);
+        htb.locked = true;
+        htb.portion = Portion {
+            start,
+            blocks,
+            old,
+            mirrored,
+            express: htb.data_in_transfer || htb.in_hand.0 >= htb.done + blocks,
+            ..Portion::default()
+        };
+        self.acquire(h);
+        self.stage_nv(h);
+        self.request_mirror(h);
+        self.fetch_host_data(h);
+        Lacks::Nothing
+    }
+
+    /// Allocates the new buffers, with their twins, and an RIE, with mirror RIE and MNODE.
+    fn acquire(&mut self, h: u32) {
+        let (ncae, portion) = (self.htb(h).ncae, self.htb(h).portion);
+        let first = portion.start / u64::from(BUFFER_BLOCKS);
+        let mut new = List::new();
+        for (number, old) in (first..).zip(portion.old.iter()) {
+            let merged = old.map_or(0, |o| self.cache.get(o).mask);
+            let mask = mask_in_granule(number, portion.start, portion.blocks) | merged;
+            new.push(self.cache.allocate(Granule { ncae, number }, mask));
+        }
+        let rie = self.free_ries.pop().expect("admit_write looked");
+        let local = self.local_rie(rie);
+        self.rie_htb[local] = Some(h);
+        let last = self.words.rie(rie).map_or(RieGeneration(0), |r| r.generation);
+        let htb = self.htb_mut(h);
+        htb.portion.new = new;
+        htb.portion.rie = rie;
+        htb.portion.generation = RieGeneration(last.0.wrapping_add(1));
+    }
+
+    /// [0098]: from here to the commit a crash leaves the old data.
+    fn stage_nv(&mut self, h: u32) {
+        let (ncae, p) = (self.htb(h).ncae, self.htb(h).portion);
+        self.stage_rie(p.rie, p.generation, ncae, Vba(p.start), BlockCount(p.blocks));
+        for old in p.old.iter().flatten() {
+            let mask = self.cache.get(*old).mask;
+            self.store_bmae(*old, Bmae::provisional_wb_not(p.rie, mask));
+        }
+        for new in p.new.iter() {
+            let buffer = *self.cache.get(*new);
+            self.store_start(*new, buffer.granule.start());
+            self.store_bmae(*new, Bmae::provisional_wb(p.rie, buffer.mask));
+        }
+    }
+
+    /// The long form asks the mirror to prepare while the data are fetched from the host.
+    fn request_mirror(&mut self, h: u32) {
+        let portion = self.htb(h).portion;
+        if portion.mirrored && !portion.express {
+            let rqr = self.rqr(h);
+            self.send_rqr(rqr, None);
+        }
+    }
+
+    /// Releases go before any request that could use the same buffers again.
+    fn send_rqr(&mut self, rqr: Rqr, payload: Option<Memory>) {
+        self.send_releases();
+        self.link.send(Mfc::Rqr(rqr), payload);
+    }
+
+    fn rqr(&self, h: u32) -> Rqr {
+        let htb = self.htb(h);
+        let portion = &htb.portion;
+        Rqr {
+            rie: portion.rie,
+            generation: portion.generation,
+            noid: htb.noid,
+            ncae: htb.ncae,
+            start: Vba(portion.start),
+            blocks: BlockCount(portion.blocks),
+            new: portion.new,
+            old: portion.old.iter().flatten().copied().collect(),
+            express: portion.express,
+        }
+    }
+
+    fn fetch_host_data(&mut self, h: u32) {
+        let htb = self.htb_mut(h);
+        htb.stage = Stage::AwaitHostData;
+        let (portion, offset, origin) = (htb.portion, htb.done, htb.origin);
+        let into = Memory::Buffers(portion.sgl());
+        if htb.data_in_transfer {
+            let transfer = htb.transfer.expect("the data are in it");
+            let from = Memory::Transfer {
+                transfer,
+                first: 0,
+                blocks: portion.blocks as u16,
+            };
+            self.effects.push(Effect::Copy { from, to: into });
+            self.on_data(h);
+        } else if let Origin::Host(id) = origin {
+            self.effects.push(Effect::Fetch {
+                id,
+                offset: BlockCount(offset),
+                into,
+            });
+        }
+    }
+
+    /// The host's data are in the new buffers, or will not come.
+    pub(crate) fn on_host_data(&mut self, h: u32, complete: bool) {
+        match self.htb(h).stage {
+            Stage::AwaitHostData if complete => self.on_data(h),
+            Stage::AwaitHostData => self.withdraw(h),
+            Stage::AwaitOwner => self.on_forward_data(h, complete),
+            stage => panic!("host data while {stage:?}"),
+        }
+    }
+
+    fn on_data(&mut self, h: u32) {
+        let p = self.htb(h).portion;
+        self.merge_and_seal(p.start, p.blocks, &p.new, &p.old);
+        self.commit_primary(h);
+    }
+
+    /// The commit: one store makes the new data valid and the old data free.
+    fn commit_primary(&mut self, h: u32) {
+        let (ncae, p) = (self.htb(h).ncae, self.htb(h).portion);
+        let rie = Rie {
+            state: RieState::Valid,
+            generation: p.generation,
+            ncae,
+        };
+        self.store_rie(p.rie, rie);
+        let token = self.htb_token(h);
+        self.effects.push(Effect::Persist { token });
+        let htb = self.htb_mut(h);
+        htb.stage = Stage::AwaitMirror;
+        htb.portion.committed = true;
+        if p.mirrored && p.express {
+            let rqr = self.rqr(h);
+            self.send_rqr(rqr, Some(Memory::Buffers(p.sgl())));
+        } else if p.mirrored && p.attempt.is_some() {
+            self.send_mirror_data(h);
+        }
+        #[cfg(feature = "mutants")]
+        if crate::mutant::is("acknowledge-before-mda") {
+            self.htb_mut(h).portion.absorbed = true;
+        }
+    }
+
+    /// The commit is durable.
+    pub(crate) fn on_persisted(&mut self, h: u32) {
+        self.htb_mut(h).portion.persisted = true;
+        self.join_commit(h);
+    }
+
+    /// The mirror is armed; the data go as soon as they are here.
+    pub(crate) fn on_rtr(&mut self, rie: RieIndex, generation: RieGeneration, attempt: u8) {
+        let Some(h) = self.htb_of_rie(rie, generation) else {
+            self.stale += 1;
+            return;
+        };
+        self.htb_mut(h).portion.attempt = Some(attempt);
+        if self.htb(h).portion.committed {
+            self.send_mirror_data(h);
+        }
+    }
+
+    fn send_mirror_data(&mut self, h: u32) {
+        let p = self.htb(h).portion;
+        let mfc = Mfc::MirrorData {
+            rie: p.rie,
+            generation: p.generation,
+            attempt: p.attempt.expect("the mirror is armed"),
+        };
+        self.link.send(mfc, Some(Memory::Buffers(p.sgl())));
+    }
+
+    /// The mirror has absorbed the data [0083].
+    pub(crate) fn on_mda(&mut self, rie: RieIndex, generation: RieGeneration) {
+        let Some(h) = self.htb_of_rie(rie, generation) else {
+            self.stale += 1;
+            return;
+        };
+        if !self.htb(h).portion.committed {
+            self.stale += 1;
+            return;
+        }
+        self.htb_mut(h).portion.absorbed = true;
+        self.join_commit(h);
+    }
+
+    /// Goes on once the commit is durable and the mirror has absorbed the data, or the record says that there is none.
+    pub(crate) fn join_commit(&mut self, h: u32) {
+        let p = &self.htb(h).portion;
+        if p.committed && p.persisted && (p.absorbed || !p.mirrored) {
+            self.settle_nv(h);
+            self.finish_portion(h);
+        }
+    }
+
+    /// [0099]: the BMAEs get their final state, then the RIE is released.
+    fn settle_nv(&mut self, h: u32) {
+        let (ncae, p) = (self.htb(h).ncae, self.htb(h).portion);
+        for (new, old) in p.new.iter().zip(p.old.iter()) {
+            let mask = self.cache.get(*new).mask;
+            self.store_bmae(*new, Bmae::wb_valid(ncae, mask));
+            if let Some(old) = old {
+                self.store_bmae(*old, Bmae::FREE);
+            }
+            self.cache.absorb(*new, *old, p.mirrored);
+        }
+        self.release_rie(h);
+    }
+
+    fn release_rie(&mut self, h: u32) {
+        let (ncae, p) = (self.htb(h).ncae, self.htb(h).portion);
+        let rie = Rie {
+            state: RieState::Unused,
+            generation: p.generation,
+            ncae,
+        };
+        self.store_rie(p.rie, rie);
+        let local = self.local_rie(p.rie);
+        self.rie_htb[local] = None;
+        self.free_ries.push(p.rie);
+        self.htb_mut(h).portion = Portion::default();
+        self.turn_may_have_come = true;
+        self.last_write = self.now;
+    }
+
+    /// The host withdrew the write before its data came: the old data stay.
+    fn withdraw(&mut self, h: u32) {
+        let (ncae, p) = (self.htb(h).ncae, self.htb(h).portion);
+        if p.mirrored && !p.express {
+            self.link.send(
+                Mfc::Withdraw {
+                    rie: p.rie,
+                    generation: p.generation,
+                },
+                None,
+            );
+        }
+        for (new, old) in p.new.iter().zip(p.old.iter()) {
+            self.store_bmae(*new, Bmae::FREE);
+            if let Some(old) = old {
+                let mask = self.cache.get(*old).mask;
+                self.store_bmae(*old, Bmae::wb_valid(ncae, mask));
+            }
+            self.cache.unstage(*new);
+        }
+        self.release_rie(h);
+        self.finish(h, Status::Aborted);
+    }
+
+    fn finish_portion(&mut self, h: u32) {
+        let htb = self.htb_mut(h);
+        htb.done += htb.left().min(ATOMIC_BLOCKS);
+        htb.data_in_transfer = false;
+        if htb.left() > 0 {
+            htb.stage = Stage::AwaitTurn;
+            return;
+        }
+        let fua = matches!(htb.op, HostOp::Write { fua: true });
+        if fua || self.is_write_through() {
+            self.await_disk(h);
+        } else {
+            self.finish(h, Status::Good);
+        }
+    }
+}
