@@ -1,8 +1,45 @@
-//! The loop that drives the core.
+//! The loop that drives the core: reap completions into events, step the core with each, carry out the effects in
+//! order, until nothing is left to tell; then submit what was posted and wait, in one system call.
 
+use crate::clock;
+use crate::disk::{self, Disk};
+use crate::disk_io::DiskIos;
 use crate::error::{OpenError, RunError};
-use crate::handle::{self, Handle, Inbox};
+use crate::handle::{self, Handle, Inbox, Request};
+use crate::hosts::{Greet, Hosts, Protocol, Shared};
+use crate::link::Link;
+use crate::locks::Locks;
+use crate::memory::Memories;
+use crate::nv::NvMemory;
+use crate::process;
+use crate::queue::{Happening, Payload, Queue};
+use crate::random::random_uuid;
+use crate::ring::{Completion, Ring, Token};
 use crate::settings::Settings;
+use crate::snapshot::{Counters, DiskSnapshot, Snapshot};
+use crate::space::FreeSpace;
+use crate::view;
+use io_uring::{opcode, types};
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, Read};
+use std::os::fd::AsRawFd;
+use std::sync::mpsc::SyncSender;
+use std::time::{Duration, SystemTime};
+use tracing::{debug, error, info, trace, warn};
+use twincell_core::Core;
+use twincell_core::config::{Config, Geometry, Timing};
+use twincell_core::effect::{Effect, Note};
+use twincell_core::event::{DiskError, Event};
+use twincell_core::ids::{BufferIndex, DiskIndex, IoId, ProcessId, RequestId, Time};
+use twincell_core::layout::metadata::DiskState;
+use twincell_core::list::List;
+use twincell_core::manage::{ManageError, ManageReply};
+use twincell_core::memory::{Memory, Segment};
+use twincell_target::iscsi::IscsiSession;
+use twincell_target::nbd::NbdSession;
+
+/// Notes that are kept for snapshots.
+const NOTES_MAX: usize = 256;
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,25 +48,565 @@ pub enum Outcome {
     Exit,
 }
 
-/// A controller with everything that it needs, about to run.
+/// Why the loop ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// A fresh core in the same process (R4).
+    Restart,
+    /// The process ends.
+    Exit,
+}
+
+type Reply = SyncSender<Result<ManageReply, ManageError>>;
+
+/// A controller with everything that it needs.
 pub struct Engine {
     settings: Settings,
+    geometry: Geometry,
+    process: ProcessId,
+    core: Core,
+    queue: Queue,
+    /// Empty between steps; kept so that a step allocates nothing.
+    effects: Vec<Effect>,
+    completions: Vec<Completion>,
+    ending: Option<End>,
+
+    ring: Ring,
+    disk_ios: DiskIos,
+    locks: Locks,
+    link: Link,
+    hosts: Hosts,
+    memories: Memories,
+    disks: Vec<Disk>,
+
     inbox: Inbox,
+    replies: HashMap<RequestId, Reply>,
+    last_request: RequestId,
+    notes: VecDeque<(SystemTime, Note)>,
+    counters: Counters,
+    space: FreeSpace,
 }
 
 impl Engine {
-    /// Opens everything that the controller needs: disks, NV memory, addresses.
+    /// Opens everything that the controller needs: disks, NV memory, addresses. Nothing of it is changed but NV
+    /// memory of another kernel boot or of other sizes, which is emptied.
     pub fn open(settings: Settings) -> Result<(Engine, Handle), OpenError> {
-        let (handle, inbox) = handle::pair().map_err(|source| OpenError::System {
-            what: "eventfd",
-            source,
-        })?;
-        Ok((Engine { settings, inbox }, handle))
+        let system = |what| move |source| OpenError::System { what, source };
+        let ring = Ring::new().map_err(|reason| OpenError::Kernel { reason })?;
+        let process = process::own_id().map_err(system("cannot tell which process this is from /proc"))?;
+        let geometry = Geometry::for_cache(settings.cache_bytes);
+        let disks = disk::open_all(&settings)?;
+        let nv = NvMemory::open(&settings, &geometry, process.boot)?;
+        let link = Link::open(&settings)?;
+        let hosts = Hosts::open(&addresses(&settings), view::first(&settings), greet())?;
+        let (handle, inbox) = handle::pair().map_err(system("eventfd"))?;
+        let core = Core::new(config(&settings, &disks, geometry, process), nv.image());
+        let engine = Engine {
+            geometry,
+            process,
+            core,
+            queue: Queue::default(),
+            effects: Vec::new(),
+            completions: Vec::new(),
+            ending: None,
+            ring,
+            disk_ios: DiskIos::new(settings.cell, settings.controller),
+            locks: Locks::new(settings.controller, disks.iter().map(Disk::fd).collect()),
+            link,
+            hosts,
+            memories: Memories::new(nv, geometry.transfers),
+            disks,
+            inbox,
+            replies: HashMap::new(),
+            last_request: RequestId(0),
+            notes: VecDeque::new(),
+            counters: Counters::default(),
+            space: FreeSpace::default(),
+            settings,
+        };
+        Ok((engine, handle))
     }
 
-    /// Runs the controller on this thread until it ends.
-    pub fn run(self) -> Result<Outcome, RunError> {
-        let _ = (self.settings, self.inbox.requests, self.inbox.wake);
-        Ok(Outcome::Exit)
+    /// Runs the controller on this thread until it ends. Must be called on the thread that stays with it.
+    pub fn run(mut self) -> Result<Outcome, RunError> {
+        match self.run_to_end() {
+            Ok(()) => {
+                info!("the controller ends");
+                let path = self.settings.nv_memory.clone();
+                self.memories.nv.remove().map_err(|source| OpenError::Nv {
+                    path,
+                    what: "cannot be removed",
+                    source,
+                })?;
+                Ok(Outcome::Exit)
+            }
+            Err(e) => {
+                // The kernel may still use memory that is posted: it must stay.
+                std::mem::forget(self);
+                Err(RunError::Ring(e))
+            }
+        }
     }
+
+    fn run_to_end(&mut self) -> io::Result<()> {
+        self.ring.enable()?;
+        self.post_wake();
+        loop {
+            self.link.start(clock::now(), &mut self.ring);
+            self.queue.push(Event::Start);
+            let end = self.serve()?;
+            self.tear_down()?;
+            match end {
+                End::Exit => return Ok(()),
+                End::Restart => self.restart(),
+            }
+        }
+    }
+
+    /// Drives the core until it wants an end.
+    fn serve(&mut self) -> io::Result<End> {
+        loop {
+            self.drain();
+            if let Some(end) = self.ending.take() {
+                return Ok(end);
+            }
+            self.ring.submit_and_wait(self.until_deadline())?;
+            self.reap();
+            self.poll();
+        }
+    }
+
+    /// Steps the core with everything that happened, and with what that makes happen.
+    fn drain(&mut self) {
+        while !self.queue.is_empty() {
+            while let Some(happening) = self.queue.pop() {
+                self.step(happening);
+                if self.ending.is_some() {
+                    return;
+                }
+            }
+            self.finish();
+        }
+        self.finish();
+    }
+
+    fn step(&mut self, happening: Happening) {
+        let now = clock::now();
+        debug!(event = ?happening.event);
+        let mut effects = std::mem::take(&mut self.effects);
+        self.core.step(now, happening.event, &mut effects);
+        for effect in effects.drain(..) {
+            trace!(?effect);
+            self.carry_out(now, effect, happening.payload.as_ref());
+        }
+        self.effects = effects;
+    }
+
+    /// The end of a drain: posts what it has left to be sent and received.
+    fn finish(&mut self) {
+        self.link.finish(clock::now(), &mut self.ring, &mut self.queue);
+        let (hosts, ring, mut shared) = self.hosts();
+        hosts.finish(ring, &mut shared);
+    }
+
+    /// Hosts, and what they share with the rest.
+    fn hosts(&mut self) -> (&mut Hosts, &mut Ring, Shared<'_>) {
+        let shared = Shared {
+            memories: &self.memories,
+            queue: &mut self.queue,
+            counters: &mut self.counters,
+        };
+        (&mut self.hosts, &mut self.ring, shared)
+    }
+
+    // ---- What happened. ----
+
+    fn until_deadline(&self) -> Option<Duration> {
+        let deadlines = [
+            self.core.next_deadline(),
+            self.locks.next_deadline(),
+            self.link.next_deadline(),
+            self.hosts.next_deadline(),
+        ];
+        let now = clock::now();
+        deadlines.into_iter().flatten().min().map(|at| clock::until(now, at))
+    }
+
+    fn reap(&mut self) {
+        let mut completions = std::mem::take(&mut self.completions);
+        self.ring.reap(&mut completions);
+        for completion in completions.drain(..) {
+            self.on_completion(completion);
+        }
+        self.completions = completions;
+    }
+
+    fn on_completion(&mut self, completion: Completion) {
+        let result = completion.result;
+        let wanted = self.ending.is_none();
+        match completion.token {
+            // What is asked during the end waits for the next beginning.
+            Token::Wake if !wanted => {}
+            Token::Wake => self.on_wake(),
+            Token::Cancel => {}
+            Token::Disk(key) => {
+                let disk = &self.disks[self.disk_ios.disk_of(key).index()];
+                if let Some(event) = self.disk_ios.completed(&mut self.ring, key, disk, result) {
+                    self.counters.disk_errors += u64::from(is_error(&event));
+                    self.queue.push(event);
+                }
+            }
+            Token::LinkAccept(listener) => {
+                self.link
+                    .accepted(listener, completion, &mut self.ring, &mut self.queue);
+            }
+            Token::LinkConnect => self.link.connected(completion, clock::now(), wanted, &mut self.queue),
+            Token::LinkReceive(key) => self.link.received(key, result, &mut self.queue, &mut self.counters),
+            Token::LinkSend(key) => self.link.sent(key, result),
+            Token::HostAccept(listener) => self.hosts.accepted(listener, completion, &mut self.ring),
+            Token::HostReceive(key) => {
+                let (hosts, _, mut shared) = self.hosts();
+                hosts.received(key, result, &mut shared);
+            }
+            Token::HostSend(key) => {
+                let (hosts, _, mut shared) = self.hosts();
+                hosts.sent(key, result, &mut shared);
+            }
+        }
+    }
+
+    /// Does what is due by the clock.
+    fn poll(&mut self) {
+        let now = clock::now();
+        self.poll_locks(now);
+        self.link.poll(now, &mut self.ring);
+        let (hosts, ring, mut shared) = self.hosts();
+        hosts.poll(now, ring, &mut shared);
+        if self.core.next_deadline().is_some_and(|at| at <= now) {
+            self.queue.push(Event::Tick);
+        }
+    }
+
+    fn poll_locks(&mut self, now: Time) {
+        let queue = &mut self.queue;
+        self.locks.poll(now, |event| queue.push(event));
+    }
+
+    fn post_wake(&mut self) {
+        let fd = types::Fd(self.inbox.wake.as_raw_fd());
+        let entry = opcode::PollAdd::new(fd, libc::POLLIN as u32).build();
+        // SAFETY: a poll points to no memory.
+        unsafe { self.ring.post(Token::Wake, entry) };
+    }
+
+    fn on_wake(&mut self) {
+        let mut count = [0; 8];
+        // It was readable, and nobody else reads it.
+        let _ = (&*self.inbox.wake).read(&mut count);
+        self.post_wake();
+        while let Ok(request) = self.inbox.requests.try_recv() {
+            match request {
+                Request::Manage { op, reply } => {
+                    self.last_request = self.last_request.next();
+                    let request = self.last_request;
+                    self.replies.insert(request, reply);
+                    self.queue.push(Event::Manage { request, op });
+                }
+                Request::Snapshot { reply } => {
+                    // Whoever asked may have given up.
+                    let _ = reply.try_send(Box::new(self.snapshot()));
+                }
+            }
+        }
+    }
+
+    fn snapshot(&mut self) -> Snapshot {
+        let cell = self.core.cell_view();
+        let metadata = self.core.metadata();
+        let free = self.space.of(metadata, self.disks.len());
+        let disks = self
+            .disks
+            .iter()
+            .zip(free)
+            .enumerate()
+            .map(|(i, (disk, free))| DiskSnapshot {
+                path: disk.path.clone(),
+                size_bytes: disk.bytes(),
+                state: metadata
+                    .and_then(|m| m.disks.get(i))
+                    .map_or(DiskState::Normal, |d| d.state),
+                uuid: disk.label.disk,
+                quorum: match &cell.record {
+                    Some(record) => record.quorum.contains(&DiskIndex(i as u16)),
+                    None => disk.label.is_quorum(),
+                },
+                psegs: disk.label.psegs,
+                psegs_free: free.unwrap_or(disk.label.psegs),
+            });
+        Snapshot {
+            luns: self.core.luns().collect(),
+            disks: disks.collect(),
+            notes: self.notes.iter().copied().collect(),
+            serving_hosts: self.hosts.is_serving(),
+            counters: self.counters,
+            cell,
+        }
+    }
+
+    // ---- What the core wants done. ----
+
+    fn carry_out(&mut self, now: Time, effect: Effect, payload: Option<&Payload>) {
+        match effect {
+            Effect::Store { address, word } => self.memories.nv.store(address, word),
+            Effect::NewImage { uuid } => self.memories.nv.new_image(uuid),
+            // Mapped memory survives this process from the store on.
+            Effect::Persist { token } => self.queue.push(Event::Persisted { token }),
+            Effect::Seal { buffer, mask } => self.memories.nv.seal(buffer, mask),
+            Effect::Merge { from, to, mask } => self.merge(from, to, mask),
+            Effect::Copy { from, to } => self.copy(&from, &to),
+            Effect::Absorb { into } => self.absorb(&into, payload),
+            Effect::Fetch { id, offset, into } => {
+                let (hosts, _, mut shared) = self.hosts();
+                hosts.fetch(id, offset, &into, &mut shared);
+            }
+            Effect::SendData { id, offset, from } => {
+                let (hosts, _, mut shared) = self.hosts();
+                hosts.send_data(id, offset, &from, &mut shared);
+            }
+            Effect::Complete { id, status } => {
+                let (hosts, _, mut shared) = self.hosts();
+                hosts.complete(id, status, now, &mut shared);
+            }
+            Effect::LinkSend { connection, frame } => {
+                self.link.send(connection, &frame, &self.memories, &mut self.counters);
+            }
+            Effect::LinkClose { connection } => self.link.close(connection),
+            Effect::TakeLocks => {
+                self.locks.take_own(now);
+                self.poll_locks(now);
+            }
+            Effect::Fence { process } => {
+                self.locks.fence(now, process);
+                self.poll_locks(now);
+            }
+            Effect::Unfence => self.locks.unfence(),
+            Effect::CloseHosts => {
+                let (hosts, _, mut shared) = self.hosts();
+                hosts.close(&mut shared);
+            }
+            Effect::Serve => self.hosts.serve(&mut self.ring),
+            Effect::ViewChanged => {
+                let view = view::next(self.hosts.view(), &self.core);
+                let (hosts, _, mut shared) = self.hosts();
+                hosts.set_view(view, &mut shared);
+            }
+            Effect::Reply { request, result } => self.reply(request, result),
+            Effect::Restart => self.ending = self.ending.or(Some(End::Restart)),
+            Effect::Exit => self.ending = self.ending.or(Some(End::Exit)),
+            Effect::Note(note) => self.note(note),
+            disk_effect => self.start_disk_io(disk_effect),
+        }
+    }
+
+    fn merge(&mut self, from: BufferIndex, to: BufferIndex, mask: u8) {
+        let whole = |buffer| Segment {
+            buffer,
+            first: 0,
+            count: 8,
+        };
+        self.memories.nv.unseal(to);
+        self.memories.merge(whole(from), whole(to), mask);
+        self.counters.bytes_copied += u64::from(mask.count_ones()) * 512;
+    }
+
+    fn copy(&mut self, from: &Memory, to: &Memory) {
+        self.memories.unseal(to);
+        self.memories.copy(from, to);
+        self.counters.bytes_copied += u64::from(to.blocks()) * 512;
+    }
+
+    fn absorb(&mut self, into: &Memory, payload: Option<&Payload>) {
+        let payload = payload.expect("the core absorbs the payload of the frame that it handles");
+        self.memories.unseal(into);
+        self.memories.copy_in(into, 0, self.link.payload(payload));
+        self.counters.bytes_copied += u64::from(into.blocks()) * 512;
+    }
+
+    fn start_disk_io(&mut self, effect: Effect) {
+        self.counters.disk_ios += 1;
+        let failed = Err(DiskError);
+        match effect {
+            Effect::DiskRead { io, disk, block, into } => {
+                self.memories.unseal(&into);
+                match self.disk(disk) {
+                    Some((ios, ring, memories, disk)) => ios.read(ring, disk, io, block, memories.pieces(&into)),
+                    None => self.queue.push(Event::DiskDone { io, result: failed }),
+                }
+            }
+            Effect::DiskWrite { io, disk, block, from } if self.is_intact(io, &from) => match self.disk(disk) {
+                Some((ios, ring, memories, disk)) => ios.write(ring, disk, io, block, memories.pieces(&from)),
+                None => self.queue.push(Event::DiskDone { io, result: failed }),
+            },
+            Effect::DiskWrite { io, .. } => self.queue.push(Event::DiskDone { io, result: failed }),
+            Effect::DiskFlush { io, disk } => match self.disk(disk) {
+                Some((ios, ring, _, disk)) => ios.flush(ring, disk, io),
+                None => self.queue.push(Event::DiskDone { io, result: failed }),
+            },
+            Effect::DiskZero {
+                io,
+                disk,
+                block,
+                blocks,
+            } => match self.disk(disk) {
+                Some((ios, ring, _, disk)) => ios.zero(ring, disk, io, block, blocks),
+                None => self.queue.push(Event::DiskDone { io, result: failed }),
+            },
+            Effect::SlotRead { io, disk } => match self.disk(disk) {
+                Some((ios, ring, _, disk)) => ios.read_slots(ring, disk, io),
+                None => self.queue.push(Event::SlotRead {
+                    io,
+                    slots: Err(DiskError),
+                }),
+            },
+            Effect::SlotWrite { io, disk, slot } => match self.disk(disk) {
+                Some((ios, ring, _, disk)) => ios.write_slot(ring, disk, io, &slot),
+                None => self.queue.push(Event::DiskDone { io, result: failed }),
+            },
+            Effect::MetadataRead { io, disk, copy } => match self.disk(disk) {
+                Some((ios, ring, _, disk)) => ios.read_metadata(ring, disk, io, copy),
+                None => self.queue.push(Event::MetadataRead {
+                    io,
+                    metadata: Err(DiskError),
+                }),
+            },
+            Effect::MetadataWrite { io, disk, copy } => self.write_metadata(io, disk, copy),
+            other => unreachable!("{other:?} is no disk I/O"),
+        }
+    }
+
+    /// What a disk I/O takes; `None` where the metadata name a disk that the cell does not have.
+    #[allow(clippy::type_complexity, reason = "four fields, borrowed apart")]
+    fn disk(&mut self, disk: DiskIndex) -> Option<(&mut DiskIos, &mut Ring, &Memories, (DiskIndex, &Disk))> {
+        let of = self.disks.get(disk.index())?;
+        Some((&mut self.disk_ios, &mut self.ring, &self.memories, (disk, of)))
+    }
+
+    /// Whether what is about to be written is what was sealed.
+    fn is_intact(&self, io: IoId, from: &Memory) -> bool {
+        let Memory::Buffers(sgl) = from else { return true };
+        let damaged = sgl.iter().find(|segment| !self.memories.nv.is_intact(**segment));
+        if let Some(segment) = damaged {
+            error!(?io, buffer = %segment.buffer, "NV memory is damaged: a checksum is wrong; not written to disk");
+        }
+        damaged.is_none()
+    }
+
+    fn write_metadata(&mut self, io: IoId, disk: DiskIndex, copy: u8) {
+        let (metadata, of) = (self.core.metadata_to_write(), self.disks.get(disk.index()));
+        let result = match (metadata, of) {
+            (Some(metadata), Some(of)) => self
+                .disk_ios
+                .write_metadata(&mut self.ring, (disk, of), io, copy, metadata)
+                .map_err(|e| e.to_string()),
+            (None, _) => Err("the core has no metadata to write".to_owned()),
+            (_, None) => Err("no such disk".to_owned()),
+        };
+        if let Err(e) = result {
+            warn!(%disk, "metadata were not written: {e}");
+            let result = Err(DiskError);
+            self.queue.push(Event::DiskDone { io, result });
+        }
+    }
+
+    fn reply(&mut self, request: RequestId, result: Result<ManageReply, ManageError>) {
+        if let Some(reply) = self.replies.remove(&request) {
+            // Whoever asked may have given up.
+            let _ = reply.try_send(result);
+        }
+    }
+
+    fn note(&mut self, note: Note) {
+        info!(?note);
+        if self.notes.len() == NOTES_MAX {
+            self.notes.pop_front();
+        }
+        self.notes.push_back((SystemTime::now(), note));
+    }
+
+    // ---- The end, and the next beginning. ----
+
+    /// Closes everything, and waits until all that was posted is reaped: disk writes too, which are not for nothing
+    /// even now, because the partner waits for the lock that they hold (R4, R5).
+    fn tear_down(&mut self) -> io::Result<()> {
+        self.queue.clear();
+        let (hosts, _, mut shared) = self.hosts();
+        hosts.close(&mut shared);
+        self.link.stop(&mut self.ring);
+        self.disk_ios.stop();
+        self.ring.cancel(Token::Wake);
+        self.ending = Some(End::Exit);
+        loop {
+            self.hosts.forget();
+            self.link.forget();
+            if self.ring.outstanding() == 0 {
+                break;
+            }
+            self.ring.submit_and_wait(None)?;
+            self.reap();
+        }
+        self.locks.release_all();
+        self.queue.clear();
+        for (_, reply) in self.replies.drain() {
+            let _ = reply.try_send(Err(ManageError::Unknown));
+        }
+        Ok(())
+    }
+
+    /// A fresh core, as if the process were fresh.
+    fn restart(&mut self) {
+        info!("the controller starts anew");
+        self.ending = None;
+        self.post_wake();
+        let config = config(&self.settings, &self.disks, self.geometry, self.process);
+        self.core = Core::new(config, self.memories.nv.image());
+        self.disk_ios = DiskIos::new(self.settings.cell, self.settings.controller);
+    }
+}
+
+fn is_error(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::DiskDone { result: Err(_), .. }
+            | Event::SlotRead { slots: Err(_), .. }
+            | Event::MetadataRead { metadata: Err(_), .. }
+    )
+}
+
+fn config(settings: &Settings, disks: &[Disk], geometry: Geometry, process: ProcessId) -> Config {
+    Config {
+        controller: settings.controller,
+        cell: settings.cell,
+        instance: random_uuid(),
+        process,
+        fresh_image: random_uuid(),
+        geometry,
+        timing: Timing::default(),
+        disks: disks.len() as u16,
+        quorum: disks.first().map_or_else(List::new, |disk| disk.label.quorum),
+    }
+}
+
+fn addresses(settings: &Settings) -> Vec<(Protocol, std::net::SocketAddr)> {
+    let own = settings.controller.index();
+    let iscsi = settings.iscsi[own].iter().map(|a| (Protocol::Iscsi, *a));
+    iscsi
+        .chain(settings.nbd[own].iter().map(|a| (Protocol::Nbd, *a)))
+        .collect()
+}
+
+fn greet() -> Greet {
+    Box::new(|protocol, handle| match protocol {
+        Protocol::Iscsi => Box::new(IscsiSession::new(handle)),
+        Protocol::Nbd => Box::new(NbdSession::new()),
+    })
 }

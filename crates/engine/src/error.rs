@@ -49,21 +49,25 @@ pub enum OpenError {
         /// Which.
         path: PathBuf,
     },
-    /// Both copies of a label are bad.
-    #[error("disk {}: both copies of its label are damaged: {reason}", path.display())]
+    /// Neither copy of a label can be used.
+    #[error("disk {}: neither copy of its label can be used: {first}; {second}", path.display())]
     LabelDamaged {
         /// Which.
         path: PathBuf,
         /// What is wrong with the first.
-        reason: String,
+        first: String,
+        /// What is wrong with the second.
+        second: String,
     },
     /// A disk of another cell.
-    #[error("disk {} belongs to another cell: {theirs}, this cell is {ours} ({ours_name})", path.display())]
+    #[error("disk {} belongs to another cell: {theirs_name} ({theirs}); this is {ours_name} ({ours})", path.display())]
     AnotherCell {
         /// Which.
         path: PathBuf,
         /// Its cell.
-        theirs: String,
+        theirs: Uuid,
+        /// The name of its cell.
+        theirs_name: String,
         /// This cell.
         ours: Uuid,
         /// This cell's name.
@@ -199,15 +203,11 @@ pub enum CreateError {
         /// The smallest size.
         min: u64,
     },
-    /// Too large.
-    #[error("{} has {bytes} bytes; a disk has at most {max}", path.display())]
-    TooLarge {
-        /// Which.
-        path: PathBuf,
-        /// Its size.
-        bytes: u64,
-        /// The largest size.
-        max: u64,
+    /// A name that labels cannot hold.
+    #[error("{name:?} is no name: 1 to 64 letters, digits, '-', '_' and '.', beginning with a letter or digit")]
+    Name {
+        /// As given.
+        name: String,
     },
     /// A disk whose sectors are larger than a block.
     #[error("{} has sectors of {sector} bytes; only 512 are supported", path.display())]
@@ -216,12 +216,6 @@ pub enum CreateError {
         path: PathBuf,
         /// Bytes of a sector.
         sector: u32,
-    },
-    /// Neither a file nor a block device.
-    #[error("{} is neither a file nor a block device", path.display())]
-    Kind {
-        /// Which.
-        path: PathBuf,
     },
     /// The same disk twice.
     #[error("{} and {} are the same disk", first.display(), second.display())]

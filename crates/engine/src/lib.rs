@@ -4,16 +4,36 @@
 //! effects in order. Each of the other modules is one thing that the loop holds.
 #![warn(missing_docs)]
 
+mod clock;
+mod commands;
 mod create;
+mod disk;
+mod disk_io;
 mod engine;
 mod error;
 mod handle;
+mod hosts;
+mod link;
+mod listener;
+mod locks;
+mod memory;
+mod nv;
+mod process;
+mod queue;
+mod random;
+mod ring;
 mod settings;
 mod snapshot;
+mod space;
+mod stream;
+#[cfg(test)]
+mod testing;
+mod view;
 
-pub use create::{DISK_BYTES_MIN, NewDisk, create_disks, random_uuid};
+pub use create::{DISK_BYTES_MIN, NewDisk, create_disks};
 pub use engine::{Engine, Outcome};
 pub use error::{CreateError, OpenError, RunError};
 pub use handle::{Handle, HandleError};
+pub use random::random_uuid;
 pub use settings::Settings;
 pub use snapshot::{Counters, DiskSnapshot, Snapshot};

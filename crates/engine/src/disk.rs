@@ -1,0 +1,241 @@
+//! The disks of the cell: opened past the page cache where the medium allows, and only if their labels say that they
+//! are what the settings say.
+
+use crate::error::OpenError;
+use crate::memory::Pages;
+use crate::settings::Settings;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Seek, SeekFrom};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use tracing::info;
+use twincell_core::ids::BLOCK_BYTES;
+use twincell_wire::label::{self, LABEL_BYTES, Label};
+use twincell_wire::layout::LABEL_OFFSETS;
+
+/// A disk that belongs to this cell, at its place.
+pub(crate) struct Disk {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it says of itself.
+    pub label: Label,
+    file: File,
+}
+
+impl Disk {
+    /// The descriptor that all I/O and all locks go through.
+    pub(crate) fn fd(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
+
+    /// Its size in bytes, as its label says.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.label.blocks * BLOCK_BYTES as u64
+    }
+}
+
+/// Opens all disks of the settings and checks them.
+pub(crate) fn open_all(settings: &Settings) -> Result<Vec<Disk>, OpenError> {
+    let mut disks: Vec<Disk> = Vec::new();
+    for path in &settings.disks {
+        let (disk, identity) = open(path)?;
+        let same = |other: &&Disk| other.label.disk == disk.label.disk || identity_of(&other.file) == Some(identity);
+        if let Some(first) = disks.iter().find(same) {
+            return Err(OpenError::DiskTwice {
+                first: first.path.clone(),
+                second: path.clone(),
+            });
+        }
+        check(&disk, disks.len() as u16, settings)?;
+        disks.push(disk);
+    }
+    if disks.is_empty() {
+        return Err(OpenError::Settings("the settings list no disk".into()));
+    }
+    Ok(disks)
+}
+
+fn open(path: &Path) -> Result<(Disk, Identity), OpenError> {
+    let failed = |what| {
+        move |source| OpenError::Disk {
+            path: path.into(),
+            what,
+            source,
+        }
+    };
+    let medium = Medium::open(path).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => OpenError::DiskMissing { path: path.into() },
+        _ => failed("cannot be opened")(source),
+    })?;
+    if medium.sector_bytes as usize > BLOCK_BYTES {
+        return Err(OpenError::SectorSize {
+            path: path.into(),
+            bytes: medium.sector_bytes,
+        });
+    }
+    let label = match read_labels(&medium.file).map_err(failed("its label cannot be read"))? {
+        [Ok(label), _] | [_, Ok(label)] => label,
+        [Err(a), Err(b)] => match (a, b) {
+            (twincell_wire::Error::Blank { .. }, twincell_wire::Error::Blank { .. }) => {
+                return Err(OpenError::NotLabelled { path: path.into() });
+            }
+            (a, b) => {
+                return Err(OpenError::LabelDamaged {
+                    path: path.into(),
+                    first: a.to_string(),
+                    second: b.to_string(),
+                });
+            }
+        },
+    };
+    if medium.bytes < label.blocks * BLOCK_BYTES as u64 {
+        return Err(OpenError::DiskShort {
+            path: path.into(),
+            has: medium.bytes,
+            label: label.blocks * BLOCK_BYTES as u64,
+        });
+    }
+    if !medium.direct {
+        info!(disk = %path.display(), "the medium offers no direct I/O; the page cache is in between");
+    }
+    let disk = Disk {
+        path: path.into(),
+        label,
+        file: medium.file,
+    };
+    Ok((disk, medium.identity))
+}
+
+/// Whether the disk belongs to this cell, at place `listed`.
+fn check(disk: &Disk, listed: u16, settings: &Settings) -> Result<(), OpenError> {
+    let label = &disk.label;
+    if label.cell != settings.cell {
+        return Err(OpenError::AnotherCell {
+            path: disk.path.clone(),
+            theirs: label.cell,
+            theirs_name: label.cell_name.as_str().into(),
+            ours: settings.cell,
+            ours_name: settings.cell_name.clone(),
+        });
+    }
+    if label.index.0 != listed {
+        return Err(OpenError::DiskOrder {
+            path: disk.path.clone(),
+            label: label.index.0,
+            listed,
+        });
+    }
+    if usize::from(label.disks) != settings.disks.len() {
+        return Err(OpenError::DiskCount {
+            listed: settings.disks.len(),
+            label: label.disks,
+        });
+    }
+    Ok(())
+}
+
+/// Both copies of the label of a disk.
+pub(crate) fn read_labels(file: &File) -> io::Result<[Result<Label, twincell_wire::Error>; 2]> {
+    let read = |offset| -> io::Result<Result<Label, twincell_wire::Error>> {
+        let mut page = Pages::new(LABEL_BYTES);
+        file.read_exact_at(page.bytes_mut(), offset)?;
+        let bytes = page.bytes().first_chunk().expect("a page is as long as a label");
+        Ok(label::decode(bytes))
+    };
+    Ok([read(LABEL_OFFSETS[0])?, read(LABEL_OFFSETS[1])?])
+}
+
+/// What tells whether two paths are one disk: device and inode, or of a block device the device that it is.
+pub(crate) type Identity = (u64, u64);
+
+fn identity_of(file: &File) -> Option<Identity> {
+    let metadata = file.metadata().ok()?;
+    Some(if metadata.file_type().is_block_device() {
+        (u64::MAX, metadata.rdev())
+    } else {
+        (metadata.dev(), metadata.ino())
+    })
+}
+
+/// A file or block device, whatever is on it.
+pub(crate) struct Medium {
+    pub file: File,
+    pub bytes: u64,
+    /// Whether I/O goes past the page cache.
+    pub direct: bool,
+    /// Bytes of the smallest write.
+    pub sector_bytes: u32,
+    pub identity: Identity,
+}
+
+impl Medium {
+    /// Opens what is at `path`.
+    pub(crate) fn open(path: &Path) -> io::Result<Medium> {
+        let open = |flags| OpenOptions::new().read(true).write(true).custom_flags(flags).open(path);
+        let mut direct = true;
+        let mut file = open(libc::O_DIRECT).or_else(|e| {
+            direct = false;
+            if e.raw_os_error() == Some(libc::EINVAL) {
+                open(0)
+            } else {
+                Err(e)
+            }
+        })?;
+        let kind = file.metadata()?.file_type();
+        if !kind.is_file() && !kind.is_block_device() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "neither a file nor a block device",
+            ));
+        }
+        let mut sector_bytes = BLOCK_BYTES as u32;
+        if kind.is_block_device() {
+            sector_bytes = logical_sector_bytes(&file)?;
+        } else if direct && direct_alignment(&file).is_some_and(|bytes| bytes > BLOCK_BYTES as u32) {
+            // A file on larger sectors: the page cache writes blocks, and both controllers share it.
+            file = open(0)?;
+            direct = false;
+        }
+        let bytes = file.seek(SeekFrom::End(0))?;
+        let identity = identity_of(&file).ok_or_else(io::Error::last_os_error)?;
+        Ok(Medium {
+            file,
+            bytes,
+            direct,
+            sector_bytes,
+            identity,
+        })
+    }
+}
+
+fn logical_sector_bytes(device: &File) -> io::Result<u32> {
+    // <linux/fs.h>: _IO(0x12, 104)
+    const BLKSSZGET: libc::Ioctl = 0x1268;
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the pointer is that of a local of the type that this request stores. It is needed because std does not
+    // tell the sector size.
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), BLKSSZGET, &mut bytes) };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(bytes as u32)
+    }
+}
+
+/// What the offsets of direct I/O must be multiples of, where the kernel tells (6.1).
+fn direct_alignment(file: &File) -> Option<u32> {
+    // SAFETY: all zero is a `statx`.
+    let mut out: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: the path is a static C string and `out` a local. It is needed because std does not tell the alignment.
+    let result = unsafe {
+        libc::statx(
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            libc::STATX_DIOALIGN,
+            &mut out,
+        )
+    };
+    (result == 0 && out.stx_mask & libc::STATX_DIOALIGN != 0).then_some(out.stx_dio_offset_align)
+}

@@ -1,0 +1,701 @@
+//! Disk I/O in flight. Each is a short list of steps, one posted at a time.
+
+use crate::disk::Disk;
+use crate::memory::{Pages, Piece};
+use crate::ring::{Ring, Token};
+use io_uring::{opcode, squeue, types};
+use slab::Slab;
+use std::io;
+use std::mem;
+use tracing::warn;
+use twincell_core::cell::record::Slot;
+use twincell_core::event::{DiskError, Event};
+use twincell_core::ids::{BLOCK_BYTES, Controller, DiskIndex, IoId, Uuid};
+use twincell_core::layout::metadata::Metadata;
+use twincell_wire::layout::{METADATA_AREA_BYTES, METADATA_OFFSETS, PAGE_BYTES, SLOT_OFFSETS, slot_offsets};
+use twincell_wire::{metadata, slot};
+
+/// Zeroes that are written at a time where the medium cannot zero by itself.
+const ZEROES_BYTES: usize = 1 << 20;
+
+/// What an I/O is for.
+#[derive(Debug)]
+enum Kind {
+    Read,
+    Write,
+    Flush,
+    /// From this byte, this many; what is not zero yet.
+    Zero {
+        from: u64,
+        bytes: u64,
+        /// The medium zeroes by itself, as far as is known.
+        punch: bool,
+    },
+    /// Which of the four pages could not be read.
+    SlotRead {
+        unreadable: [bool; 4],
+    },
+    SlotWrite {
+        controller: Controller,
+    },
+    MetadataRead,
+    MetadataWrite,
+}
+
+/// One thing for the kernel to do.
+enum Step {
+    /// Fill the rest of the iovecs.
+    Read,
+    /// Write the rest of the iovecs.
+    Write,
+    /// Make durable.
+    Flush,
+    /// Zero what is left of a `Zero`.
+    Punch,
+}
+
+/// An I/O in flight.
+struct Io {
+    id: IoId,
+    disk: DiskIndex,
+    kind: Kind,
+    /// How many steps are done.
+    done: usize,
+    /// Memory of the current step, where it was not yet moved.
+    iovecs: Vec<libc::iovec>,
+    moved: usize,
+    /// Byte of the disk where the rest of the current step is.
+    offset: u64,
+    /// Memory of its own.
+    pages: Option<Pages>,
+}
+
+impl Io {
+    /// The step after those that are done.
+    fn step(&self) -> Option<Step> {
+        match (&self.kind, self.done) {
+            (Kind::Read | Kind::MetadataRead, 0) | (Kind::SlotRead { .. }, 0..4) => Some(Step::Read),
+            (Kind::Write | Kind::MetadataWrite, 0) | (Kind::SlotWrite { .. }, 0 | 2) => Some(Step::Write),
+            // The second copy is written when the first is durable: at no instant are both in doubt.
+            (Kind::Flush, 0) | (Kind::MetadataWrite, 1) | (Kind::SlotWrite { .. }, 1 | 3) => Some(Step::Flush),
+            (Kind::Zero { punch: true, .. }, 0) => Some(Step::Punch),
+            (Kind::Zero { punch: false, .. }, 0) => Some(Step::Write),
+            (Kind::Zero { .. }, 1) => Some(Step::Flush),
+            _ => None,
+        }
+    }
+
+    /// Sets up memory and offset for the next step, where it moves bytes.
+    fn prepare(&mut self) {
+        let page = self.pages.as_ref().map(Pages::as_ptr);
+        let one = |start: *mut u8, bytes: usize| libc::iovec {
+            iov_base: start.cast(),
+            iov_len: bytes,
+        };
+        let (iovec, offset) = match (&self.kind, self.done, page) {
+            (Kind::SlotRead { .. }, n @ 0..4, Some(page)) => {
+                // SAFETY: the memory of a slot read has four pages.
+                let page = unsafe { page.add(n * PAGE_BYTES) };
+                (one(page, PAGE_BYTES), SLOT_OFFSETS[n / 2][n % 2])
+            }
+            (Kind::SlotWrite { controller }, n @ (0 | 2), Some(page)) => {
+                (one(page, PAGE_BYTES), slot_offsets(*controller)[n / 2])
+            }
+            (
+                Kind::Zero {
+                    from,
+                    bytes,
+                    punch: false,
+                },
+                0,
+                Some(page),
+            ) => (one(page, (*bytes).min(ZEROES_BYTES as u64) as usize), *from),
+            _ => return,
+        };
+        self.iovecs.clear();
+        self.iovecs.push(iovec);
+        self.moved = 0;
+        self.offset = offset;
+    }
+
+    fn entry(&self, fd: types::Fd) -> Option<squeue::Entry> {
+        let iovecs = &self.iovecs[self.moved..];
+        let (start, count) = (iovecs.as_ptr(), iovecs.len() as u32);
+        Some(match self.step()? {
+            Step::Read => opcode::Readv::new(fd, start, count).offset(self.offset).build(),
+            Step::Write => opcode::Writev::new(fd, start, count).offset(self.offset).build(),
+            Step::Flush => opcode::Fsync::new(fd).flags(types::FsyncFlags::DATASYNC).build(),
+            Step::Punch => {
+                let Kind::Zero { from, bytes, .. } = self.kind else {
+                    return None;
+                };
+                let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+                opcode::Fallocate::new(fd, bytes).offset(from).mode(mode).build()
+            }
+        })
+    }
+
+    /// Takes in how the current step ended; an error ends the whole.
+    fn advance(&mut self, result: i32) -> io::Result<()> {
+        if matches!(result.checked_neg(), Some(libc::EINTR | libc::EAGAIN)) {
+            return Ok(());
+        }
+        let ended = match self.step() {
+            Some(Step::Read | Step::Write) => self.move_on(result),
+            _ => check(result).map(|_| true),
+        };
+        match (ended, &mut self.kind) {
+            (Ok(false), _) => {}
+            (
+                Ok(true),
+                Kind::Zero {
+                    from,
+                    bytes,
+                    punch: false,
+                },
+            ) if self.done == 0 => {
+                let written = (*bytes).min(ZEROES_BYTES as u64);
+                *from += written;
+                *bytes -= written;
+                self.done += usize::from(*bytes == 0);
+                self.prepare();
+            }
+            (Ok(true), _) => self.next(),
+            (Err(_), Kind::SlotRead { unreadable }) => {
+                unreadable[self.done] = true;
+                self.next();
+            }
+            (
+                Err(e),
+                Kind::Zero {
+                    punch: punch @ true, ..
+                },
+            ) if self.done == 0 && matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS)) => {
+                *punch = false;
+                self.pages = Some(Pages::new(ZEROES_BYTES));
+                self.prepare();
+            }
+            (Err(e), _) => return Err(e),
+        }
+        Ok(())
+    }
+
+    fn next(&mut self) {
+        self.done += 1;
+        self.prepare();
+    }
+
+    /// Whether all bytes of the current step are moved, `result` more of them being so now.
+    fn move_on(&mut self, result: i32) -> io::Result<bool> {
+        let mut bytes = check(result)?;
+        if bytes == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.offset += bytes as u64;
+        while let Some(iovec) = self.iovecs.get_mut(self.moved) {
+            if bytes < iovec.iov_len {
+                // SAFETY: stays inside the memory of this iovec.
+                iovec.iov_base = unsafe { iovec.iov_base.add(bytes) };
+                iovec.iov_len -= bytes;
+                return Ok(false);
+            }
+            bytes -= iovec.iov_len;
+            self.moved += 1;
+        }
+        Ok(true)
+    }
+
+    /// The event that tells how it ended.
+    fn event(&self, result: io::Result<()>, cell: Uuid) -> Event {
+        let io = self.id;
+        let result = result.map_err(|_| DiskError);
+        match (&self.kind, &self.pages) {
+            (Kind::SlotRead { unreadable }, Some(pages)) => Event::SlotRead {
+                io,
+                slots: result.and_then(|()| slots(pages.bytes(), unreadable, cell)),
+            },
+            (Kind::MetadataRead, Some(pages)) => Event::MetadataRead {
+                io,
+                metadata: result.and_then(|()| decode_metadata(pages.bytes(), cell, self.disk)),
+            },
+            _ => Event::DiskDone { io, result },
+        }
+    }
+}
+
+fn check(result: i32) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result))
+}
+
+/// The slots of both controllers. A controller whose slot was written once and has no good copy now makes the whole
+/// disk bad: what it had promised there is not known.
+fn slots(pages: &[u8], unreadable: &[bool; 4], cell: Uuid) -> Result<[Option<Slot>; 2], DiskError> {
+    let copy = |n: usize| {
+        let sector = pages[n * PAGE_BYTES..]
+            .first_chunk()
+            .expect("a page is longer than a slot");
+        if unreadable[n] {
+            Err(None)
+        } else {
+            slot::decode(sector, cell).map_err(Some)
+        }
+    };
+    let of = |controller: Controller| {
+        let first = controller.index() * 2;
+        match (copy(first), copy(first + 1)) {
+            (Ok(a), Ok(b)) => Ok(Some(if age(&b) > age(&a) { b } else { a })),
+            (Ok(slot), Err(_)) | (Err(_), Ok(slot)) => Ok(Some(slot)),
+            (Err(Some(twincell_wire::Error::Blank { .. })), Err(Some(twincell_wire::Error::Blank { .. }))) => Ok(None),
+            (Err(a), Err(b)) => {
+                warn!(%controller, first = ?a, second = ?b, "neither copy of a slot is good");
+                Err(DiskError)
+            }
+        }
+    };
+    let [a, b] = Controller::BOTH.map(of);
+    match (a?, b?) {
+        (Some(slot), _) if slot.controller != Controller::A => Err(DiskError),
+        (_, Some(slot)) if slot.controller != Controller::B => Err(DiskError),
+        slots => Ok(slots.into()),
+    }
+}
+
+/// What only grows from one write of a slot to the next.
+fn age(slot: &Slot) -> impl Ord {
+    (slot.record.epoch, slot.begun, slot.voted, slot.heartbeat)
+}
+
+fn decode_metadata(area: &[u8], cell: Uuid, disk: DiskIndex) -> Result<Box<Metadata>, DiskError> {
+    metadata::decode(area, cell).map(Box::new).map_err(|e| {
+        warn!(%disk, "a copy of the metadata cannot be used: {e}");
+        DiskError
+    })
+}
+
+/// All disk I/O in flight.
+pub(crate) struct DiskIos {
+    cell: Uuid,
+    controller: Controller,
+    ios: Slab<Io>,
+    /// Used again, so that a read or write allocates nothing.
+    spare: Vec<Vec<libc::iovec>>,
+    /// No further step is begun.
+    stopped: bool,
+}
+
+impl DiskIos {
+    pub(crate) fn new(cell: Uuid, controller: Controller) -> DiskIos {
+        DiskIos {
+            cell,
+            controller,
+            ios: Slab::new(),
+            spare: Vec::new(),
+            stopped: false,
+        }
+    }
+
+    /// Lets what is posted end, and begins no further step: as a crash would.
+    pub(crate) fn stop(&mut self) {
+        self.stopped = true;
+    }
+
+    /// Reads into `pieces`, which stay valid and untouched until the answer.
+    pub(crate) fn read(
+        &mut self,
+        ring: &mut Ring,
+        disk: (DiskIndex, &Disk),
+        io: IoId,
+        block: u64,
+        pieces: impl Iterator<Item = Piece>,
+    ) {
+        self.move_pieces(ring, disk, io, Kind::Read, block, pieces);
+    }
+
+    /// Writes `pieces`, which stay valid and unchanged until the answer.
+    pub(crate) fn write(
+        &mut self,
+        ring: &mut Ring,
+        disk: (DiskIndex, &Disk),
+        io: IoId,
+        block: u64,
+        pieces: impl Iterator<Item = Piece>,
+    ) {
+        self.move_pieces(ring, disk, io, Kind::Write, block, pieces);
+    }
+
+    fn move_pieces(
+        &mut self,
+        ring: &mut Ring,
+        disk: (DiskIndex, &Disk),
+        io: IoId,
+        kind: Kind,
+        block: u64,
+        pieces: impl Iterator<Item = Piece>,
+    ) {
+        let mut iovecs = self.spare.pop().unwrap_or_default();
+        iovecs.extend(pieces.map(Piece::iovec));
+        self.start(ring, disk, io, kind, block * BLOCK_BYTES as u64, iovecs, None);
+    }
+
+    /// Makes durable what is written.
+    pub(crate) fn flush(&mut self, ring: &mut Ring, disk: (DiskIndex, &Disk), io: IoId) {
+        self.start(ring, disk, io, Kind::Flush, 0, Vec::new(), None);
+    }
+
+    /// Makes blocks zero, durably.
+    pub(crate) fn zero(&mut self, ring: &mut Ring, disk: (DiskIndex, &Disk), io: IoId, block: u64, blocks: u64) {
+        let kind = Kind::Zero {
+            from: block * BLOCK_BYTES as u64,
+            bytes: blocks * BLOCK_BYTES as u64,
+            punch: true,
+        };
+        self.start(ring, disk, io, kind, 0, Vec::new(), None);
+    }
+
+    /// Reads the slots of both controllers.
+    pub(crate) fn read_slots(&mut self, ring: &mut Ring, disk: (DiskIndex, &Disk), io: IoId) {
+        let kind = Kind::SlotRead { unreadable: [false; 4] };
+        self.start(ring, disk, io, kind, 0, Vec::new(), Some(Pages::new(4 * PAGE_BYTES)));
+    }
+
+    /// Writes this controller's own slot.
+    pub(crate) fn write_slot(&mut self, ring: &mut Ring, disk: (DiskIndex, &Disk), io: IoId, slot: &Slot) {
+        let controller = self.controller;
+        let mut pages = Pages::new(PAGE_BYTES);
+        let sector = slot::encode(slot, self.cell);
+        pages.bytes_mut()[..sector.len()].copy_from_slice(&sector);
+        self.start(
+            ring,
+            disk,
+            io,
+            Kind::SlotWrite { controller },
+            0,
+            Vec::new(),
+            Some(pages),
+        );
+    }
+
+    /// Reads a copy of the metadata.
+    pub(crate) fn read_metadata(&mut self, ring: &mut Ring, disk: (DiskIndex, &Disk), io: IoId, copy: u8) {
+        let pages = Pages::new(METADATA_AREA_BYTES);
+        self.move_own(ring, disk, io, Kind::MetadataRead, copy, pages);
+    }
+
+    /// Writes a copy of the metadata. Not even begun where they do not fit their area.
+    pub(crate) fn write_metadata(
+        &mut self,
+        ring: &mut Ring,
+        disk: (DiskIndex, &Disk),
+        io: IoId,
+        copy: u8,
+        metadata: &Metadata,
+    ) -> Result<(), twincell_wire::Error> {
+        let bytes = metadata::encode(metadata, self.cell)?;
+        let mut pages = Pages::new(bytes.len().next_multiple_of(PAGE_BYTES));
+        pages.bytes_mut()[..bytes.len()].copy_from_slice(&bytes);
+        self.move_own(ring, disk, io, Kind::MetadataWrite, copy, pages);
+        Ok(())
+    }
+
+    fn move_own(&mut self, ring: &mut Ring, disk: (DiskIndex, &Disk), io: IoId, kind: Kind, copy: u8, pages: Pages) {
+        let iovec = libc::iovec {
+            iov_base: pages.as_ptr().cast(),
+            iov_len: pages.len(),
+        };
+        let offset = METADATA_OFFSETS[usize::from(copy)];
+        self.start(ring, disk, io, kind, offset, vec![iovec], Some(pages));
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "an I/O is all of these")]
+    fn start(
+        &mut self,
+        ring: &mut Ring,
+        (index, disk): (DiskIndex, &Disk),
+        id: IoId,
+        kind: Kind,
+        offset: u64,
+        iovecs: Vec<libc::iovec>,
+        pages: Option<Pages>,
+    ) {
+        let mut io = Io {
+            id,
+            disk: index,
+            kind,
+            done: 0,
+            iovecs,
+            moved: 0,
+            offset,
+            pages,
+        };
+        io.prepare();
+        let key = self.ios.insert(io);
+        self.post(ring, key, disk);
+    }
+
+    /// Posts the current step; whether there is one.
+    fn post(&mut self, ring: &mut Ring, key: usize, disk: &Disk) -> bool {
+        let Some(entry) = self.ios[key].entry(types::Fd(disk.fd())) else {
+            return false;
+        };
+        // SAFETY: the iovecs are on the heap and change only when the completion is popped. What they point to is
+        // either `pages`, which lives as long as the I/O, or memory of which the caller of `read` and `write`
+        // promised that it is valid and used by nobody else. `drop` leaks all of it otherwise.
+        unsafe { ring.post(Token::Disk(key as u32), entry) };
+        true
+    }
+
+    /// The disk of an I/O in flight.
+    pub(crate) fn disk_of(&self, key: u32) -> DiskIndex {
+        self.ios[key as usize].disk
+    }
+
+    /// The completion of a step: the event, if it was the last.
+    pub(crate) fn completed(&mut self, ring: &mut Ring, key: u32, disk: &Disk, result: i32) -> Option<Event> {
+        let key = key as usize;
+        let ended = self.ios[key].advance(result);
+        if ended.is_ok() && !self.stopped && self.post(ring, key, disk) {
+            return None;
+        }
+        let mut io = self.ios.remove(key);
+        if let Err(e) = &ended {
+            warn!(disk = %disk.path.display(), io = ?io.kind, offset = io.offset, "a disk I/O failed: {e}");
+        }
+        let event = io.event(ended, self.cell);
+        io.iovecs.clear();
+        if io.iovecs.capacity() > 1 {
+            self.spare.push(mem::take(&mut io.iovecs));
+        }
+        Some(event)
+    }
+
+    /// Whether nothing is in flight.
+    pub(crate) fn is_reaped(&self) -> bool {
+        self.ios.is_empty()
+    }
+}
+
+impl Drop for DiskIos {
+    fn drop(&mut self) {
+        if !self.is_reaped() {
+            mem::forget(mem::take(&mut self.ios));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::open_all;
+    use crate::testing::{TempDir, settings_with_disks};
+    use std::fs::OpenOptions;
+    use std::os::unix::fs::FileExt;
+    use std::time::Duration;
+    use twincell_core::cell::record::{Mode, Record};
+    use twincell_core::ids::{Epoch, ProcessId};
+
+    const IO: IoId = IoId {
+        index: 3,
+        generation: 4,
+    };
+
+    /// A cell of one disk.
+    struct World {
+        _dir: TempDir,
+        ring: Ring,
+        ios: DiskIos,
+        disk: Disk,
+    }
+
+    impl World {
+        fn new() -> World {
+            let dir = TempDir::on_disk("disk-io");
+            let settings = settings_with_disks(&dir, Controller::B, 1);
+            let ring = Ring::new().expect("a ring");
+            ring.enable().expect("enabled");
+            World {
+                ring,
+                ios: DiskIos::new(settings.cell, Controller::B),
+                disk: open_all(&settings).expect("the disk").remove(0),
+                _dir: dir,
+            }
+        }
+
+        fn run(&mut self, start: impl FnOnce(&mut DiskIos, &mut Ring, (DiskIndex, &Disk))) -> Event {
+            start(&mut self.ios, &mut self.ring, (DiskIndex(0), &self.disk));
+            let mut completions = Vec::new();
+            loop {
+                self.ring
+                    .submit_and_wait(Some(Duration::from_secs(10)))
+                    .expect("submitted");
+                self.ring.reap(&mut completions);
+                assert!(!completions.is_empty(), "waited 10 s for the disk");
+                for completion in completions.drain(..) {
+                    let Token::Disk(key) = completion.token else {
+                        panic!("{completion:?} was never posted")
+                    };
+                    if let Some(event) = self.ios.completed(&mut self.ring, key, &self.disk, completion.result) {
+                        assert!(self.ios.is_reaped());
+                        return event;
+                    }
+                }
+            }
+        }
+
+        fn slots(&mut self) -> Result<[Option<Slot>; 2], DiskError> {
+            match self.run(|ios, ring, disk| ios.read_slots(ring, disk, IO)) {
+                Event::SlotRead { io: IO, slots } => slots,
+                other => panic!("{other:?} answers a read of slots"),
+            }
+        }
+
+        fn write_slot(&mut self, slot: &Slot) {
+            let event = self.run(|ios, ring, disk| ios.write_slot(ring, disk, IO, slot));
+            assert_eq!(event, Event::DiskDone { io: IO, result: Ok(()) });
+        }
+
+        fn metadata(&mut self, copy: u8) -> Result<Box<Metadata>, DiskError> {
+            match self.run(|ios, ring, disk| ios.read_metadata(ring, disk, IO, copy)) {
+                Event::MetadataRead { io: IO, metadata } => metadata,
+                other => panic!("{other:?} answers a read of metadata"),
+            }
+        }
+
+        fn damage(&self, offset: u64) {
+            let file = OpenOptions::new().write(true).open(&self.disk.path).expect("the disk");
+            file.write_all_at(b"damage", offset + 64).expect("written");
+            file.sync_all().expect("synced");
+        }
+    }
+
+    fn slot(epoch: u64) -> Slot {
+        let record = Record {
+            epoch: Epoch(epoch),
+            mode: Mode::Both,
+            ..Record::first(&[DiskIndex(0)])
+        };
+        Slot::idle(Controller::B, ProcessId::default(), record)
+    }
+
+    #[test]
+    fn a_fresh_disk_has_the_first_record_and_the_first_metadata() {
+        let mut world = World::new();
+        let first = Record::first(&[DiskIndex(0)]);
+        let slots = world.slots().expect("slots");
+        assert_eq!(
+            slots,
+            Controller::BOTH.map(|c| Some(Slot::idle(c, ProcessId::default(), first)))
+        );
+        let metadata = world.metadata(0).expect("metadata");
+        assert_eq!(
+            (metadata.generation, metadata.disks.len(), metadata.luns.len()),
+            (1, 1, 0)
+        );
+        assert_eq!(metadata.disks[0].uuid, world.disk.label.disk);
+        assert_eq!(world.metadata(1), Err(DiskError), "there is no second copy yet");
+    }
+
+    #[test]
+    fn the_newest_good_copy_of_a_slot_counts() {
+        let mut world = World::new();
+        world.write_slot(&slot(7));
+        assert_eq!(world.slots().expect("slots")[1], Some(slot(7)));
+        let [first, second] = slot_offsets(Controller::B);
+        world.damage(first);
+        assert_eq!(world.slots().expect("slots")[1], Some(slot(7)));
+        world.damage(second);
+        assert_eq!(
+            world.slots(),
+            Err(DiskError),
+            "what was promised on this disk is not known"
+        );
+        world.write_slot(&slot(8));
+        assert_eq!(world.slots().expect("slots")[1], Some(slot(8)));
+    }
+
+    #[test]
+    fn metadata_come_back() {
+        let mut world = World::new();
+        let mut metadata = *world.metadata(0).expect("metadata");
+        metadata.generation = 2;
+        let event = world.run(|ios, ring, disk| {
+            ios.write_metadata(ring, disk, IO, 1, &metadata).expect("fits");
+        });
+        assert_eq!(event, Event::DiskDone { io: IO, result: Ok(()) });
+        assert_eq!(world.metadata(1).map(|m| *m), Ok(metadata));
+        world.damage(METADATA_OFFSETS[1]);
+        assert_eq!(world.metadata(1), Err(DiskError));
+    }
+
+    #[test]
+    fn blocks_are_written_read_flushed_and_zeroed() {
+        let mut world = World::new();
+        let (from, into) = (Pages::new(3 * PAGE_BYTES), Pages::new(3 * PAGE_BYTES));
+        let mut from = from;
+        from.bytes_mut()
+            .iter_mut()
+            .enumerate()
+            .for_each(|(i, b)| *b = (i / 512) as u8 + 1);
+        // From block 5 of one page over a whole one to 2 blocks of a third.
+        let pieces = |pages: &Pages| {
+            [(5 * 512, 3 * 512), (PAGE_BYTES, PAGE_BYTES), (2 * PAGE_BYTES, 1024)]
+                .map(|(offset, bytes)| Piece::of(pages, offset, bytes))
+        };
+        let done = Event::DiskDone { io: IO, result: Ok(()) };
+        let event = world.run(|ios, ring, disk| ios.write(ring, disk, IO, 20_003, pieces(&from).into_iter()));
+        assert_eq!(event, done);
+        assert_eq!(world.run(|ios, ring, disk| ios.flush(ring, disk, IO)), done);
+        let event = world.run(|ios, ring, disk| ios.read(ring, disk, IO, 20_003, pieces(&into).into_iter()));
+        assert_eq!(event, done);
+        assert!(into.bytes()[5 * 512..][..13 * 512] == from.bytes()[5 * 512..][..13 * 512]);
+
+        assert_eq!(world.run(|ios, ring, disk| ios.zero(ring, disk, IO, 20_004, 11)), done);
+        let event = world.run(|ios, ring, disk| ios.read(ring, disk, IO, 20_003, pieces(&into).into_iter()));
+        assert_eq!(event, done);
+        let read: Vec<u8> = into.bytes()[5 * 512..][..13 * 512]
+            .iter()
+            .step_by(512)
+            .copied()
+            .collect();
+        assert_eq!(read, [6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 18]);
+    }
+
+    #[test]
+    fn a_medium_that_cannot_zero_is_written() {
+        let mut io = Io {
+            id: IO,
+            disk: DiskIndex(0),
+            kind: Kind::Zero {
+                from: 4096,
+                bytes: ZEROES_BYTES as u64 + 512,
+                punch: true,
+            },
+            done: 0,
+            iovecs: Vec::new(),
+            moved: 0,
+            offset: 0,
+            pages: None,
+        };
+        assert!(matches!(io.step(), Some(Step::Punch)));
+        io.advance(-libc::EOPNOTSUPP).expect("goes on");
+        assert!(matches!(io.step(), Some(Step::Write)));
+        assert_eq!((io.offset, io.iovecs[0].iov_len), (4096, ZEROES_BYTES));
+        io.advance(ZEROES_BYTES as i32).expect("goes on");
+        assert!(matches!(io.step(), Some(Step::Write)));
+        assert_eq!((io.offset, io.iovecs[0].iov_len), (4096 + ZEROES_BYTES as u64, 512));
+        io.advance(512).expect("goes on");
+        assert!(matches!(io.step(), Some(Step::Flush)));
+        io.advance(0).expect("goes on");
+        assert!(io.step().is_none());
+    }
+
+    #[test]
+    fn beyond_the_end_is_an_error() {
+        let mut world = World::new();
+        let pages = Pages::new(PAGE_BYTES);
+        let end = world.disk.bytes() / 512;
+        let event =
+            world.run(|ios, ring, disk| ios.read(ring, disk, IO, end, [Piece::of(&pages, 0, PAGE_BYTES)].into_iter()));
+        let result = Err(DiskError);
+        assert_eq!(event, Event::DiskDone { io: IO, result });
+    }
+}

@@ -1,0 +1,791 @@
+//! Host connections: bytes between sockets and sessions, commands between sessions and the core.
+
+use crate::commands::{Commands, Fetch};
+use crate::error::OpenError;
+use crate::listener::Listener;
+use crate::memory::Memories;
+use crate::queue::Queue;
+use crate::ring::{Completion, Ring, Token};
+use crate::snapshot::Counters;
+use crate::stream::Stream;
+use slab::Slab;
+use socket2::{Socket, TcpKeepalive};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::num::NonZeroU16;
+use std::time::Duration;
+use tracing::{debug, warn};
+use twincell_core::event::Event;
+use twincell_core::host::{HostCommand, HostOp, Status};
+use twincell_core::ids::{BLOCK_BYTES, BlockCount, CommandId, Nanos, Time};
+use twincell_core::memory::Memory;
+use twincell_target::session::{Command, Outside, Session, Tag, View};
+
+/// Bytes of the input of a connection.
+const INPUT_BYTES: usize = 256 << 10;
+/// Bytes for a host that wait to be sent: above it nothing more is received from that host.
+const OUTPUT_BYTES_MAX: usize = 4 << 20;
+/// Host connections at a time.
+const CONNECTIONS_MAX: usize = 256;
+/// A session whose command was refused for the moment is reminded after this long, so that it can try again.
+const REMIND: Nanos = Nanos::from_millis(20);
+
+/// A host's protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    /// RFC 7143.
+    Iscsi,
+    /// The NBD protocol.
+    Nbd,
+}
+
+impl Protocol {
+    /// The setting with its addresses.
+    fn option(self) -> &'static str {
+        match self {
+            Protocol::Iscsi => "iscsi",
+            Protocol::Nbd => "nbd",
+        }
+    }
+}
+
+/// Makes the session of a fresh connection, given a number that no other connection has now.
+pub(crate) type Greet = Box<dyn Fn(Protocol, NonZeroU16) -> Box<dyn Session>>;
+
+struct Connection {
+    session: Box<dyn Session>,
+    stream: Stream,
+    /// Its commands in progress.
+    tags: HashMap<Tag, CommandId>,
+}
+
+/// What sessions and the core share.
+pub(crate) struct Shared<'a> {
+    pub memories: &'a Memories,
+    pub queue: &'a mut Queue,
+    pub counters: &'a mut Counters,
+}
+
+/// All host connections.
+pub(crate) struct Hosts {
+    listeners: Vec<(Protocol, Listener)>,
+    greet: Greet,
+    connections: Slab<Connection>,
+    commands: Commands,
+    view: View,
+    serving: bool,
+    remind_at: Option<Time>,
+}
+
+impl Hosts {
+    /// Binds the addresses.
+    pub(crate) fn open(addresses: &[(Protocol, SocketAddr)], view: View, greet: Greet) -> Result<Hosts, OpenError> {
+        let bind = |(i, (protocol, address)): (usize, &(Protocol, SocketAddr))| {
+            let listener = Listener::bind(*address, protocol.option(), Token::HostAccept(i as u32))?;
+            Ok((*protocol, listener))
+        };
+        Ok(Hosts {
+            listeners: addresses.iter().enumerate().map(bind).collect::<Result<_, _>>()?,
+            greet,
+            connections: Slab::new(),
+            commands: Commands::default(),
+            view,
+            serving: false,
+            remind_at: None,
+        })
+    }
+
+    /// Whether hosts are let in.
+    pub(crate) fn is_serving(&self) -> bool {
+        self.serving
+    }
+
+    /// Lets hosts in.
+    pub(crate) fn serve(&mut self, ring: &mut Ring) {
+        self.serving = true;
+        self.listeners.iter_mut().for_each(|(_, listener)| listener.open(ring));
+    }
+
+    /// Ends every connection and lets nobody in. Nothing more is sent.
+    pub(crate) fn close(&mut self, shared: &mut Shared) {
+        self.serving = false;
+        self.listeners.iter_mut().for_each(|(_, listener)| listener.close());
+        let keys: Vec<usize> = self.connections.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.disconnect(key, shared);
+        }
+    }
+
+    /// Gives the sessions another view.
+    pub(crate) fn set_view(&mut self, view: View, shared: &mut Shared) {
+        self.view = view;
+        self.remind(shared);
+    }
+
+    /// The view that sessions have.
+    pub(crate) fn view(&self) -> &View {
+        &self.view
+    }
+
+    fn remind(&mut self, shared: &mut Shared) {
+        self.remind_at = None;
+        let keys: Vec<usize> = self.connections.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            if !self.connections[key].stream.is_closed() {
+                self.with_session(key, shared, |session, outside| session.view_changed(outside));
+            }
+        }
+    }
+
+    /// When to poll next.
+    pub(crate) fn next_deadline(&self) -> Option<Time> {
+        let listeners = self
+            .listeners
+            .iter()
+            .filter_map(|(_, listener)| listener.next_deadline());
+        listeners.chain(self.remind_at).min()
+    }
+
+    /// Does what is due.
+    pub(crate) fn poll(&mut self, now: Time, ring: &mut Ring, shared: &mut Shared) {
+        self.listeners
+            .iter_mut()
+            .for_each(|(_, listener)| listener.poll(now, ring));
+        if self.remind_at.is_some_and(|at| at <= now) {
+            self.remind(shared);
+        }
+    }
+
+    /// The completion of an accept.
+    pub(crate) fn accepted(&mut self, listener: u32, completion: Completion, ring: &mut Ring) {
+        let (protocol, listener) = &mut self.listeners[listener as usize];
+        let Some(socket) = listener.accepted(completion, ring) else {
+            return;
+        };
+        if self.connections.len() >= CONNECTIONS_MAX {
+            warn!("{CONNECTIONS_MAX} host connections are open; one more is refused");
+            return;
+        }
+        keep_alive(&socket);
+        debug!(?protocol, peer = ?socket.peer_addr().ok().and_then(|a| a.as_socket()), "host connection open");
+        let connection = self.connections.vacant_entry();
+        let handle = NonZeroU16::MIN.saturating_add(connection.key() as u16);
+        connection.insert(Connection {
+            session: (self.greet)(*protocol, handle),
+            stream: Stream::new(socket, INPUT_BYTES),
+            tags: HashMap::new(),
+        });
+    }
+
+    /// The completion of a receive.
+    pub(crate) fn received(&mut self, key: u32, result: i32, shared: &mut Shared) {
+        let key = key as usize;
+        let connection = &mut self.connections[key];
+        if !connection.stream.received(result) {
+            self.disconnect(key, shared);
+            return;
+        }
+        let mut outside = HostOutside {
+            view: &self.view,
+            connection: key,
+            tags: &mut connection.tags,
+            commands: &mut self.commands,
+            shared,
+        };
+        connection.session.receive(connection.stream.input(), &mut outside);
+        connection.stream.consume(connection.stream.input().len());
+    }
+
+    /// The completion of a send.
+    pub(crate) fn sent(&mut self, key: u32, result: i32, shared: &mut Shared) {
+        let key = key as usize;
+        if !self.connections[key].stream.sent(result) {
+            self.disconnect(key, shared);
+        }
+    }
+
+    /// Effect `Fetch`.
+    pub(crate) fn fetch(&mut self, id: CommandId, offset: BlockCount, into: &Memory, shared: &mut Shared) {
+        let Some(task) = self.commands.get(id) else {
+            return;
+        };
+        let (key, tag) = (task.connection, task.tag);
+        shared.memories.unseal(into);
+        task.fetch = Some(Fetch {
+            offset: u64::from(offset.0) * BLOCK_BYTES as u64,
+            into: *into,
+        });
+        if self.connections[key].stream.is_closed() {
+            end_fetch(&mut self.commands, id, false, shared.queue);
+            return;
+        }
+        let blocks = BlockCount(into.blocks());
+        self.with_session(key, shared, |session, outside| {
+            session.fetch(tag, offset, blocks, outside)
+        });
+    }
+
+    /// Effect `SendData`.
+    pub(crate) fn send_data(&mut self, id: CommandId, offset: BlockCount, from: &Memory, shared: &mut Shared) {
+        let Some(task) = self.commands.get(id) else {
+            return;
+        };
+        let (key, tag) = (task.connection, task.tag);
+        let connection = &mut self.connections[key];
+        if connection.stream.is_closed() {
+            return;
+        }
+        let mut offset = offset.0;
+        for piece in shared.memories.pieces(from) {
+            connection.session.send_data(tag, BlockCount(offset), piece.read());
+            offset += (piece.len() / BLOCK_BYTES) as u32;
+            shared.counters.bytes_copied += piece.len() as u64;
+            shared.counters.bytes_read += piece.len() as u64;
+        }
+    }
+
+    /// Effect `Complete`.
+    pub(crate) fn complete(&mut self, id: CommandId, status: Status, now: Time, shared: &mut Shared) {
+        let Some(task) = self.commands.remove(id) else {
+            return;
+        };
+        if matches!(status, Status::Busy | Status::Transitioning) && self.remind_at.is_none() {
+            self.remind_at = Some(now + REMIND);
+        }
+        self.connections[task.connection].tags.remove(&task.tag);
+        self.with_session(task.connection, shared, |session, outside| {
+            session.complete(task.tag, status, outside);
+        });
+    }
+
+    /// The connection is gone: aborts its commands, once each.
+    fn disconnect(&mut self, key: usize, shared: &mut Shared) {
+        if self.connections[key].stream.is_closed() {
+            return;
+        }
+        self.connections[key].stream.close();
+        debug!(key, "host connection closed");
+        self.with_session(key, shared, |session, outside| {
+            session.output().clear();
+            session.disconnected(outside);
+        });
+        for id in self.connections[key].tags.values() {
+            abort(&mut self.commands, *id, shared.queue);
+            end_fetch(&mut self.commands, *id, false, shared.queue);
+        }
+    }
+
+    /// The end of a drain: posts what can be posted, and forgets what is over and reaped.
+    pub(crate) fn finish(&mut self, ring: &mut Ring, shared: &mut Shared) {
+        let mut over = Vec::new();
+        self.connections.retain(|key, connection| {
+            let Connection { session, stream, tags } = connection;
+            stream.post_send(ring, Token::HostSend(key as u32), session.output());
+            let unsent = session.output().len() + stream.unsent();
+            if session.is_over() {
+                if unsent == 0 && !stream.is_closed() {
+                    over.push(key);
+                }
+            } else if unsent <= OUTPUT_BYTES_MAX {
+                stream.post_receive(ring, Token::HostReceive(key as u32), 1);
+            }
+            !(stream.is_reaped() && tags.is_empty())
+        });
+        for key in over {
+            self.disconnect(key, shared);
+        }
+    }
+
+    /// Forgets all commands, and the connections that are reaped: the core that had them is gone.
+    pub(crate) fn forget(&mut self) {
+        self.commands = Commands::default();
+        self.connections.retain(|_, c| !c.stream.is_reaped());
+    }
+
+    fn with_session(&mut self, key: usize, shared: &mut Shared, f: impl FnOnce(&mut dyn Session, &mut dyn Outside)) {
+        let connection = &mut self.connections[key];
+        let mut outside = HostOutside {
+            view: &self.view,
+            connection: key,
+            tags: &mut connection.tags,
+            commands: &mut self.commands,
+            shared,
+        };
+        f(&mut *connection.session, &mut outside);
+    }
+}
+
+/// Tells the core, once, that a command was withdrawn.
+fn abort(commands: &mut Commands, id: CommandId, queue: &mut Queue) {
+    if let Some(task) = commands.get(id)
+        && !std::mem::replace(&mut task.aborted, true)
+    {
+        queue.push(Event::HostAbort { id });
+    }
+}
+
+/// Answers a fetch, if one is not yet answered.
+fn end_fetch(commands: &mut Commands, id: CommandId, complete: bool, queue: &mut Queue) {
+    if commands.get(id).and_then(|task| task.fetch.take()).is_some() {
+        queue.push(Event::HostData { id, complete });
+    }
+}
+
+/// A host that vanished without a word is noticed after a minute.
+fn keep_alive(socket: &Socket) {
+    let keepalive = TcpKeepalive::new()
+        .with_time(Duration::from_secs(30))
+        .with_interval(Duration::from_secs(10))
+        .with_retries(3);
+    // A connection without it works all the same.
+    let _ = socket.set_tcp_keepalive(&keepalive);
+}
+
+/// What a session calls.
+struct HostOutside<'a, 'b> {
+    view: &'a View,
+    connection: usize,
+    tags: &'a mut HashMap<Tag, CommandId>,
+    commands: &'a mut Commands,
+    shared: &'a mut Shared<'b>,
+}
+
+impl Outside for HostOutside<'_, '_> {
+    fn view(&self) -> &View {
+        self.view
+    }
+
+    fn submit(&mut self, tag: Tag, command: Command) {
+        let counters = &mut *self.shared.counters;
+        counters.commands += 1;
+        match command.op {
+            HostOp::Read => counters.reads += 1,
+            HostOp::Write { .. } => {
+                counters.writes += 1;
+                counters.bytes_written += u64::from(command.blocks.0) * BLOCK_BYTES as u64;
+            }
+            HostOp::Sync => {}
+        }
+        let id = self.commands.add(self.connection, tag);
+        let before = self.tags.insert(tag, id);
+        assert!(before.is_none(), "a session used {tag:?} twice at a time");
+        self.shared.queue.push(Event::HostCommand(HostCommand {
+            id,
+            ncae: command.ncae,
+            noid: command.noid,
+            op: command.op,
+            start: command.start,
+            blocks: command.blocks,
+            in_hand: command.in_hand,
+        }));
+    }
+
+    fn abort(&mut self, tag: Tag) {
+        if let Some(id) = self.tags.get(&tag) {
+            abort(self.commands, *id, self.shared.queue);
+        }
+    }
+
+    fn data(&mut self, tag: Tag, offset: u64, bytes: &[u8]) {
+        let fetch = self
+            .tags
+            .get(&tag)
+            .and_then(|id| self.commands.get(*id))
+            .and_then(|task| task.fetch);
+        let Some(Fetch { offset: begin, into }) = fetch else {
+            return;
+        };
+        let length = u64::from(into.blocks()) * BLOCK_BYTES as u64;
+        let at = offset.checked_sub(begin).filter(|at| at + bytes.len() as u64 <= length);
+        let Some(at) = at else {
+            warn!(
+                offset,
+                length = bytes.len(),
+                "a session gave data that nobody asked for"
+            );
+            return;
+        };
+        self.shared.memories.copy_in(&into, at as usize, bytes);
+        self.shared.counters.bytes_copied += bytes.len() as u64;
+    }
+
+    fn fetched(&mut self, tag: Tag, complete: bool) {
+        if let Some(id) = self.tags.get(&tag) {
+            end_fetch(self.commands, *id, complete, self.shared.queue);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+    use crate::nv::NvMemory;
+    use crate::testing::{TempDir, free_address, settings};
+    use crate::view;
+    use std::io::{ErrorKind, Read, Write};
+    use std::net::TcpStream;
+    use std::time::Instant;
+    use twincell_core::config::Geometry;
+    use twincell_core::ids::{Controller, NcaeIndex, Noid, TransferIndex, Uuid, Vba};
+
+    /// A protocol of single letters: `r` reads 2 blocks, `w` writes 2 blocks of zeroes, `n` writes 2 blocks whose
+    /// data never come, `m` asks for a mebibyte, `q` ends. The answers: data, and then a letter for the status.
+    #[derive(Default)]
+    struct Letters {
+        last: u32,
+        never: Vec<Tag>,
+        output: Vec<u8>,
+        over: bool,
+    }
+
+    impl Letters {
+        fn submit(&mut self, op: HostOp, outside: &mut dyn Outside) -> Tag {
+            self.last += 1;
+            let command = Command {
+                ncae: NcaeIndex(0),
+                noid: Noid(1),
+                op,
+                start: Vba(0),
+                blocks: BlockCount(2),
+                in_hand: BlockCount(0),
+            };
+            outside.submit(Tag(self.last), command);
+            Tag(self.last)
+        }
+    }
+
+    impl Session for Letters {
+        fn receive(&mut self, bytes: &[u8], outside: &mut dyn Outside) {
+            for letter in bytes {
+                match letter {
+                    b'r' => _ = self.submit(HostOp::Read, outside),
+                    b'w' => _ = self.submit(HostOp::Write { fua: false }, outside),
+                    b'n' => {
+                        let tag = self.submit(HostOp::Write { fua: false }, outside);
+                        self.never.push(tag);
+                    }
+                    b'm' => self.output.extend_from_slice(&[b'm'; 1 << 20]),
+                    b'q' => {
+                        self.output.extend_from_slice(b"bye");
+                        self.over = true;
+                    }
+                    other => panic!("{other} is no letter of this protocol"),
+                }
+            }
+        }
+
+        fn fetch(&mut self, tag: Tag, offset: BlockCount, blocks: BlockCount, outside: &mut dyn Outside) {
+            if self.never.contains(&tag) {
+                return;
+            }
+            let begin = u64::from(offset.0) * 512;
+            for i in 0..u64::from(blocks.0) * 2 {
+                outside.data(tag, begin + i * 256, &[i as u8 + 1; 256]);
+            }
+            outside.data(tag, begin + u64::from(blocks.0) * 512, b"too much");
+            outside.fetched(tag, true);
+            outside.fetched(tag, false);
+        }
+
+        fn send_data(&mut self, _: Tag, _: BlockCount, bytes: &[u8]) {
+            self.output.extend_from_slice(bytes);
+        }
+
+        fn complete(&mut self, _: Tag, status: Status, _: &mut dyn Outside) {
+            self.output.push(if status == Status::Good { b'G' } else { b'B' });
+        }
+
+        fn view_changed(&mut self, _: &mut dyn Outside) {
+            self.output.push(b'V');
+        }
+
+        fn disconnected(&mut self, outside: &mut dyn Outside) {
+            (1..=self.last).for_each(|tag| outside.abort(Tag(tag)));
+        }
+
+        fn output(&mut self) -> &mut Vec<u8> {
+            &mut self.output
+        }
+
+        fn is_over(&self) -> bool {
+            self.over
+        }
+    }
+
+    /// A controller that has nothing but hosts.
+    struct Side {
+        ring: Ring,
+        hosts: Hosts,
+        memories: Memories,
+        queue: Queue,
+        counters: Counters,
+        address: SocketAddr,
+    }
+
+    macro_rules! shared {
+        ($side:ident) => {
+            &mut Shared {
+                memories: &$side.memories,
+                queue: &mut $side.queue,
+                counters: &mut $side.counters,
+            }
+        };
+    }
+
+    impl Side {
+        fn new(dir: &TempDir) -> Side {
+            let settings = settings(dir, Controller::A);
+            let ring = Ring::new().expect("a ring");
+            ring.enable().expect("enabled");
+            let nv = NvMemory::open(&settings, &Geometry::for_cache(0), Uuid(1)).expect("NV memory");
+            let address = free_address();
+            let greet: Greet = Box::new(|_, _| Box::new(Letters::default()));
+            Side {
+                ring,
+                hosts: Hosts::open(&[(Protocol::Nbd, address)], view::first(&settings), greet).expect("bound"),
+                memories: Memories::new(nv, 1),
+                queue: Queue::default(),
+                counters: Counters::default(),
+                address,
+            }
+        }
+
+        fn serving(dir: &TempDir) -> (Side, TcpStream) {
+            let mut side = Side::new(dir);
+            side.hosts.serve(&mut side.ring);
+            let client = side.connect();
+            (side, client)
+        }
+
+        fn connect(&mut self) -> TcpStream {
+            let client = TcpStream::connect(self.address).expect("connected");
+            client
+                .set_read_timeout(Some(Duration::from_millis(1)))
+                .expect("a timeout");
+            client
+        }
+
+        fn turn(&mut self) {
+            let shared = shared!(self);
+            self.hosts.finish(&mut self.ring, shared);
+            self.ring
+                .submit_and_wait(Some(Duration::from_millis(2)))
+                .expect("submitted");
+            let mut completions = Vec::new();
+            self.ring.reap(&mut completions);
+            for completion in completions {
+                match completion.token {
+                    Token::HostAccept(i) => self.hosts.accepted(i, completion, &mut self.ring),
+                    Token::HostReceive(key) => self.hosts.received(key, completion.result, shared),
+                    Token::HostSend(key) => self.hosts.sent(key, completion.result, shared),
+                    other => panic!("{other:?} was never posted"),
+                }
+            }
+            self.hosts.poll(clock::now(), &mut self.ring, shared);
+        }
+
+        fn until(&mut self, what: &str, mut done: impl FnMut(&mut Side) -> bool) {
+            let begun = Instant::now();
+            while !done(self) {
+                assert!(begun.elapsed() < Duration::from_secs(5), "waited 5 s for {what}");
+                self.turn();
+            }
+        }
+
+        fn next(&mut self, what: &str) -> Event {
+            let mut next = None;
+            self.until(what, |side| {
+                next = side.queue.pop().map(|h| h.event);
+                next.is_some()
+            });
+            next.expect("just found")
+        }
+
+        fn command(&mut self) -> CommandId {
+            match self.next("a command") {
+                Event::HostCommand(command) => command.id,
+                other => panic!("{other:?} is no command"),
+            }
+        }
+
+        fn complete(&mut self, id: CommandId, status: Status) {
+            self.hosts.complete(id, status, clock::now(), shared!(self));
+        }
+
+        /// Whether the client has been sent exactly this.
+        fn expect(&mut self, client: &mut TcpStream, expected: &[u8]) {
+            let mut got = Vec::new();
+            self.until("an answer", |_| {
+                let mut bytes = [0; 4096];
+                match client.read(&mut bytes) {
+                    Ok(n) => got.extend_from_slice(&bytes[..n]),
+                    Err(e) => assert_eq!(e.kind(), ErrorKind::WouldBlock),
+                }
+                got.len() >= expected.len()
+            });
+            assert!(
+                got == expected,
+                "{:?} instead of {:?}",
+                got.escape_ascii(),
+                expected.escape_ascii()
+            );
+        }
+
+        fn expect_end(&mut self, client: &mut TcpStream) {
+            self.until("the end of the connection", |_| match client.read(&mut [0; 64]) {
+                Ok(0) => true,
+                Ok(_) => false,
+                Err(e) => e.kind() != ErrorKind::WouldBlock,
+            });
+        }
+    }
+
+    fn transfer() -> Memory {
+        Memory::Transfer {
+            transfer: TransferIndex(0),
+            first: 1,
+            blocks: 2,
+        }
+    }
+
+    #[test]
+    fn hosts_are_refused_until_they_are_served_and_again_after() {
+        let dir = TempDir::in_memory("hosts");
+        let mut side = Side::new(&dir);
+        for _ in 0..2 {
+            let error = TcpStream::connect(side.address).expect_err("refused").kind();
+            assert_eq!(error, ErrorKind::ConnectionRefused);
+            side.hosts.serve(&mut side.ring);
+            let mut client = side.connect();
+            client.write_all(b"r").expect("sent");
+            let id = side.command();
+            side.hosts.close(shared!(side));
+            assert_eq!(side.next("an abort"), Event::HostAbort { id });
+            side.expect_end(&mut client);
+            assert_eq!(
+                side.hosts.connections.len(),
+                1,
+                "a connection is forgotten before its commands"
+            );
+            side.complete(id, Status::Aborted);
+            side.until("the connection to be forgotten", |s| s.hosts.connections.is_empty());
+            side.until("everything to be reaped", |s| s.ring.outstanding() == 0);
+        }
+    }
+
+    #[test]
+    fn an_address_that_is_taken_is_named() {
+        let dir = TempDir::in_memory("hosts");
+        let mut side = Side::new(&dir);
+        for serving in [false, true] {
+            let greet: Greet = Box::new(|_, _| Box::new(Letters::default()));
+            let again = Hosts::open(&[(Protocol::Iscsi, side.address)], side.hosts.view().clone(), greet);
+            let text = again.err().expect("refused").to_string();
+            let expected = format!("cannot listen on {} (option iscsi): ", side.address);
+            assert!(text.starts_with(&expected), "serving {serving}: {text}");
+            side.hosts.serve(&mut side.ring);
+        }
+    }
+
+    #[test]
+    fn data_of_a_write_go_where_the_core_wants_them() {
+        let dir = TempDir::in_memory("hosts");
+        let (mut side, mut client) = Side::serving(&dir);
+        client.write_all(b"w").expect("sent");
+        let id = side.command();
+        side.hosts.fetch(id, BlockCount(0), &transfer(), shared!(side));
+        assert_eq!(side.next("the data"), Event::HostData { id, complete: true });
+        assert!(side.queue.is_empty(), "a fetch was answered twice");
+        let bytes: Vec<u8> = side
+            .memories
+            .pieces(&transfer())
+            .flat_map(|p| p.read().to_vec())
+            .collect();
+        let expected: Vec<u8> = (1..=4).flat_map(|i| [i; 256]).collect();
+        assert!(bytes == expected, "the data differ");
+        side.complete(id, Status::Good);
+        side.expect(&mut client, b"G");
+        assert_eq!((side.counters.writes, side.counters.bytes_written), (1, 1024));
+    }
+
+    #[test]
+    fn data_of_a_read_reach_the_host() {
+        let dir = TempDir::in_memory("hosts");
+        let (mut side, mut client) = Side::serving(&dir);
+        client.write_all(b"r").expect("sent");
+        let id = side.command();
+        side.memories.copy_in(&transfer(), 0, &[7; 1024]);
+        side.hosts.send_data(id, BlockCount(0), &transfer(), shared!(side));
+        side.complete(id, Status::Good);
+        let mut expected = vec![7; 1024];
+        expected.push(b'G');
+        side.expect(&mut client, &expected);
+        client.write_all(b"q").expect("sent");
+        side.expect(&mut client, b"bye");
+        side.expect_end(&mut client);
+    }
+
+    #[test]
+    fn data_of_a_host_that_went_never_come() {
+        let dir = TempDir::in_memory("hosts");
+        let (mut side, mut client) = Side::serving(&dir);
+        client.write_all(b"n").expect("sent");
+        let id = side.command();
+        side.hosts.fetch(id, BlockCount(0), &transfer(), shared!(side));
+        drop(client);
+        assert_eq!(side.next("an abort"), Event::HostAbort { id });
+        assert_eq!(side.next("no data"), Event::HostData { id, complete: false });
+        side.hosts.fetch(id, BlockCount(1), &transfer(), shared!(side));
+        assert_eq!(side.next("no data"), Event::HostData { id, complete: false });
+        assert!(side.queue.is_empty());
+        side.complete(id, Status::Aborted);
+        side.until("the connection to be forgotten", |s| s.hosts.connections.is_empty());
+    }
+
+    #[test]
+    fn a_host_that_does_not_read_is_not_listened_to() {
+        let dir = TempDir::in_memory("hosts");
+        let (mut side, mut client) = Side::serving(&dir);
+        client.set_nonblocking(true).expect("set");
+        fn waiting(side: &mut Side) -> usize {
+            let (_, c) = side.hosts.connections.iter_mut().next().expect("the connection");
+            c.session.output().len() + c.stream.unsent()
+        }
+        // The sockets in between take some, then the bound holds.
+        for _ in 0..100 {
+            client.write_all(b"m").expect("sent");
+            side.turn();
+        }
+        side.until("more than the bound", |side| waiting(side) > OUTPUT_BYTES_MAX);
+        (0..20).for_each(|_| side.turn());
+        let before = waiting(&mut side);
+        client.write_all(b"q").expect("sent");
+        (0..20).for_each(|_| side.turn());
+        assert_eq!(
+            waiting(&mut side),
+            before,
+            "a host with {before} bytes to read was listened to"
+        );
+
+        let mut last = Vec::new();
+        side.until("all of the answer", |_| {
+            let mut bytes = vec![0; 1 << 16];
+            while let Ok(n @ 1..) = client.read(&mut bytes) {
+                last = bytes[..n].to_vec();
+            }
+            last.ends_with(b"bye")
+        });
+    }
+
+    #[test]
+    fn who_is_refused_for_the_moment_is_reminded() {
+        let dir = TempDir::in_memory("hosts");
+        let (mut side, mut client) = Side::serving(&dir);
+        client.write_all(b"r").expect("sent");
+        let id = side.command();
+        side.complete(id, Status::Busy);
+        side.expect(&mut client, b"BV");
+        assert_eq!(side.hosts.next_deadline(), None);
+    }
+}

@@ -1,0 +1,631 @@
+//! The connections to the partner (DESIGN section 7): A listens, B connects. What arrives is checked before the core
+//! sees it, and stays in the input of its connection until the end of the drain; what leaves in one drain leaves in
+//! one send.
+
+use crate::error::OpenError;
+use crate::listener::Listener;
+use crate::memory::Memories;
+use crate::queue::{Payload, Queue};
+use crate::ring::{Completion, Ring, Token};
+use crate::settings::Settings;
+use crate::snapshot::Counters;
+use crate::stream::Stream;
+use io_uring::{opcode, types};
+use slab::Slab;
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use tracing::{debug, info, warn};
+use twincell_core::event::Event;
+use twincell_core::ids::{BlockCount, ConnectionId, Controller, Incarnation, Nanos, Time};
+use twincell_core::link::frame::Frame;
+use twincell_core::memory::Memory;
+use twincell_wire::frame::{self, BODY_BYTES_MAX, FrameHeader, HEADER_BYTES, PAYLOAD_BLOCKS_MAX};
+use twincell_wire::{crc32c, crc32c_append};
+
+/// Bytes of the largest frame with its payload.
+const FRAME_BYTES: usize = HEADER_BYTES + BODY_BYTES_MAX + PAYLOAD_BLOCKS_MAX as usize * 512;
+/// Bytes of the input of a connection: several of the largest frames.
+const INPUT_BYTES: usize = 4 * FRAME_BYTES;
+/// How long B waits before it connects again.
+const DIAL_AGAIN: Nanos = Nanos::from_millis(50);
+/// How long B waits for an answer to its connect.
+const DIAL_TIMEOUT: Nanos = Nanos::from_millis(1000);
+/// Connections that A keeps, those that have said nothing included.
+const CONNECTIONS_MAX: usize = 8;
+
+/// A connection to the partner, or to somebody who claims to be it.
+struct Connection {
+    id: ConnectionId,
+    stream: Stream,
+    /// What the next send sends.
+    output: Vec<u8>,
+    /// How much of the input is in the queue already.
+    parsed: usize,
+    /// Whether a good frame has ever come.
+    proved: bool,
+    /// The newest frame of the window that was sent.
+    newest: Option<(Incarnation, u32)>,
+}
+
+/// B's attempt to reach A.
+enum Dial {
+    /// At this time again.
+    Waiting(Time),
+    /// Until this time.
+    Connecting {
+        socket: Socket,
+        _address: Box<SockAddr>,
+        until: Option<Time>,
+    },
+    /// A connection is there.
+    Connected,
+    /// Not wanted now.
+    Idle,
+}
+
+/// All connections to the partner.
+pub(crate) struct Link {
+    listeners: Vec<Listener>,
+    /// Where B connects to; `None` at A.
+    partner: Option<SocketAddr>,
+    dial: Dial,
+    connections: Slab<Connection>,
+    last_id: u64,
+}
+
+impl Link {
+    /// Binds what A listens on.
+    pub(crate) fn open(settings: &Settings) -> Result<Link, OpenError> {
+        let [of_a, _] = &settings.link;
+        let Some(first) = of_a.first() else {
+            return Err(OpenError::Settings(
+                "the settings name no link address of controller A".into(),
+            ));
+        };
+        let is_a = settings.controller == Controller::A;
+        let bind = |(i, address): (usize, &SocketAddr)| Listener::bind(*address, "link", Token::LinkAccept(i as u32));
+        let listeners = of_a
+            .iter()
+            .enumerate()
+            .filter(|_| is_a)
+            .map(bind)
+            .collect::<Result<_, _>>()?;
+        Ok(Link {
+            listeners,
+            partner: (!is_a).then_some(*first),
+            dial: Dial::Idle,
+            connections: Slab::new(),
+            last_id: 0,
+        })
+    }
+
+    /// Lets the partner in, or begins to look for it.
+    pub(crate) fn start(&mut self, now: Time, ring: &mut Ring) {
+        self.listeners.iter_mut().for_each(|listener| listener.open(ring));
+        self.dial = Dial::Waiting(now);
+        self.poll(now, ring);
+    }
+
+    /// Closes everything. It is reaped later.
+    pub(crate) fn stop(&mut self, ring: &mut Ring) {
+        self.listeners.iter_mut().for_each(Listener::close);
+        self.connections.iter_mut().for_each(|(_, c)| c.stream.close());
+        match &mut self.dial {
+            Dial::Connecting { until, .. } => {
+                *until = None;
+                ring.cancel(Token::LinkConnect);
+            }
+            dial => *dial = Dial::Idle,
+        }
+    }
+
+    /// Forgets the connections that are reaped, and tells nobody.
+    pub(crate) fn forget(&mut self) {
+        self.connections.retain(|_, c| !c.stream.is_reaped());
+    }
+
+    /// When to poll next.
+    pub(crate) fn next_deadline(&self) -> Option<Time> {
+        let dial = match &self.dial {
+            Dial::Waiting(at) => self.partner.map(|_| *at),
+            Dial::Connecting { until, .. } => *until,
+            Dial::Connected | Dial::Idle => None,
+        };
+        self.listeners
+            .iter()
+            .filter_map(Listener::next_deadline)
+            .chain(dial)
+            .min()
+    }
+
+    /// Does what is due.
+    pub(crate) fn poll(&mut self, now: Time, ring: &mut Ring) {
+        self.listeners.iter_mut().for_each(|listener| listener.poll(now, ring));
+        match (&mut self.dial, self.partner) {
+            (Dial::Waiting(at), Some(partner)) if *at <= now => self.dial(partner, now, ring),
+            (Dial::Connecting { until, .. }, _) if until.is_some_and(|until| until <= now) => {
+                *until = None;
+                ring.cancel(Token::LinkConnect);
+            }
+            _ => {}
+        }
+    }
+
+    fn dial(&mut self, partner: SocketAddr, now: Time, ring: &mut Ring) {
+        let socket = match Socket::new(Domain::for_address(partner), Type::STREAM, Some(Protocol::TCP)) {
+            Ok(socket) => socket,
+            Err(e) => {
+                warn!("no socket for the link, trying again: {e}");
+                self.dial = Dial::Waiting(now + DIAL_AGAIN);
+                return;
+            }
+        };
+        let address = Box::new(SockAddr::from(partner));
+        let fd = types::Fd(socket.as_raw_fd());
+        let entry = opcode::Connect::new(fd, address.as_ptr().cast(), address.len()).build();
+        // SAFETY: the address is on the heap and kept in `dial` until the completion; `drop` leaks it otherwise.
+        unsafe { ring.post(Token::LinkConnect, entry) };
+        self.dial = Dial::Connecting {
+            socket,
+            _address: address,
+            until: Some(now + DIAL_TIMEOUT),
+        };
+    }
+
+    /// The completion of B's connect. `wanted`: connections are let in at all.
+    pub(crate) fn connected(&mut self, completion: Completion, now: Time, wanted: bool, queue: &mut Queue) {
+        let Dial::Connecting { socket, .. } = std::mem::replace(&mut self.dial, Dial::Idle) else {
+            return;
+        };
+        match completion.io_result() {
+            _ if !wanted => {}
+            Ok(_) => {
+                self.add(socket, queue);
+                self.dial = Dial::Connected;
+            }
+            Err(e) => {
+                debug!("the partner does not answer: {e}");
+                self.dial = Dial::Waiting(now + DIAL_AGAIN);
+            }
+        }
+    }
+
+    /// The completion of an accept.
+    pub(crate) fn accepted(&mut self, listener: u32, completion: Completion, ring: &mut Ring, queue: &mut Queue) {
+        let Some(socket) = self.listeners[listener as usize].accepted(completion, ring) else {
+            return;
+        };
+        if self.connections.len() >= CONNECTIONS_MAX {
+            // Who has said nothing makes room, for the next one at least: the partner tries again and again.
+            if let Some((_, silent)) = self.connections.iter_mut().find(|(_, c)| !c.proved) {
+                silent.stream.close();
+            }
+            warn!("too many connections on the link; one more is refused");
+            return;
+        }
+        self.add(socket, queue);
+    }
+
+    fn add(&mut self, socket: Socket, queue: &mut Queue) {
+        self.last_id += 1;
+        let id = ConnectionId(self.last_id);
+        debug!(connection = %id, peer = ?socket.peer_addr().ok().and_then(|a| a.as_socket()), "link connection open");
+        self.connections.insert(Connection {
+            id,
+            stream: Stream::new(socket, INPUT_BYTES),
+            output: Vec::new(),
+            parsed: 0,
+            proved: false,
+            newest: None,
+        });
+        queue.push(Event::LinkOpened { connection: id });
+    }
+
+    /// The completion of a receive: queues the frames that came.
+    pub(crate) fn received(&mut self, key: u32, result: i32, queue: &mut Queue, counters: &mut Counters) {
+        let key = key as usize;
+        let connection = &mut self.connections[key];
+        if !connection.stream.received(result) {
+            if !connection.stream.is_closed() {
+                info!(connection = %connection.id, result, "the link connection has ended");
+            }
+            connection.stream.close();
+            return;
+        }
+        counters.link_bytes_received += result.max(0) as u64;
+        loop {
+            match connection.parse(key) {
+                Ok(Some((event, payload))) => {
+                    counters.frames_received += 1;
+                    queue.push_with_payload(event, payload);
+                }
+                Ok(None) => return,
+                Err(e) => {
+                    warn!(connection = %connection.id, "the link connection is closed: {e}");
+                    connection.stream.close();
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The completion of a send.
+    pub(crate) fn sent(&mut self, key: u32, result: i32) {
+        let connection = &mut self.connections[key as usize];
+        if !connection.stream.sent(result) {
+            connection.stream.close();
+        }
+    }
+
+    /// Takes a copy of a frame and its payload, to be sent at the end of the drain.
+    pub(crate) fn send(&mut self, to: ConnectionId, frame: &Frame, memories: &Memories, counters: &mut Counters) {
+        let Some((_, connection)) = self.connections.iter_mut().find(|(_, c)| c.id == to) else {
+            return;
+        };
+        if connection.stream.is_closed() {
+            return;
+        }
+        let before = connection.output.len();
+        let payload = match frame {
+            Frame::Messages(messages) => {
+                counters.retransmits += u64::from(connection.is_resent(messages.incarnation, messages.sequence));
+                messages.payload.as_ref()
+            }
+            _ => None,
+        };
+        append(frame, payload, memories, &mut connection.output);
+        counters.bytes_copied += payload.map_or(0, |p| u64::from(p.blocks()) * 512);
+        counters.frames_sent += 1;
+        counters.link_bytes_sent += (connection.output.len() - before) as u64;
+    }
+
+    /// Ends a connection; `LinkClosed` follows when it is reaped.
+    pub(crate) fn close(&mut self, connection: ConnectionId) {
+        if let Some((_, connection)) = self.connections.iter_mut().find(|(_, c)| c.id == connection) {
+            connection.stream.close();
+        }
+    }
+
+    /// The payload of a queued frame.
+    pub(crate) fn payload(&self, payload: &Payload) -> &[u8] {
+        &self.connections[payload.key].stream.input()[payload.bytes.clone()]
+    }
+
+    /// The end of a drain: every queued frame was handled. Posts what can be posted, and queues `LinkClosed` for what
+    /// is reaped.
+    pub(crate) fn finish(&mut self, now: Time, ring: &mut Ring, queue: &mut Queue) {
+        let dial = &mut self.dial;
+        self.connections.retain(|key, connection| {
+            let stream = &mut connection.stream;
+            stream.consume(std::mem::take(&mut connection.parsed));
+            stream.post_send(ring, Token::LinkSend(key as u32), &mut connection.output);
+            stream.post_receive(ring, Token::LinkReceive(key as u32), FRAME_BYTES);
+            if !stream.is_reaped() {
+                return true;
+            }
+            queue.push(Event::LinkClosed {
+                connection: connection.id,
+            });
+            if matches!(dial, Dial::Connected) {
+                *dial = Dial::Waiting(now + DIAL_AGAIN);
+            }
+            false
+        });
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if matches!(self.dial, Dial::Connecting { .. }) {
+            std::mem::forget(std::mem::replace(&mut self.dial, Dial::Idle));
+        }
+    }
+}
+
+impl Connection {
+    /// The next frame of the input, if all of it is there.
+    fn parse(&mut self, key: usize) -> Result<Option<(Event, Option<Payload>)>, twincell_wire::Error> {
+        let input = &self.stream.input()[self.parsed..];
+        let Some(head) = input.first_chunk::<HEADER_BYTES>() else {
+            return Ok(None);
+        };
+        let header = FrameHeader::decode(head)?;
+        let body_end = HEADER_BYTES + header.body_len;
+        let end = body_end + header.payload_bytes();
+        if input.len() < end {
+            return Ok(None);
+        }
+        let frame = frame::decode_body(&header, &input[HEADER_BYTES..body_end])?;
+        if header.payload_blocks > 0 && crc32c(&input[body_end..end]) != header.payload_crc {
+            return Err(twincell_wire::Error::Checksum {
+                what: "payload of a link frame",
+            });
+        }
+        let payload = (header.payload_blocks > 0).then(|| Payload {
+            key,
+            bytes: self.parsed + body_end..self.parsed + end,
+        });
+        self.parsed += end;
+        self.proved = true;
+        let event = Event::LinkFrame {
+            connection: self.id,
+            frame: Box::new(frame),
+            payload: BlockCount(header.payload_blocks),
+        };
+        Ok(Some((event, payload)))
+    }
+
+    /// Whether a frame of the window was sent before, and notes that it is sent now.
+    fn is_resent(&mut self, incarnation: Incarnation, sequence: u32) -> bool {
+        let resent = matches!(self.newest, Some((i, s)) if i == incarnation && sequence.wrapping_sub(s) as i32 <= 0);
+        if !resent {
+            self.newest = Some((incarnation, sequence));
+        }
+        resent
+    }
+}
+
+/// Appends a frame and its payload to `out`.
+fn append(frame: &Frame, payload: Option<&Memory>, memories: &Memories, out: &mut Vec<u8>) {
+    let pieces = || payload.into_iter().flat_map(|p| memories.pieces(p));
+    let crc = pieces().fold(0, |crc, piece| crc32c_append(crc, piece.read()));
+    frame::encode(frame, payload.map_or(0, Memory::blocks), crc, out);
+    pieces().for_each(|piece| out.extend_from_slice(piece.read()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+    use crate::nv::NvMemory;
+    use crate::queue::Happening;
+    use crate::testing::{TempDir, settings};
+    use std::io::Write;
+    use std::net::TcpStream;
+    use std::time::{Duration, Instant};
+    use twincell_core::config::Geometry;
+    use twincell_core::ids::{RieGeneration, RieIndex, TransferIndex, Uuid};
+    use twincell_core::link::frame::{Messages, Mfc};
+    use twincell_core::list::List;
+
+    /// A controller that has nothing but a link.
+    struct Side {
+        ring: Ring,
+        link: Link,
+        memories: Memories,
+        queue: Queue,
+        counters: Counters,
+    }
+
+    impl Side {
+        fn new(settings: &Settings) -> Side {
+            let ring = Ring::new().expect("a ring");
+            ring.enable().expect("enabled");
+            let nv = NvMemory::open(settings, &Geometry::for_cache(0), Uuid(1)).expect("NV memory");
+            let mut side = Side {
+                ring,
+                link: Link::open(settings).expect("a link"),
+                memories: Memories::new(nv, 2),
+                queue: Queue::default(),
+                counters: Counters::default(),
+            };
+            side.link.start(clock::now(), &mut side.ring);
+            side
+        }
+
+        /// Runs until something happens.
+        fn next(&mut self, what: &str) -> Happening {
+            let begun = Instant::now();
+            loop {
+                if let Some(happening) = self.queue.pop() {
+                    return happening;
+                }
+                assert!(begun.elapsed() < Duration::from_secs(5), "waited 5 s for {what}");
+                self.turn();
+            }
+        }
+
+        fn turn(&mut self) {
+            self.link.finish(clock::now(), &mut self.ring, &mut self.queue);
+            self.ring
+                .submit_and_wait(Some(Duration::from_millis(5)))
+                .expect("submitted");
+            let mut completions = Vec::new();
+            self.ring.reap(&mut completions);
+            for completion in completions {
+                let (result, queue) = (completion.result, &mut self.queue);
+                match completion.token {
+                    Token::LinkAccept(i) => self.link.accepted(i, completion, &mut self.ring, queue),
+                    Token::LinkConnect => self.link.connected(completion, clock::now(), true, queue),
+                    Token::LinkReceive(key) => self.link.received(key, result, queue, &mut self.counters),
+                    Token::LinkSend(key) => self.link.sent(key, result),
+                    Token::Cancel => {}
+                    other => panic!("{other:?} was never posted"),
+                }
+            }
+            self.link.poll(clock::now(), &mut self.ring);
+        }
+
+        fn opened(&mut self) -> ConnectionId {
+            match self.next("a connection").event {
+                Event::LinkOpened { connection } => connection,
+                other => panic!("{other:?} before a connection"),
+            }
+        }
+
+        fn send(&mut self, to: ConnectionId, frame: &Frame) {
+            self.link.send(to, frame, &self.memories, &mut self.counters);
+            self.turn();
+        }
+    }
+
+    fn pair(dir: &TempDir) -> (Side, Side) {
+        let of_a = settings(dir, Controller::A);
+        let of_b = Settings {
+            controller: Controller::B,
+            nv_memory: dir.path("nv-B"),
+            ..of_a.clone()
+        };
+        (Side::new(&of_a), Side::new(&of_b))
+    }
+
+    fn connect(a: &mut Side, b: &mut Side) -> (ConnectionId, ConnectionId) {
+        let begun = Instant::now();
+        while a.queue.is_empty() || b.queue.is_empty() {
+            assert!(begun.elapsed() < Duration::from_secs(5), "waited 5 s for the link");
+            a.turn();
+            b.turn();
+        }
+        (a.opened(), b.opened())
+    }
+
+    fn data(sequence: u32, blocks: u16) -> Frame {
+        let mda = Mfc::MirrorData {
+            rie: RieIndex(3),
+            generation: RieGeneration(4),
+            attempt: 5,
+        };
+        Frame::Messages(Messages {
+            incarnation: Incarnation(9),
+            sequence,
+            acknowledged: 0,
+            mfcs: List::from_slice(&[mda]),
+            payload: (blocks > 0).then_some(Memory::Transfer {
+                transfer: TransferIndex(1),
+                first: 0,
+                blocks,
+            }),
+        })
+    }
+
+    #[test]
+    fn frames_and_their_payload_arrive_as_they_were_sent() {
+        let dir = TempDir::in_memory("link");
+        let (mut a, mut b) = pair(&dir);
+        let (_, to_a) = connect(&mut a, &mut b);
+        for (sequence, blocks) in [(0, 0), (1, 1), (2, 256), (3, 264)] {
+            let frame = data(sequence, blocks);
+            let bytes: Vec<u8> = (0..usize::from(blocks) * 512)
+                .map(|i| (i * 7 + blocks as usize) as u8)
+                .collect();
+            if let Frame::Messages(Messages {
+                payload: Some(payload), ..
+            }) = &frame
+            {
+                b.memories.copy_in(payload, 0, &bytes);
+            }
+            b.send(to_a, &frame);
+            let happening = a.next("a frame");
+            let Event::LinkFrame { frame, payload, .. } = happening.event else {
+                panic!("{happening:?} is no frame")
+            };
+            assert_eq!(payload, BlockCount(blocks.into()));
+            let Frame::Messages(messages) = *frame else {
+                panic!("{frame:?} was never sent")
+            };
+            assert_eq!((messages.sequence, messages.payload), (sequence, None));
+            let arrived = happening.payload.map_or(Vec::new(), |p| a.link.payload(&p).to_vec());
+            assert!(arrived == bytes, "{blocks} blocks of payload differ");
+        }
+        assert_eq!((b.counters.frames_sent, b.counters.retransmits), (4, 0));
+        b.send(to_a, &data(1, 0));
+        assert_eq!(b.counters.retransmits, 1);
+    }
+
+    #[test]
+    fn many_frames_in_one_drain_all_arrive_in_order() {
+        let dir = TempDir::in_memory("link");
+        let (mut a, mut b) = pair(&dir);
+        let (_, to_a) = connect(&mut a, &mut b);
+        for sequence in 0..64 {
+            b.link.send(to_a, &data(sequence, 264), &b.memories, &mut b.counters);
+        }
+        for expected in 0..64 {
+            while a.queue.is_empty() {
+                b.turn();
+                a.turn();
+            }
+            let Event::LinkFrame { frame, .. } = a.next("a frame").event else {
+                panic!("no frame")
+            };
+            assert!(
+                matches!(*frame, Frame::Messages(m) if m.sequence == expected),
+                "frame {expected}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_closed_connection_is_told_once_and_comes_again() {
+        let dir = TempDir::in_memory("link");
+        let (mut a, mut b) = pair(&dir);
+        let (to_b, to_a) = connect(&mut a, &mut b);
+        a.link.close(to_b);
+        assert_eq!(a.next("its end").event, Event::LinkClosed { connection: to_b });
+        assert_eq!(b.next("its end").event, Event::LinkClosed { connection: to_a });
+        let (again_b, again_a) = connect(&mut a, &mut b);
+        assert!(again_b != to_b && again_a != to_a, "a connection number was used again");
+    }
+
+    #[test]
+    fn garbage_ends_only_the_connection_that_it_came_on() {
+        let dir = TempDir::in_memory("link");
+        let (mut a, mut b) = pair(&dir);
+        let (_, to_a) = connect(&mut a, &mut b);
+        let address = b.link.partner.expect("the address of A");
+        let mut stranger = TcpStream::connect(address).expect("connected");
+        stranger.write_all(&[0x55; 4096]).expect("sent");
+        let connection = a.opened();
+        assert_eq!(a.next("its end").event, Event::LinkClosed { connection });
+
+        let mut bytes = Vec::new();
+        append(&data(0, 2), Some(&payload_of(&data(0, 2))), &a.memories, &mut bytes);
+        *bytes.last_mut().expect("payload") ^= 1;
+        let mut stranger = TcpStream::connect(address).expect("connected");
+        stranger.write_all(&bytes).expect("sent");
+        let connection = a.opened();
+        assert_eq!(a.next("its end").event, Event::LinkClosed { connection });
+
+        b.send(to_a, &data(0, 0));
+        assert!(matches!(a.next("a frame").event, Event::LinkFrame { .. }));
+    }
+
+    fn payload_of(frame: &Frame) -> Memory {
+        match frame {
+            Frame::Messages(Messages {
+                payload: Some(payload), ..
+            }) => *payload,
+            other => panic!("{other:?} has no payload"),
+        }
+    }
+
+    #[test]
+    fn strangers_that_say_nothing_do_not_keep_the_partner_out() {
+        let dir = TempDir::in_memory("link");
+        let of_a = settings(&dir, Controller::A);
+        let of_b = Settings {
+            controller: Controller::B,
+            nv_memory: dir.path("nv-B"),
+            ..of_a.clone()
+        };
+        let mut a = Side::new(&of_a);
+        let _strangers: Vec<TcpStream> = (0..CONNECTIONS_MAX)
+            .map(|_| {
+                let stranger = TcpStream::connect(of_a.link[0][0]).expect("connected");
+                a.opened();
+                stranger
+            })
+            .collect();
+        let mut b = Side::new(&of_b);
+        let begun = Instant::now();
+        loop {
+            assert!(begun.elapsed() < Duration::from_secs(5), "waited 5 s for the partner");
+            a.turn();
+            b.turn();
+            if let Some(Event::LinkOpened { .. }) = a.queue.pop().map(|h| h.event) {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! The lock bytes of the disks (R5): byte 0 of each disk is A's, byte 1 is B's, held exclusively through the very
+//! descriptors that write. A lock of an open file description is released when the last use of it ends, the
+//! kernel's own uses for disk I/O in flight included: that is what makes it a drain. A process may hold both bytes.
+
+use crate::process::{self, Kill};
+use std::io;
+use std::os::fd::RawFd;
+use tracing::{info, warn};
+use twincell_core::event::Event;
+use twincell_core::ids::{Controller, Nanos, ProcessId, Time};
+
+/// How often a byte that somebody else holds is tried again.
+const RETRY: Nanos = Nanos::from_millis(20);
+
+/// One controller's byte on every disk.
+struct Byte {
+    offset: i64,
+    /// By disk: held, or on a disk that cannot be reached.
+    settled: Vec<bool>,
+    /// Wanted, and not yet held everywhere.
+    wanted: bool,
+}
+
+impl Byte {
+    fn new(of: Controller, disks: usize) -> Byte {
+        Byte {
+            offset: of.index() as i64,
+            settled: vec![false; disks],
+            wanted: false,
+        }
+    }
+
+    /// Tries to take what is missing; whether nothing is missing any more.
+    fn take(&mut self, disks: &[RawFd]) -> bool {
+        for (fd, settled) in disks.iter().zip(&mut self.settled) {
+            if *settled {
+                continue;
+            }
+            match set_lock(*fd, libc::F_WRLCK, self.offset) {
+                Ok(()) => *settled = true,
+                Err(e) if is_held_by_another(&e) => {}
+                Err(e) => {
+                    warn!(
+                        offset = self.offset,
+                        "a disk cannot be locked and counts as out of reach: {e}"
+                    );
+                    *settled = true;
+                }
+            }
+        }
+        self.settled.iter().all(|s| *s)
+    }
+
+    fn release(&mut self, disks: &[RawFd]) {
+        self.wanted = false;
+        for (fd, settled) in disks.iter().zip(&mut self.settled) {
+            if std::mem::take(settled)
+                && let Err(e) = set_lock(*fd, libc::F_UNLCK, self.offset)
+            {
+                warn!(offset = self.offset, "a lock was not given back: {e}");
+            }
+        }
+    }
+}
+
+/// The lock bytes of both controllers on all disks.
+pub(crate) struct Locks {
+    /// The descriptors that write, by disk.
+    disks: Vec<RawFd>,
+    own: Byte,
+    partner: Byte,
+    retry_at: Option<Time>,
+}
+
+impl Locks {
+    /// Nothing is held yet. The descriptors must outlive this.
+    pub(crate) fn new(controller: Controller, disks: Vec<RawFd>) -> Locks {
+        Locks {
+            own: Byte::new(controller, disks.len()),
+            partner: Byte::new(controller.other(), disks.len()),
+            retry_at: None,
+            disks,
+        }
+    }
+
+    /// Wants this controller's own byte everywhere. `poll` says when it is held.
+    pub(crate) fn take_own(&mut self, now: Time) {
+        self.own.wanted = true;
+        self.retry_at = Some(now);
+    }
+
+    /// Ends the partner's process where it can be seen, and wants its byte everywhere.
+    pub(crate) fn fence(&mut self, now: Time, partner: ProcessId) {
+        match process::kill(partner) {
+            Kill::Sent => info!(pid = partner.pid, "fence: the partner's process was killed"),
+            Kill::Gone => info!(pid = partner.pid, "fence: the partner's process had ended"),
+            Kill::OutOfSight => info!("fence: no process of the partner in sight; its locks are the proof"),
+            Kill::Refused(e) => warn!(pid = partner.pid, "fence: the partner's process cannot be killed: {e}"),
+        }
+        self.partner.wanted = true;
+        self.retry_at = Some(now);
+    }
+
+    /// Gives the partner's byte back.
+    pub(crate) fn unfence(&mut self) {
+        self.partner.release(&self.disks);
+    }
+
+    /// Gives everything back. Only when no disk I/O of this process is in flight.
+    pub(crate) fn release_all(&mut self) {
+        self.own.release(&self.disks);
+        self.partner.release(&self.disks);
+        self.retry_at = None;
+    }
+
+    /// When to poll next.
+    pub(crate) fn next_deadline(&self) -> Option<Time> {
+        self.retry_at
+    }
+
+    /// Tries what is wanted, if it is time.
+    pub(crate) fn poll(&mut self, now: Time, mut happened: impl FnMut(Event)) {
+        if self.retry_at.is_none_or(|at| now < at) {
+            return;
+        }
+        for (byte, event) in [(&mut self.own, Event::LocksTaken), (&mut self.partner, Event::Fenced)] {
+            if byte.wanted && byte.take(&self.disks) {
+                byte.wanted = false;
+                happened(event);
+            }
+        }
+        self.retry_at = (self.own.wanted || self.partner.wanted).then_some(now + RETRY);
+    }
+}
+
+fn is_held_by_another(e: &io::Error) -> bool {
+    matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EACCES))
+}
+
+/// Locks or unlocks one byte for the open file description of `fd`; does not wait.
+fn set_lock(fd: RawFd, kind: libc::c_int, offset: i64) -> io::Result<()> {
+    let lock = libc::flock {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: offset,
+        l_len: 1,
+        l_pid: 0,
+    };
+    // SAFETY: the pointer is that of a local `flock`, only read here. It is needed because std's locks are of whole
+    // files.
+    let result = unsafe { libc::fcntl(fd, libc::F_OFD_SETLK, &lock) };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TempDir;
+    use std::fs::{File, OpenOptions};
+    use std::os::fd::AsRawFd;
+
+    struct World {
+        dir: TempDir,
+    }
+
+    impl World {
+        fn new() -> World {
+            let dir = TempDir::on_disk("locks");
+            for i in 0..2 {
+                std::fs::write(dir.path(&format!("disk{i}")), [0; 512]).expect("a disk");
+            }
+            World { dir }
+        }
+
+        /// A controller with descriptors of its own, as another process would have them.
+        fn controller(&self, controller: Controller) -> (Vec<File>, Locks) {
+            let open = |i| {
+                let path = self.dir.path(&format!("disk{i}"));
+                OpenOptions::new().read(true).write(true).open(path).expect("a disk")
+            };
+            let files: Vec<File> = (0..2).map(open).collect();
+            let locks = Locks::new(controller, files.iter().map(AsRawFd::as_raw_fd).collect());
+            (files, locks)
+        }
+    }
+
+    fn poll(locks: &mut Locks, ms: u64) -> Vec<Event> {
+        let mut events = Vec::new();
+        locks.poll(Time(ms * 1_000_000), |e| events.push(e));
+        events
+    }
+
+    #[test]
+    fn a_successor_waits_for_its_predecessor() {
+        let world = World::new();
+        let (first_files, mut first) = world.controller(Controller::A);
+        first.take_own(Time(0));
+        assert_eq!(poll(&mut first, 0), [Event::LocksTaken]);
+        assert_eq!(first.next_deadline(), None);
+
+        let (_files, mut second) = world.controller(Controller::A);
+        second.take_own(Time(0));
+        assert_eq!(poll(&mut second, 0), []);
+        assert_eq!(second.next_deadline(), Some(Time(20_000_000)));
+        drop(first_files);
+        assert_eq!(poll(&mut second, 19), [], "tried before its time");
+        assert_eq!(poll(&mut second, 20), [Event::LocksTaken]);
+    }
+
+    #[test]
+    fn a_fence_waits_for_the_partner_and_keeps_it_out_until_unfence() {
+        let world = World::new();
+        let (a_files, mut a) = world.controller(Controller::A);
+        let (_b_files, mut b) = world.controller(Controller::B);
+        a.take_own(Time(0));
+        b.take_own(Time(0));
+        assert_eq!(poll(&mut a, 0), [Event::LocksTaken]);
+        assert_eq!(poll(&mut b, 0), [Event::LocksTaken]);
+
+        b.fence(Time(0), ProcessId::default());
+        assert_eq!(poll(&mut b, 0), []);
+        a.release_all();
+        drop(a_files);
+        assert_eq!(poll(&mut b, 20), [Event::Fenced]);
+
+        let (_files, mut again) = world.controller(Controller::A);
+        again.take_own(Time(0));
+        assert_eq!(poll(&mut again, 0), []);
+        b.unfence();
+        assert_eq!(poll(&mut again, 20), [Event::LocksTaken]);
+    }
+}

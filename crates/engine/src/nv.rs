@@ -1,0 +1,500 @@
+//! NV memory, driver *mapped* (DESIGN section 5): a file on tmpfs or hugetlbfs that survives this process, with every
+//! page of it there before the first use. Byte map: docs/nv-layout.md.
+
+use crate::error::OpenError;
+use crate::settings::Settings;
+use std::ffi::CString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::ptr::NonNull;
+use std::slice;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use twincell_core::config::Geometry;
+use twincell_core::ids::{BLOCK_BYTES, BUFFER_BYTES, BufferIndex, NvAddress, Uuid};
+use twincell_core::memory::Segment;
+use twincell_core::nv::Image;
+use twincell_wire::crc32c_append;
+use twincell_wire::nv::{self, HEADER_BYTES, IDENTITY_BYTES, IDENTITY_OFFSET, NvHeader, NvLayout};
+
+/// Bits of a seal that are checksum; above them is the mask of the blocks that it covers.
+const SEAL_CRC_BITS: u32 = 24;
+
+/// The NV memory of this controller.
+pub(crate) struct NvMemory {
+    map: Mapping,
+    layout: NvLayout,
+    path: PathBuf,
+    /// Held as long as this lives: no second process uses this memory.
+    lock: Lock,
+}
+
+impl NvMemory {
+    /// Opens or makes it. `boot` is the kernel's boot id: what was written under another is no image.
+    pub(crate) fn open(settings: &Settings, geometry: &Geometry, boot: Uuid) -> Result<NvMemory, OpenError> {
+        let path = settings.nv_memory.clone();
+        let layout = NvLayout::of(geometry);
+        let unit = page_bytes(&path)?;
+        let lock = Lock::take(&path, settings)?;
+        let map = Mapping::open(&path, layout.bytes.next_multiple_of(unit))?;
+        let memory = NvMemory {
+            map,
+            layout,
+            path,
+            lock,
+        };
+        let header = NvHeader {
+            cell: settings.cell,
+            controller: settings.controller,
+            boot,
+            buffers: geometry.buffers,
+            ries: geometry.ries,
+        };
+        if nv::decode(memory.header_page()).ok() != Some(header) {
+            let page = nv::encode(&header, Uuid::NIL).map_err(|e| OpenError::Settings(e.to_string()))?;
+            memory.map.write(0, &page);
+        }
+        Ok(memory)
+    }
+
+    /// The image that is there, if there is one.
+    pub(crate) fn image(&self) -> Option<Image> {
+        let identity = self.header_page()[IDENTITY_OFFSET..].first_chunk::<IDENTITY_BYTES>()?;
+        let uuid = nv::decode_identity(identity).ok()?;
+        let words = (0..self.layout.words).map(|i| self.word(NvAddress(i)).load(Ordering::Acquire));
+        Some(Image {
+            uuid,
+            words: words.collect(),
+        })
+    }
+
+    /// Empties the image and names it `uuid`. At no instant does the old name stand before words not its own.
+    pub(crate) fn new_image(&mut self, uuid: Uuid) {
+        self.map.write(IDENTITY_OFFSET, &[0; IDENTITY_BYTES]);
+        for i in 0..self.layout.words {
+            self.word(NvAddress(i)).store(0, Ordering::Release);
+        }
+        for i in 0..self.layout.buffers {
+            self.unseal(BufferIndex(i));
+        }
+        self.map.write(IDENTITY_OFFSET, &nv::encode_identity(uuid));
+    }
+
+    /// Stores one word, after all stores before it.
+    pub(crate) fn store(&self, address: NvAddress, word: u64) {
+        self.word(address).store(word, Ordering::Release);
+    }
+
+    /// The address of block `block` of a buffer, which has 8.
+    pub(crate) fn block(&self, buffer: BufferIndex, block: usize) -> *mut u8 {
+        assert!(buffer.0 < self.layout.buffers, "{buffer:?} is not in NV memory");
+        assert!(block < BUFFER_BYTES / BLOCK_BYTES, "block {block} is not in a buffer");
+        let offset = self.layout.buffers_offset as usize + buffer.index() * BUFFER_BYTES + block * BLOCK_BYTES;
+        self.map.at(offset)
+    }
+
+    /// Notes the checksum of the blocks `mask` of a buffer.
+    pub(crate) fn seal(&self, buffer: BufferIndex, mask: u8) {
+        self.seal_of(buffer)
+            .store(self.checksum(buffer, mask), Ordering::Release);
+    }
+
+    /// Forgets the checksum of a buffer.
+    pub(crate) fn unseal(&self, buffer: BufferIndex) {
+        self.seal_of(buffer).store(0, Ordering::Release);
+    }
+
+    /// Whether the blocks of `segment` are what they were when they were sealed, as far as can be told: only if all
+    /// blocks of the seal are in the segment.
+    pub(crate) fn is_intact(&self, segment: Segment) -> bool {
+        let seal = self.seal_of(segment.buffer).load(Ordering::Acquire);
+        let mask = (seal >> SEAL_CRC_BITS) as u8;
+        let written = (((1u32 << segment.count) - 1) << segment.first) as u8;
+        mask == 0 || mask & !written != 0 || self.checksum(segment.buffer, mask) == seal
+    }
+
+    /// Removes it from the file system: everything is on disk.
+    pub(crate) fn remove(self) -> io::Result<()> {
+        fs::remove_file(&self.path)?;
+        fs::remove_file(&self.lock.path)
+    }
+
+    /// The mask, and the low bits of the CRC-32C of the blocks that it names.
+    fn checksum(&self, buffer: BufferIndex, mask: u8) -> u32 {
+        let blocks = (0..BUFFER_BYTES / BLOCK_BYTES).filter(|b| mask >> b & 1 == 1);
+        let crc = blocks.fold(0, |crc, block| {
+            // SAFETY: `block` gives an address inside the mapping with a whole block behind it. Nobody writes there
+            // meanwhile: the core names a buffer for one use at a time, and there is one thread.
+            let bytes = unsafe { slice::from_raw_parts(self.block(buffer, block), BLOCK_BYTES) };
+            crc32c_append(crc, bytes)
+        });
+        u32::from(mask) << SEAL_CRC_BITS | crc & ((1 << SEAL_CRC_BITS) - 1)
+    }
+
+    fn word(&self, address: NvAddress) -> &AtomicU64 {
+        assert!(address.0 < self.layout.words, "{address:?} is not in NV memory");
+        let at = self.map.at(self.layout.words_offset as usize + address.index() * 8);
+        // SAFETY: inside the mapping, aligned because the offset of the words is that of a page, and accessed in no
+        // other way than as an atomic.
+        unsafe { AtomicU64::from_ptr(at.cast()) }
+    }
+
+    fn seal_of(&self, buffer: BufferIndex) -> &AtomicU32 {
+        assert!(buffer.0 < self.layout.buffers, "{buffer:?} is not in NV memory");
+        let at = self.map.at(self.layout.seals_offset as usize + buffer.index() * 4);
+        // SAFETY: as for `word`.
+        unsafe { AtomicU32::from_ptr(at.cast()) }
+    }
+
+    fn header_page(&self) -> &[u8; HEADER_BYTES] {
+        // SAFETY: the mapping begins with the header and is longer; only `open` and `new_image` write there, while
+        // no such reference exists.
+        unsafe { &*self.map.at(0).cast() }
+    }
+}
+
+/// A shared mapping of a whole file, every page of it present.
+struct Mapping {
+    start: NonNull<u8>,
+    bytes: usize,
+}
+
+impl Mapping {
+    /// Maps the file `path`, which has `bytes` bytes or becomes so long, and is then all zero.
+    fn open(path: &Path, bytes: u64) -> Result<Mapping, OpenError> {
+        let failed = |what, source| OpenError::Nv {
+            path: path.into(),
+            what,
+            source,
+        };
+        let too_little = |source| OpenError::NvTooLittle {
+            path: path.into(),
+            needed: bytes,
+            source,
+        };
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create(true).mode(0o600).open(path);
+        let file = file.map_err(|e| failed("cannot be opened", e))?;
+        let metadata = file.metadata().map_err(|e| failed("no metadata", e))?;
+        if metadata.len() != bytes {
+            let emptied = file.set_len(0).and_then(|()| file.set_len(bytes));
+            emptied.map_err(|e| failed("cannot be sized", e))?;
+        }
+        let map = allocate(&file, bytes).and_then(|()| Mapping::map(&file, bytes as usize));
+        map.inspect(Mapping::touch).map_err(|e| {
+            // What could be had in part must not stay taken. An image cannot be lost by it: all of one is there.
+            let _ = fs::remove_file(path);
+            too_little(e)
+        })
+    }
+
+    fn map(file: &File, bytes: usize) -> io::Result<Mapping> {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a mapping at an address of the kernel's choice disturbs none. It is needed because what is in this
+        // memory must outlive the process. Nobody cuts the file short: the lock keeps other controllers away.
+        let start = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                bytes,
+                protection,
+                libc::MAP_SHARED,
+                file.as_raw_fd(),
+                0,
+            )
+        };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Mapping { start, bytes })
+    }
+
+    /// Makes every page present for writing, so that no store waits for a page fault.
+    fn touch(&self) {
+        for offset in (0..self.bytes).step_by(4096) {
+            let at = self.at(offset);
+            // SAFETY: inside the mapping. What is read is written back, so an image stays what it is; volatile, so
+            // that the compiler does not leave it out.
+            unsafe { at.write_volatile(at.read_volatile()) };
+        }
+    }
+
+    fn at(&self, offset: usize) -> *mut u8 {
+        assert!(offset < self.bytes, "{offset} is not in NV memory");
+        // SAFETY: just checked to be inside the mapping.
+        unsafe { self.start.as_ptr().add(offset) }
+    }
+
+    fn write(&self, offset: usize, bytes: &[u8]) {
+        assert!(offset + bytes.len() <= self.bytes, "{offset} is not in NV memory");
+        std::sync::atomic::compiler_fence(Ordering::SeqCst);
+        // SAFETY: just checked to be inside the mapping; `bytes` is elsewhere, since no reference into the mapping
+        // lives longer than a call. The fences keep the compiler from moving it across other stores.
+        unsafe { std::ptr::copy(bytes.as_ptr(), self.at(offset), bytes.len()) };
+        std::sync::atomic::compiler_fence(Ordering::SeqCst);
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: mapped in `map` with this length, and unmapped nowhere else.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.bytes) };
+    }
+}
+
+/// Says which process uses NV memory. The kernel gives it back when that process ends.
+struct Lock {
+    path: PathBuf,
+    _file: File,
+}
+
+impl Lock {
+    fn take(memory: &Path, settings: &Settings) -> Result<Lock, OpenError> {
+        let mut path = memory.as_os_str().to_owned();
+        path.push(".lock");
+        let path = PathBuf::from(path);
+        let failed = |source| OpenError::Nv {
+            path: path.clone(),
+            what: "cannot be locked",
+            source,
+        };
+        loop {
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create(true).truncate(false).mode(0o600);
+            let mut file = options.open(&path).map_err(failed)?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(fs::TryLockError::WouldBlock) => {
+                    let mut text = String::new();
+                    let _ = file.read_to_string(&mut text);
+                    return Err(OpenError::Running {
+                        controller: settings.controller,
+                        cell: settings.cell_name.clone(),
+                        pid: text.trim().parse().unwrap_or(0),
+                    });
+                }
+                Err(fs::TryLockError::Error(e)) => return Err(failed(e)),
+            }
+            // A predecessor removes the file while it holds the lock: then this one is a lock of nothing.
+            let same = |m: fs::Metadata| file.metadata().is_ok_and(|f| (f.dev(), f.ino()) == (m.dev(), m.ino()));
+            if fs::metadata(&path).is_ok_and(same) {
+                // The pid is only for the message above; hugetlbfs takes no writes.
+                let _ = file.set_len(0);
+                let _ = writeln!(file, "{}", std::process::id());
+                return Ok(Lock { path, _file: file });
+            }
+        }
+    }
+}
+
+/// The page size of the file system that `path` is on, which must keep its files in memory.
+fn page_bytes(path: &Path) -> Result<u64, OpenError> {
+    let directory = path
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    let failed = |source| OpenError::Nv {
+        path: path.into(),
+        what: "cannot tell its file system",
+        source,
+    };
+    let name = CString::new(directory.as_os_str().as_bytes()).map_err(|e| failed(e.into()))?;
+    // SAFETY: all zero is a `statfs`.
+    let mut fs: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: both pointers are those of locals. It is needed because std does not tell the kind of a file system.
+    if unsafe { libc::statfs(name.as_ptr(), &mut fs) } < 0 {
+        return Err(failed(io::Error::last_os_error()));
+    }
+    if fs.f_type == libc::TMPFS_MAGIC || fs.f_type == libc::HUGETLBFS_MAGIC {
+        Ok(fs.f_bsize as u64)
+    } else {
+        Err(OpenError::NvMedium { path: path.into() })
+    }
+}
+
+/// Gives every page of the file a place, or fails.
+fn allocate(file: &File, bytes: u64) -> io::Result<()> {
+    let present = file.metadata()?.blocks() * 512;
+    // A tmpfs may promise more than the machine has.
+    if available_bytes().is_some_and(|available| available < bytes.saturating_sub(present)) {
+        return Err(io::Error::from_raw_os_error(libc::ENOMEM));
+    }
+    // SAFETY: takes no pointer. It is needed because a page without a place is a SIGBUS at its first use.
+    let result = unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, bytes as libc::off_t) };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// Memory that can be had without swapping, as the kernel estimates it (proc_meminfo(5)).
+fn available_bytes() -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
+    line.trim()
+        .strip_suffix(" kB")?
+        .parse::<u64>()
+        .ok()
+        .map(|kib| kib << 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{TempDir, settings};
+    use twincell_core::ids::Controller;
+
+    const BOOT: Uuid = Uuid(0xb007);
+
+    fn geometry(buffers: u32) -> Geometry {
+        Geometry {
+            buffers,
+            ..Geometry::for_cache(0)
+        }
+    }
+
+    fn open(settings: &Settings) -> NvMemory {
+        NvMemory::open(settings, &geometry(64), BOOT).expect("NV memory")
+    }
+
+    fn fill(memory: &NvMemory, buffer: BufferIndex, byte: u8) {
+        for block in 0..8 {
+            // SAFETY: a whole block is there, and nobody else uses it.
+            unsafe { memory.block(buffer, block).write_bytes(byte + block as u8, BLOCK_BYTES) };
+        }
+    }
+
+    fn segment(buffer: BufferIndex, first: u8, count: u8) -> Segment {
+        Segment { buffer, first, count }
+    }
+
+    #[test]
+    fn an_image_outlives_who_wrote_it() {
+        let dir = TempDir::in_memory("nv");
+        let settings = settings(&dir, Controller::A);
+        let mut memory = open(&settings);
+        assert_eq!(memory.image(), None, "there is no image before the first is named");
+        memory.new_image(Uuid(7));
+        memory.store(NvAddress(3), 0xdead_beef);
+        fill(&memory, BufferIndex(5), 1);
+        memory.seal(BufferIndex(5), 0b0110);
+        drop(memory);
+
+        let memory = open(&settings);
+        let image = memory.image().expect("the image");
+        assert_eq!(image.uuid, Uuid(7));
+        assert_eq!(image.words.len(), geometry(64).words() as usize);
+        assert_eq!(image.words[3], 0xdead_beef);
+        assert_eq!(image.words.iter().filter(|w| **w != 0).count(), 1);
+        assert!(memory.is_intact(segment(BufferIndex(5), 0, 8)));
+        // SAFETY: as in `fill`.
+        unsafe { memory.block(BufferIndex(5), 1).write(99) };
+        assert!(!memory.is_intact(segment(BufferIndex(5), 0, 8)));
+    }
+
+    #[test]
+    fn a_fresh_image_has_nothing_of_the_old() {
+        let dir = TempDir::in_memory("nv");
+        let mut memory = open(&settings(&dir, Controller::A));
+        memory.new_image(Uuid(7));
+        memory.store(NvAddress(0), 1);
+        memory.seal(BufferIndex(0), 0xff);
+        memory.new_image(Uuid(8));
+        let image = memory.image().expect("the image");
+        assert_eq!(image.uuid, Uuid(8));
+        assert!(image.words.iter().all(|w| *w == 0));
+        fill(&memory, BufferIndex(0), 3);
+        assert!(
+            memory.is_intact(segment(BufferIndex(0), 0, 8)),
+            "the old seal is still there"
+        );
+    }
+
+    #[test]
+    fn what_was_written_under_another_boot_or_in_other_sizes_is_no_image() {
+        let dir = TempDir::in_memory("nv");
+        let settings = settings(&dir, Controller::A);
+        open(&settings).new_image(Uuid(7));
+        let other_boot = NvMemory::open(&settings, &geometry(64), Uuid(0xb008)).expect("NV memory");
+        assert_eq!(other_boot.image(), None);
+        drop(other_boot);
+        assert_eq!(open(&settings).image(), None, "what was refused once is gone");
+
+        open(&settings).new_image(Uuid(7));
+        let larger = NvMemory::open(&settings, &geometry(128), BOOT).expect("NV memory");
+        assert_eq!(larger.image(), None);
+    }
+
+    #[test]
+    fn a_damaged_header_or_identity_is_no_image() {
+        let dir = TempDir::in_memory("nv");
+        let settings = settings(&dir, Controller::A);
+        for offset in [20, IDENTITY_OFFSET + 9] {
+            let mut memory = open(&settings);
+            memory.new_image(Uuid(7));
+            memory.map.write(offset, &[0xaa]);
+            drop(memory);
+            assert_eq!(open(&settings).image(), None, "damage at {offset}");
+        }
+    }
+
+    #[test]
+    fn a_seal_is_checked_only_where_all_of_it_is_written() {
+        let dir = TempDir::in_memory("nv");
+        let memory = open(&settings(&dir, Controller::A));
+        let buffer = BufferIndex(1);
+        fill(&memory, buffer, 10);
+        memory.seal(buffer, 0b0011_1000);
+        fill(&memory, buffer, 20);
+        assert!(!memory.is_intact(segment(buffer, 3, 3)));
+        assert!(!memory.is_intact(segment(buffer, 0, 8)));
+        assert!(memory.is_intact(segment(buffer, 3, 2)));
+        memory.unseal(buffer);
+        assert!(memory.is_intact(segment(buffer, 3, 3)));
+    }
+
+    #[test]
+    fn a_second_process_is_told_who_is_there() {
+        let dir = TempDir::in_memory("nv");
+        let settings = settings(&dir, Controller::B);
+        let first = open(&settings);
+        let error = NvMemory::open(&settings, &geometry(64), BOOT)
+            .err()
+            .expect("refused")
+            .to_string();
+        let expected = format!(
+            "controller B of cell test is already running, pid {}",
+            std::process::id()
+        );
+        assert_eq!(error, expected);
+        first.remove().expect("removed");
+        assert!(!settings.nv_memory.exists());
+        open(&settings);
+    }
+
+    #[test]
+    fn an_ordinary_file_system_is_refused() {
+        let dir = TempDir::on_disk("nv");
+        let settings = settings(&dir, Controller::A);
+        let error = NvMemory::open(&settings, &geometry(64), BOOT).err().expect("refused");
+        assert!(matches!(error, OpenError::NvMedium { .. }), "{error}");
+        assert!(!settings.nv_memory.exists(), "a file was left behind");
+    }
+
+    #[test]
+    fn too_much_is_refused_and_not_a_crash_later() {
+        let dir = TempDir::in_memory("nv");
+        let settings = settings(&dir, Controller::A);
+        // 16 TiB.
+        let error = NvMemory::open(&settings, &geometry(1 << 24), BOOT).err();
+        // A machine with so much memory may well take it.
+        if let Some(error) = error {
+            assert!(matches!(error, OpenError::NvTooLittle { .. }), "{error}");
+            assert!(!settings.nv_memory.exists(), "what could be had in part stayed taken");
+        }
+    }
+}
