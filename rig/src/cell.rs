@@ -5,8 +5,9 @@ use crate::tool::{Ended, run_command};
 use crate::wait_for;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -50,6 +51,7 @@ impl Default for Shape {
 /// A cell in a directory of its own. When it goes, its processes and its memory go.
 #[derive(Debug)]
 pub struct Cell {
+    keeper: Keeper,
     dir: TempDir,
     _ports: Ports,
 }
@@ -69,10 +71,8 @@ impl Cell {
     }
 
     fn create_at(ports: Ports, shape: Shape, addresses: &[(&str, String)]) -> Cell {
-        let cell = Cell {
-            dir: tempfile::tempdir().expect("a directory"),
-            _ports: ports,
-        };
+        let root = tempfile::tempdir().expect("a directory");
+        let dir = root.path().join("cell");
         let disks = shape.disks.to_string();
         let mut args = vec![
             "cell",
@@ -89,8 +89,12 @@ impl Cell {
                 .iter()
                 .flat_map(|(option, address)| [*option, address.as_str()]),
         );
-        cell.twincell(&args).success();
-        cell
+        twincell_in(&dir, &args).success();
+        Cell {
+            keeper: Keeper::new(&dir),
+            dir: root,
+            _ports: ports,
+        }
     }
 
     /// Makes a cell and starts both controllers; returns when it is mirrored.
@@ -240,43 +244,55 @@ impl Cell {
         };
         tail("A") + &tail("B")
     }
-
-    /// Keeps the directory, for whoever looks into a failure.
-    pub fn keep(mut self) -> PathBuf {
-        self.dir.disable_cleanup(true);
-        self.dir.path().to_owned()
-    }
 }
 
 impl Drop for Cell {
     fn drop(&mut self) {
-        let status = self.status();
-        for line in status["controllers"].as_array().into_iter().flatten() {
-            let Some(pid) = line["pid"].as_u64().and_then(|p| u32::try_from(p).ok()) else {
-                continue;
-            };
-            signal(pid, Signal::KILL);
-            wait_until_gone(pid);
-        }
-        remove_nv_memory(&self.file());
-        if std::thread::panicking() {
+        let failed = std::thread::panicking();
+        if failed {
             eprintln!("{}", self.logs());
+        }
+        self.keeper.end();
+        if failed {
+            // The logs and histories are small; the disks are not.
+            let _ = std::fs::remove_dir_all(self.dir().join("disks"));
+            self.dir.disable_cleanup(true);
+            eprintln!("what is left of the cell is in {}", self.dir.path().display());
         }
     }
 }
 
-/// Removes what the controllers of a cell left in NV memory.
-fn remove_nv_memory(file: &Path) {
-    let text = std::fs::read_to_string(file).unwrap_or_default();
-    let uuid = text
-        .lines()
-        .find_map(|l| l.strip_prefix("uuid = "))
-        .map(|u| u.trim_matches('"').to_owned());
-    let dir = PathBuf::from(format!("/dev/shm/twincell-{}", rustix::process::getuid().as_raw()));
-    let Some(uuid) = uuid else { return };
-    for controller in ["A", "B"] {
-        // A cell that was stopped has removed its memory itself.
-        let _ = std::fs::remove_file(dir.join(format!("{uuid}-{controller}.nv")));
+/// Ends what a test started, even if the test itself is killed: a process that waits for the end of its input.
+#[derive(Debug)]
+struct Keeper(Child);
+
+impl Keeper {
+    /// Of the cell in `dir`.
+    fn new(dir: &Path) -> Keeper {
+        let text = std::fs::read_to_string(dir.join("cell.toml")).expect("cell.toml");
+        let uuid = text
+            .lines()
+            .find_map(|l| l.strip_prefix("uuid = "))
+            .expect("a cell has a uuid");
+        let script = r#"
+            cat >/dev/null
+            pids=$("$1" status --json --dir "$2" | sed -n 's/.*"pid": \([0-9][0-9]*\).*/\1/p')
+            [ -z "$pids" ] || kill -9 $pids
+            rm -f "$3-A.nv" "$3-B.nv"
+        "#;
+        let user = rustix::process::getuid().as_raw();
+        let memory = format!("/dev/shm/twincell-{user}/{}", uuid.trim_matches('"'));
+        let mut command = Command::new("sh");
+        command.args(["-c", script, "sh"]).arg(binary()).arg(dir).arg(memory);
+        // A process group of its own, so that Ctrl-C does not end it with the test.
+        Keeper(command.process_group(0).stdin(Stdio::piped()).spawn().expect("a shell"))
+    }
+
+    /// Ends the controllers now, and waits for that.
+    fn end(&mut self) {
+        self.0.stdin = None;
+        // Its errors are on the test's own standard error.
+        let _ = self.0.wait();
     }
 }
 

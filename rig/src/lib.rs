@@ -3,7 +3,9 @@
 
 pub mod cell;
 pub mod image;
+pub mod kill;
 pub mod ports;
+pub mod tgt;
 pub mod tool;
 
 use std::time::{Duration, Instant};

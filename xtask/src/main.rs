@@ -41,17 +41,16 @@ enum Task {
         /// The seed, as a failing run printed it.
         seed: u64,
     },
-    /// The figures, with real processes: compared with what the machine can do in the same run.
-    Bench {
-        /// Passed on; `--help` shows what there is.
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        rest: Vec<String>,
-    },
-    /// Real processes: the owner is killed and comes back, again and again, under a verifying load.
+    /// The figures, with real processes: beside what the machine can do in the same run.
+    Bench,
+    /// Real processes: controllers are killed and come back, again and again, under a verifying load.
     Soak {
-        /// Passed on: --minutes N, --cycles N.
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        rest: Vec<String>,
+        /// How long.
+        #[arg(long, conflicts_with = "cycles")]
+        minutes: Option<u64>,
+        /// How many kills with data at stake.
+        #[arg(long, default_value_t = 100)]
+        cycles: u64,
     },
     /// Every fuzz target for a while.
     Fuzz {
@@ -83,24 +82,8 @@ fn dispatch(task: Task) -> Result<(), Failed> {
         Task::Repro { seed } => {
             step(cargo(["run", "--release", "--quiet", "-p", "twincell-sim", "--", "repro"]).arg(seed.to_string()))
         }
-        Task::Bench { rest } => rig("bench", &rest),
-        Task::Soak { rest } => rig("soak", &rest),
+        Task::Bench => test::bench(),
+        Task::Soak { minutes, cycles } => test::soak(minutes, cycles),
         Task::Fuzz { seconds } => fuzz::fuzz(seconds),
     }
-}
-
-/// A program of the rig, with the release build of what it tests.
-fn rig(program: &str, rest: &[String]) -> Result<(), Failed> {
-    let twincell = test::release_binary()?;
-    let mut command = cargo([
-        "run",
-        "--release",
-        "--quiet",
-        "-p",
-        "twincell-rig",
-        "--bin",
-        program,
-        "--",
-    ]);
-    step(command.args(rest).env("TWINCELL_BIN", twincell))
 }

@@ -10,6 +10,8 @@ use std::time::Instant;
 const SEEDS: u64 = 2000;
 /// The locked memory of an ordinary user, in bytes.
 const MEMLOCK: u64 = 64 << 10;
+/// Names the program that the rig tests.
+const BINARY: &str = "TWINCELL_BIN";
 /// `nobody` and `nogroup` of every distribution.
 const NOBODY: u32 = 65_534;
 
@@ -45,7 +47,7 @@ pub fn test(no_install: bool) -> Result<(), Failed> {
         "-p",
         "twincell-rig",
     ]);
-    step(rig.env("TWINCELL_BIN", twincell))?;
+    step(rig.env(BINARY, twincell))?;
     println!("\nAll of it passed, in {} s.", begin.elapsed().as_secs());
     Ok(())
 }
@@ -64,6 +66,50 @@ pub fn simulate(seeds: u64, start: u64) -> Result<(), Failed> {
         "--seeds",
     ]);
     step(sim.arg(seeds.to_string()).arg("--start").arg(start.to_string()))
+}
+
+/// The figures.
+pub fn bench() -> Result<(), Failed> {
+    let twincell = release_binary()?;
+    step(
+        cargo([
+            "bench",
+            "--quiet",
+            "--locked",
+            "-p",
+            "twincell-rig",
+            "--bench",
+            "figures",
+        ])
+        .env(BINARY, twincell),
+    )
+}
+
+/// The kill test, for as long as is asked.
+pub fn soak(minutes: Option<u64>, cycles: u64) -> Result<(), Failed> {
+    let twincell = release_binary()?;
+    let mut test = cargo([
+        "nextest",
+        "run",
+        "--config-file=xtask/nextest.toml",
+        "--profile=soak",
+        "--locked",
+        "--release",
+    ]);
+    test.args([
+        "-p",
+        "twincell-rig",
+        "--test",
+        "kill",
+        "--no-capture",
+        "cycles_under_load",
+    ])
+    .env(BINARY, twincell);
+    match minutes {
+        Some(minutes) => test.env("TWINCELL_KILL_MINUTES", minutes.to_string()),
+        None => test.env("TWINCELL_KILL_CYCLES", cycles.to_string()),
+    };
+    step(&mut test)
 }
 
 /// Builds the product as it is released, and says where it is.

@@ -176,7 +176,7 @@ fn disk_paths(dir: &Path, asked: &Create) -> Result<Vec<PathBuf>> {
     asked.paths.iter().map(absolute).collect()
 }
 
-/// The last part of DIR, in lower case, other characters as `-`.
+/// The last part of DIR, in lower case, other characters as `-`. A name begins with a letter or digit.
 fn name_of(dir: &Path) -> Result<String> {
     let last = dir.file_name().map(|n| n.to_string_lossy().into_owned()).or_else(|| {
         let real = dir.canonicalize().ok()?;
@@ -190,11 +190,12 @@ fn name_of(dir: &Path) -> Result<String> {
             '-'
         }
     };
-    Ok(last.chars().map(plain).collect())
+    let name: String = last.chars().map(plain).collect();
+    Ok(name.trim_start_matches('-').to_owned())
 }
 
 /// A free port of this machine. It stays taken until `held` goes, so that the next is another.
-fn free_port(held: &mut Vec<TcpListener>) -> Result<String> {
+pub fn free_port(held: &mut Vec<TcpListener>) -> Result<String> {
     let count = PORTS.end - PORTS.start;
     let first = (random_uuid().0 % u128::from(count)) as u16;
     for step in 0..count {
@@ -245,7 +246,7 @@ fn build(config: &CellConfig, dir: &Path, disks: &[NewDisk]) -> Result<()> {
 
 fn disks_refused(error: &CreateError) -> Failure {
     let code = match error {
-        CreateError::Count { .. } | CreateError::TooSmall { .. } | CreateError::TooLarge { .. } => Code::Usage,
+        CreateError::Count { .. } | CreateError::TooSmall { .. } | CreateError::Name { .. } => Code::Usage,
         CreateError::Labelled { .. } | CreateError::Twice { .. } => Code::Conflict,
         CreateError::Io { source, .. } => {
             return Failure {
@@ -253,14 +254,15 @@ fn disks_refused(error: &CreateError) -> Failure {
                 ..Failure::io("", "", source)
             };
         }
-        CreateError::SectorSize { .. } | CreateError::Kind { .. } => Code::Refused,
+        CreateError::SectorSize { .. } => Code::Refused,
     };
     Failure::new(code, error.to_string()).next("nothing was made")
 }
 
-/// Takes back what `build` made in a directory that was empty or not there.
-fn remove(dir: &Path, existed: bool) {
-    // What cannot be removed is no cell all the same.
+/// Removes what `build` made, and the directory if it was not there before.
+pub fn remove(dir: &Path, existed: bool) {
+    // The file first: what cannot be removed after it is no cell all the same.
+    let _ = std::fs::remove_file(dir.join(FILE_NAME));
     for part in ["disks", "A", "B"] {
         let _ = std::fs::remove_dir_all(dir.join(part));
     }

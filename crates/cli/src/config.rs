@@ -394,12 +394,13 @@ fn default_nv_directory() -> Result<PathBuf> {
 /// Checks the name of a cell: it is a part of the iSCSI target name.
 pub fn check_name(name: &str) -> std::result::Result<(), String> {
     let ordinary = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
-    if name.is_empty() || name.len() > NAME_MAX || !name.chars().all(ordinary) {
-        return Err(format!(
-            "{name:?} is not the name of a cell: 1 to {NAME_MAX} lower-case letters, digits, `-` and `.`"
-        ));
+    let begins = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if begins && name.len() <= NAME_MAX && name.chars().all(ordinary) {
+        return Ok(());
     }
-    Ok(())
+    Err(format!(
+        "{name:?} is not the name of a cell: 1 to {NAME_MAX} lower-case letters, digits, `-` and `.`, a letter or digit first"
+    ))
 }
 
 /// Checks the form of a `HOST:PORT`, without looking the host up.

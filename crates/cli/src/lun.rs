@@ -87,22 +87,8 @@ pub enum LunVerb {
 /// The command.
 pub fn run(config: &CellConfig, verb: &LunVerb) -> Result<Report> {
     match verb {
-        LunVerb::Create {
-            name,
-            size,
-            redundancy: r,
-        } => {
-            redundancy(r)?;
-            let change = LunChange::Create {
-                name: name.clone(),
-                size_bytes: size.0,
-                redundancy: r.clone(),
-            };
-            let already = make(config, &change)?;
-            wait_until(config, &format!("LUN {name}"), |s| {
-                s.luns.iter().any(|l| l.name == *name)
-            })?;
-            let lun = find(config, name)?;
+        LunVerb::Create { name, size, redundancy } => {
+            let (lun, already) = create(config, name, *size, redundancy)?;
             Ok(Report::new(created_text(&lun, already), "lun", &lun))
         }
         LunVerb::List => {
@@ -176,6 +162,21 @@ pub fn run(config: &CellConfig, verb: &LunVerb) -> Result<Report> {
     }
 }
 
+/// Makes a LUN, and waits until both controllers serve it. Says whether it was there already.
+pub fn create(config: &CellConfig, name: &str, size: Size, kind: &str) -> Result<(LunLine, bool)> {
+    redundancy(kind)?;
+    let change = LunChange::Create {
+        name: name.to_owned(),
+        size_bytes: size.0,
+        redundancy: kind.to_owned(),
+    };
+    let already = make(config, &change)?;
+    wait_until(config, &format!("LUN {name}"), |s| {
+        s.luns.iter().any(|l| l.name == *name)
+    })?;
+    Ok((find(config, name)?, already))
+}
+
 fn status(config: &CellConfig) -> Result<CellStatus> {
     let seen = look_at_both(config);
     if seen.iter().all(|s| s.status().is_none()) {
@@ -184,7 +185,8 @@ fn status(config: &CellConfig) -> Result<CellStatus> {
     Ok(summarize(config, &seen))
 }
 
-fn find(config: &CellConfig, name: &str) -> Result<LunLine> {
+/// The LUN called `name`.
+pub fn find(config: &CellConfig, name: &str) -> Result<LunLine> {
     let lun = status(config)?.luns.into_iter().find(|l| l.name == name);
     lun.ok_or_else(|| {
         Failure::new(Code::NotFound, format!("there is no LUN {name}"))
@@ -238,7 +240,7 @@ fn confirm(name: &str, yes: bool) -> Result<()> {
 }
 
 /// Asks the controllers, in turn, until one has made the change. Says whether it was made already.
-pub fn make(config: &CellConfig, change: &LunChange) -> Result<bool> {
+fn make(config: &CellConfig, change: &LunChange) -> Result<bool> {
     let deadline = Instant::now() + CHANGE_TIMEOUT;
     // Whether a request may have been carried out whose answer did not come.
     let mut uncertain = false;

@@ -5,6 +5,7 @@ mod config;
 mod control;
 mod controller;
 mod daemon;
+mod demo;
 mod disk;
 mod events;
 mod exit;
@@ -59,6 +60,8 @@ enum Noun {
     Status,
     /// What happened.
     Events,
+    /// A cell in a directory, a load, the end of a controller, and what became of it.
+    Demo(demo::Demo),
     /// The pool of disks (not built yet).
     Pool(NotBuilt),
     /// Redundant store sets (not built yet).
@@ -163,6 +166,7 @@ fn dispatch(cli: &Cli) -> Result<Report> {
         Noun::Controller(verb) => run_controller(&load(cli)?, verb),
         Noun::Lun(verb) => lun::run(&load(cli)?, verb),
         Noun::Disk(verb) => disk::run(&load(cli)?, verb),
+        Noun::Demo(asked) => demo::run(cli.dir.as_deref(), asked, cli.json),
         Noun::Status => Ok(status::run(&load(cli)?)),
         Noun::Events => events::run(&load(cli)?),
     }
