@@ -283,6 +283,10 @@ pub(crate) struct DiskIos {
     stopped: bool,
 }
 
+// SAFETY: what the iovecs point to belongs to the process, not to a thread: NV memory, transfer buffers and pages
+// of the I/O itself, all of which move with the engine.
+unsafe impl Send for DiskIos {}
+
 impl DiskIos {
     pub(crate) fn new(cell: Uuid, controller: Controller) -> DiskIos {
         DiskIos {

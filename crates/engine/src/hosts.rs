@@ -50,10 +50,10 @@ impl Protocol {
 }
 
 /// Makes the session of a fresh connection, given a number that no other connection has now.
-pub(crate) type Greet = Box<dyn Fn(Protocol, NonZeroU16) -> Box<dyn Session>>;
+pub(crate) type Greet = Box<dyn Fn(Protocol, NonZeroU16) -> Box<dyn Session + Send> + Send>;
 
 struct Connection {
-    session: Box<dyn Session>,
+    session: Box<dyn Session + Send>,
     stream: Stream,
     /// Its commands in progress.
     tags: HashMap<Tag, CommandId>,

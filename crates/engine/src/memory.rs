@@ -20,6 +20,9 @@ pub(crate) struct Pages {
     layout: Layout,
 }
 
+// SAFETY: a `Pages` owns its memory as a `Vec` does; the pointer is why the compiler cannot see it.
+unsafe impl Send for Pages {}
+
 impl Pages {
     /// `bytes` bytes, at least one.
     pub(crate) fn new(bytes: usize) -> Pages {

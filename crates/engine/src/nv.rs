@@ -162,6 +162,9 @@ struct Mapping {
     bytes: usize,
 }
 
+// SAFETY: a mapping belongs to the process, not to a thread, and whoever has the `Mapping` is its only user.
+unsafe impl Send for Mapping {}
+
 impl Mapping {
     /// Maps the file `path`, which has `bytes` bytes or becomes so long, and is then all zero.
     fn open(path: &Path, bytes: u64) -> Result<Mapping, OpenError> {
