@@ -233,7 +233,7 @@ fn build(config: &CellConfig, dir: &Path, disks: &[NewDisk]) -> Result<()> {
     let made = |path: &Path| std::fs::create_dir_all(path).map_err(|e| Failure::io("make", path.display(), &e));
     made(dir)?;
     if disks.iter().any(|d| d.size_bytes.is_some()) {
-        made(&dir.join("disks"))?;
+        make_private_dir(&dir.join("disks"))?;
     }
     for controller in Controller::BOTH {
         make_private_dir(&config.controller_dir(controller))?;

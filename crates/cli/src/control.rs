@@ -229,7 +229,7 @@ pub struct DiskStatus {
 }
 
 /// Something that happened.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventLine {
     /// Milliseconds since 1970, UTC.
     pub time_ms: u64,

@@ -24,7 +24,8 @@ pub fn run(config: &CellConfig) -> Result<Report> {
         return Err(no_controller(config));
     }
     let mut events: Vec<EventLine> = answers.into_iter().flatten().flatten().collect();
-    events.sort();
+    // Stable: what one controller tells of the same millisecond stays in its order.
+    events.sort_by_key(|e| e.time_ms);
     let mut text = String::new();
     for EventLine {
         time_ms,

@@ -390,16 +390,16 @@ fn text(status: &CellStatus) -> String {
         cell.name, cell.state, cell.mirroring
     );
     let count = |n: u32, what: &str| match n {
-        0 => format!("no {what}"),
-        1 => format!("one {what}"),
-        n => format!("{n} {what}s"),
+        0 => format!("no more {what}"),
+        1 => format!("one more {what}"),
+        n => format!("{n} more {what}s"),
     };
     let Survives { controllers, disks } = cell.survives;
     let _ = match cell.state {
         "failed" => writeln!(text, "No controller serves hosts."),
         _ => writeln!(
             text,
-            "It survives the failure of {} more, and of {} more.",
+            "It survives the failure of {}, and of {}.",
             count(controllers, "controller"),
             count(disks, "disk")
         ),
