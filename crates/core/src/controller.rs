@@ -341,7 +341,8 @@ impl Core {
             return None;
         }
         let cell = self.cell_deadline();
-        let link = self.link.next_deadline(self.config.timing.heartbeat);
+        let timing = &self.config.timing;
+        let link = self.link.next_deadline(timing.heartbeat, timing.silence);
         [cell, link, self.destage_deadline()].into_iter().flatten().min()
     }
 

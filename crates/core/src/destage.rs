@@ -225,7 +225,7 @@ impl Core {
     /// The data are on disk for good: buffer and twin are free.
     fn free_flushed(&mut self) {
         while let Some((buffer, was)) = self.cache.next_flushed() {
-            if was.superseded {
+            if was.superseded || was.held {
                 continue;
             }
             self.store_bmae(buffer, Bmae::FREE);
@@ -238,7 +238,7 @@ impl Core {
         self.turn_may_have_come = true;
     }
 
-    fn release_twin(&mut self, buffer: BufferIndex) {
+    pub(crate) fn release_twin(&mut self, buffer: BufferIndex) {
         self.destager.releases.push(buffer);
         if self.destager.releases.is_full() {
             self.send_releases();

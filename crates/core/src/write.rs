@@ -21,7 +21,7 @@ use crate::controller::Core;
 use crate::effect::Effect;
 use crate::host::{HostOp, Status};
 use crate::htb::{Origin, Portion, Stage, granules, mask_in_granule};
-use crate::ids::{ATOMIC_BLOCKS, BUFFER_BLOCKS, BlockCount, RieGeneration, RieIndex, Vba};
+use crate::ids::{ATOMIC_BLOCKS, BUFFER_BLOCKS, BlockCount, BufferIndex, NcaeIndex, RieGeneration, RieIndex, Vba};
 use crate::link::frame::{Mfc, Rqr};
 use crate::list::List;
 use crate::memory::Memory;
@@ -107,6 +107,7 @@ impl Core {
         self.stage_rie(p.rie, p.generation, ncae, Vba(p.start), BlockCount(p.blocks));
         for old in p.old.iter().flatten() {
             let mask = self.cache.get(*old).mask;
+            self.cache.hold(*old);
             self.store_bmae(*old, Bmae::provisional_wb_not(p.rie, mask));
         }
         for new in p.new.iter() {
@@ -307,14 +308,27 @@ impl Core {
         }
         for (new, old) in p.new.iter().zip(p.old.iter()) {
             self.store_bmae(*new, Bmae::FREE);
-            if let Some(old) = old {
-                let mask = self.cache.get(*old).mask;
-                self.store_bmae(*old, Bmae::wb_valid(ncae, mask));
+            if let Some(old) = *old {
+                self.let_go_of_old(old, ncae);
             }
             self.cache.unstage(*new);
         }
+        self.send_releases();
         self.release_rie(h);
         self.finish(h, Status::Aborted);
+    }
+
+    /// The old data are valid again, unless they reached the disk meanwhile.
+    fn let_go_of_old(&mut self, old: BufferIndex, ncae: NcaeIndex) {
+        let held = *self.cache.get(old);
+        if self.cache.let_go(old) {
+            self.store_bmae(old, Bmae::FREE);
+            if held.twinned && self.is_mirroring() {
+                self.release_twin(old);
+            }
+        } else {
+            self.store_bmae(old, Bmae::wb_valid(ncae, held.mask));
+        }
     }
 
     fn finish_portion(&mut self, h: u32) {

@@ -1,1 +1,25 @@
-//! The simulator: two controllers, a wire, disks and hosts in one process, driven by a seed
+//! The simulator: two controllers, a wire, disks, NV memory and hosts in one process, driven by a seed.
+//!
+//! It drives the product's own core. A block is one 64-bit tag: the core never touches payload, so a tag is as good as
+//! 512 bytes. Time jumps from one thing that happens to the next. The same seed gives the same run.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `world` | everything, and the queue of what happens next |
+//! | `process` | one controller's process: carries out the effects of its core |
+//! | `disks` | the shared disks, and what is in flight to them |
+//! | `hosts` | hosts that write, read, abort and retry |
+//! | `history` | the oracle: what a read may return |
+//! | `plan` | which faults a seed brings, and when |
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod disks;
+pub mod history;
+pub mod hosts;
+pub mod plan;
+pub mod process;
+pub mod random;
+pub mod world;
+
+pub use world::{Report, run};

@@ -47,6 +47,8 @@ pub enum Use {
     Written,
     /// On disk, and being flushed.
     Flushing,
+    /// On disk for good; but a write in progress names it as old data, and decides what becomes of it.
+    Clean,
 }
 
 /// What the cache knows of a buffer.
@@ -60,6 +62,8 @@ pub struct Buffer {
     pub mask: u8,
     /// Newer data took its place; it is only waited for.
     pub superseded: bool,
+    /// A write in progress names it as old data.
+    pub held: bool,
     /// The partner holds its twin.
     pub twinned: bool,
     /// Reads that still need it.
@@ -77,6 +81,7 @@ impl Buffer {
         },
         mask: 0,
         superseded: false,
+        held: false,
         twinned: false,
         pins: 0,
         age: 0,
@@ -290,12 +295,32 @@ impl Cache {
         assert!(!buffer.superseded);
         buffer.superseded = true;
         self.untwinned -= u32::from(!buffer.twinned);
-        if buffer.usage == Use::Dirty {
-            self.dirty.remove(&mut self.state_links, old);
-            self.by_age.remove(&mut self.age_links, old);
-            self.buffers[old.index()].usage = Use::Staged;
-            self.free_if_unpinned(old);
+        match buffer.usage {
+            Use::Dirty => {
+                self.dirty.remove(&mut self.state_links, old);
+                self.by_age.remove(&mut self.age_links, old);
+            }
+            Use::Clean => {}
+            _ => return,
         }
+        self.buffers[old.index()].usage = Use::Staged;
+        self.free_if_unpinned(old);
+    }
+
+    /// A write in progress names `old` as old data, until it absorbs new data or says `let_go`.
+    pub fn hold(&mut self, old: BufferIndex) {
+        self.buffers[old.index()].held = true;
+    }
+
+    /// The write will not happen. Returns whether the old data reached the disk for good meanwhile: then the buffer is
+    /// free, and its NV word the caller's to free.
+    pub fn let_go(&mut self, old: BufferIndex) -> bool {
+        self.buffers[old.index()].held = false;
+        let clean = self.get(old).usage == Use::Clean;
+        if clean {
+            self.supersede(old);
+        }
+        clean
     }
 
     /// A dirty buffer is being written to disk.
@@ -359,13 +384,17 @@ impl Cache {
         }
     }
 
-    /// The flush is done: the next buffer that is on disk for good, and whether it was superseded. A current buffer's
-    /// NV word is the caller's to free; the buffer itself is free now, or once no read needs it.
+    /// The flush is done: the next buffer that is on disk for good, as it was. The NV word of a buffer that was neither
+    /// superseded nor held is the caller's to free; the buffer itself is free now, or once no read needs it.
     pub fn next_flushed(&mut self) -> Option<(BufferIndex, Buffer)> {
         let buffer = self.flushing.first()?;
         self.flushing.remove(&mut self.state_links, buffer);
         self.by_age.remove(&mut self.age_links, buffer);
         let was = *self.get(buffer);
+        if was.held && !was.superseded {
+            self.buffers[buffer.index()].usage = Use::Clean;
+            return Some((buffer, was));
+        }
         self.untwinned -= u32::from(!was.superseded && !was.twinned);
         let state = &mut self.buffers[buffer.index()];
         state.superseded = true;
@@ -498,6 +527,32 @@ mod tests {
         assert!(cache.is_on_disk(synced));
         assert_eq!(cache.in_use(), 0);
         cache.check();
+    }
+
+    #[test]
+    fn old_data_stay_while_a_write_in_progress_names_them() {
+        for happens in [true, false] {
+            let mut cache = cache();
+            let old = cache.allocate(granule(7), 0xff);
+            cache.absorb(old, None, true);
+            cache.hold(old);
+            let new = cache.allocate(granule(7), 0xff);
+            cache.begin_write(old);
+            cache.end_write(old);
+            cache.begin_flush();
+            assert!(cache.next_flushed().is_some_and(|(_, was)| was.held));
+            assert_eq!(cache.current(granule(7)), Some(old));
+            assert!(cache.is_on_disk(cache.age_now()));
+            if happens {
+                cache.absorb(new, Some(old), true);
+                assert_eq!(cache.current(granule(7)), Some(new));
+            } else {
+                cache.unstage(new);
+                assert!(cache.let_go(old));
+                assert_eq!(cache.in_use(), 0);
+            }
+            cache.check();
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ impl Core {
             self.effects.push(Effect::LinkClose { connection: old });
             self.link_lost();
         }
-        self.link.opened(connection);
+        self.link.opened(connection, self.now);
         self.said_hello = false;
         self.say_hello();
     }

@@ -136,10 +136,16 @@ impl Core {
             }
             _ => self.await_attach(),
         }
-        self.say_hello();
+        if self.phase != Phase::Out {
+            self.say_hello();
+        }
     }
 
     fn await_attach(&mut self) {
+        if self.locks != Locks::None {
+            // The partner is in, and its fence needs them.
+            return self.start_anew();
+        }
         self.phase = Phase::AwaitAttach;
         self.partner_heartbeat.1 = self.now;
         if self.awaits_operator() {

@@ -49,6 +49,7 @@ struct Established {
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Link {
     connection: Option<ConnectionId>,
+    opened_at: Time,
     established: Option<Established>,
     partner: Option<Hello>,
     incarnation: Incarnation,
@@ -63,6 +64,7 @@ impl Link {
         Link {
             retransmit,
             connection: None,
+            opened_at: Time(0),
             established: None,
             partner: None,
             incarnation: Incarnation(0),
@@ -91,8 +93,9 @@ impl Link {
     }
 
     /// A connection is open. The caller says hello.
-    pub fn opened(&mut self, connection: ConnectionId) {
+    pub fn opened(&mut self, connection: ConnectionId, now: Time) {
         self.connection = Some(connection);
+        self.opened_at = now;
         self.established = None;
         self.partner = None;
     }
@@ -173,14 +176,16 @@ impl Link {
 
     /// This controller was stopped for a while: silence until now says nothing of the partner.
     pub fn excuse_silence(&mut self, now: Time) {
+        self.opened_at = now;
         if let Some(e) = &mut self.established {
             e.heard = now;
         }
     }
 
-    /// How long nothing was heard.
+    /// How long nothing was heard on a connection that is open.
     pub fn silence(&self, now: Time) -> Nanos {
-        self.established.as_ref().map_or(Nanos(0), |e| now.since(e.heard))
+        let heard = self.established.as_ref().map_or(self.opened_at, |e| e.heard);
+        self.connection.map_or(Nanos(0), |_| now.since(heard))
     }
 
     /// A heartbeat, if one is due.
@@ -245,8 +250,10 @@ impl Link {
     }
 
     /// When `flush` or `beat` has something to do though nothing happens.
-    pub fn next_deadline(&self, every: Nanos) -> Option<Time> {
-        let e = self.established.as_ref()?;
+    pub fn next_deadline(&self, every: Nanos, silence: Nanos) -> Option<Time> {
+        let Some(e) = self.established.as_ref() else {
+            return self.connection.map(|_| self.opened_at + silence);
+        };
         [e.resend_at, e.ack_at, Some(e.beat + every)]
             .into_iter()
             .flatten()

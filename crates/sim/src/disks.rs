@@ -1,0 +1,116 @@
+//! The shared disks. A write lands some time after it was submitted, even if its process has died meanwhile; what was not
+//! flushed may be lost when the shelf loses power.
+
+use crate::random::Random;
+use std::collections::BTreeMap;
+use twincell_core::cell::record::Slot;
+use twincell_core::ids::Controller;
+use twincell_core::layout::metadata::Metadata;
+
+/// One disk.
+#[derive(Clone, Debug, Default)]
+pub struct SimDisk {
+    blocks: BTreeMap<u64, u64>,
+    /// What was there before writes that were not flushed yet, oldest first.
+    unflushed: Vec<(u64, u64)>,
+    /// The slots of A and B.
+    pub slots: [Option<Slot>; 2],
+    /// The two copies of the metadata.
+    pub metadata: [Option<Metadata>; 2],
+}
+
+impl SimDisk {
+    /// Reads a block; 0 was never written.
+    pub fn read(&self, block: u64) -> u64 {
+        self.blocks.get(&block).copied().unwrap_or(0)
+    }
+
+    /// Writes a block into the volatile cache of the disk.
+    pub fn write(&mut self, block: u64, tag: u64) {
+        let before = self.blocks.insert(block, tag).unwrap_or(0);
+        self.unflushed.push((block, before));
+    }
+
+    /// Makes blocks read as zero, durably.
+    pub fn zero(&mut self, block: u64, blocks: u64) {
+        let gone: Vec<u64> = self.blocks.range(block..block + blocks).map(|(b, _)| *b).collect();
+        for block in gone {
+            self.blocks.remove(&block);
+        }
+    }
+
+    /// Everything so far is durable.
+    pub fn flush(&mut self) {
+        self.unflushed.clear();
+    }
+
+    /// The shelf loses power: of what was not flushed, any part is lost.
+    pub fn lose_power(&mut self, random: &mut Random) {
+        for (block, before) in std::mem::take(&mut self.unflushed).into_iter().rev() {
+            if random.one_in(2) {
+                self.blocks.insert(block, before);
+            }
+        }
+    }
+}
+
+/// The disks, and who holds the lock byte of each controller on them.
+#[derive(Clone, Debug)]
+pub struct Shelf {
+    /// The disks.
+    pub disks: Vec<SimDisk>,
+    /// The process that holds the lock byte of each controller.
+    pub locks: [Option<u32>; 2],
+    /// Writes in flight, by process: a dead process holds its locks until they are over.
+    pub in_flight: BTreeMap<u32, u32>,
+    /// Reads and writes fail while this is true.
+    pub failing: Option<usize>,
+}
+
+impl Shelf {
+    /// `count` empty disks.
+    pub fn new(count: usize) -> Shelf {
+        Shelf {
+            disks: vec![SimDisk::default(); count],
+            locks: [None; 2],
+            in_flight: BTreeMap::new(),
+            failing: None,
+        }
+    }
+
+    /// `process` takes the lock byte of `controller` if nobody else holds it.
+    pub fn try_lock(&mut self, controller: Controller, process: u32) -> bool {
+        let holder = &mut self.locks[controller.index()];
+        if holder.is_none() {
+            *holder = Some(process);
+        }
+        *holder == Some(process)
+    }
+
+    /// Gives back what `process` holds of `controller`'s.
+    pub fn unlock(&mut self, controller: Controller, process: u32) {
+        let holder = &mut self.locks[controller.index()];
+        if *holder == Some(process) {
+            *holder = None;
+        }
+    }
+
+    /// A write of `process` is in flight.
+    pub fn submitted(&mut self, process: u32) {
+        *self.in_flight.entry(process).or_default() += 1;
+    }
+
+    /// A write of `process` is over.
+    pub fn landed(&mut self, process: u32) {
+        let count = self.in_flight.get_mut(&process).expect("a write in flight");
+        *count -= 1;
+        if *count == 0 {
+            self.in_flight.remove(&process);
+        }
+    }
+
+    /// Whether `process` has writes in flight.
+    pub fn has_in_flight(&self, process: u32) -> bool {
+        self.in_flight.contains_key(&process)
+    }
+}

@@ -1,0 +1,81 @@
+//! Hosts: each keeps some commands in flight, on either path, and tries again on the other when a path fails.
+
+use crate::history::Moment;
+use crate::random::Random;
+use twincell_core::host::HostOp;
+
+/// A command of a host, whatever the attempts that it takes.
+#[derive(Clone, Debug)]
+pub struct Command {
+    /// The host.
+    pub host: usize,
+    /// The LUN, as its index.
+    pub lun: usize,
+    /// What to do.
+    pub op: HostOp,
+    /// First block.
+    pub start: u64,
+    /// How many.
+    pub blocks: u32,
+    /// Of a write: what it writes.
+    pub tag: u64,
+    /// When it was first submitted.
+    pub begun: Moment,
+    /// The present attempt.
+    pub attempt: u64,
+    /// Data of a read.
+    pub data: Vec<u64>,
+    /// It is over.
+    pub done: bool,
+}
+
+/// One attempt at a command, on one path.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempt {
+    /// The command.
+    pub command: usize,
+    /// The controller, as its index.
+    pub controller: usize,
+    /// The process that it was sent to; 0 while it is on its way.
+    pub process: u32,
+    /// It was given up: the host has closed the connection, or withdrawn it.
+    pub given_up: bool,
+    /// The host has withdrawn it, and wants no other attempt.
+    pub withdrawn: bool,
+}
+
+/// Blocks of each LUN that hosts use: they lie across the border of two RStores, and are few, so that commands overlap.
+pub const HOT: std::ops::Range<u64> = 3900..4500;
+
+/// The next command of a host.
+pub fn draw(random: &mut Random, host: usize, lun: usize, tag: u64, begun: Moment) -> Command {
+    let blocks = match random.below(10) {
+        0..=4 => 8 * random.between(1, 4),
+        5..=7 => random.between(1, 40),
+        8 => random.between(200, 256),
+        _ => random.between(257, 400),
+    } as u32;
+    let room = HOT.end - HOT.start - u64::from(blocks);
+    let mut start = HOT.start + random.below(room + 1);
+    if random.one_in(2) {
+        start = start / 8 * 8;
+    }
+    let op = match random.below(20) {
+        0 => HostOp::Sync,
+        1 => HostOp::Write { fua: true },
+        2..=12 => HostOp::Write { fua: false },
+        _ => HostOp::Read,
+    };
+    Command {
+        host,
+        lun,
+        op,
+        start,
+        blocks,
+        tag,
+        begun,
+        attempt: 0,
+        data: Vec::new(),
+        done: false,
+    }
+}

@@ -1,0 +1,120 @@
+//! `twincell-sim run --seeds N [--start S]` and `twincell-sim repro SEED`.
+
+use std::cell::Cell;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+use twincell_sim::{Report, run};
+
+thread_local! {
+    static SEED: Cell<u64> = const { Cell::new(0) };
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        eprintln!("seed {}: the core panicked; see it with: cargo xtask repro {}", SEED.get(), SEED.get());
+        before(info);
+    }));
+    #[cfg(feature = "mutants")]
+    if let Ok(name) = std::env::var("TWINCELL_MUTANT") {
+        assert!(twincell_core::mutant::activate(&name), "no such mutant");
+    }
+    match words.as_slice() {
+        ["run", "--seeds", seeds] => run_many(number(seeds), 0),
+        ["run", "--seeds", seeds, "--start", start] => run_many(number(seeds), number(start)),
+        ["repro", seed] => repro(number(seed)),
+        _ => {
+            eprintln!("usage: twincell-sim run --seeds N [--start S] | repro SEED");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn number(text: &str) -> u64 {
+    text.parse().unwrap_or_else(|_| {
+        eprintln!("not a number: {text}");
+        std::process::exit(2)
+    })
+}
+
+fn repro(seed: u64) -> ExitCode {
+    SEED.set(seed);
+    match run(seed, true) {
+        Ok(report) => {
+            println!("seed {seed}: {report:?}");
+            ExitCode::SUCCESS
+        }
+        Err(what) => {
+            println!("seed {seed} FAILED: {what}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// One seed in a hundred is run twice: the same seed must give the same run.
+fn run_one(seed: u64) -> Result<Report, String> {
+    SEED.set(seed);
+    let report = run(seed, false)?;
+    if seed.is_multiple_of(100) && run(seed, false)?.digest != report.digest {
+        return Err("two runs of the same seed differ".into());
+    }
+    Ok(report)
+}
+
+fn run_many(seeds: u64, start: u64) -> ExitCode {
+    let begun = Instant::now();
+    let next = Arc::new(AtomicU64::new(start));
+    let total = Arc::new(Mutex::new((Report::default(), Vec::new())));
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    let workers: Vec<_> = (0..threads)
+        .map(|_| {
+            let (next, total) = (next.clone(), total.clone());
+            std::thread::spawn(move || {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= start + seeds {
+                        return;
+                    }
+                    let result = run_one(seed);
+                    let mut total = total.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    match result {
+                        Ok(report) => {
+                            total.0.happenings += report.happenings;
+                            total.0.writes += report.writes;
+                            total.0.reads += report.reads;
+                            total.0.takeovers += report.takeovers;
+                        }
+                        Err(what) => total.1.push((seed, what)),
+                    }
+                    if total.1.len() >= 10 {
+                        next.store(u64::MAX / 2, Ordering::Relaxed);
+                    }
+                }
+            })
+        })
+        .collect();
+    for worker in workers {
+        if worker.join().is_err() {
+            return ExitCode::FAILURE;
+        }
+    }
+    let total = total.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let (sum, failures) = &*total;
+    for (seed, what) in failures {
+        println!("seed {seed} FAILED: {what}");
+    }
+    println!(
+        "{seeds} seeds in {:.1} s: {} failed; {} happenings, {} writes acknowledged, {} reads checked, {} takeovers",
+        begun.elapsed().as_secs_f64(),
+        failures.len(),
+        sum.happenings,
+        sum.writes,
+        sum.reads,
+        sum.takeovers
+    );
+    if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,105 @@
+//! Which faults a seed brings, and when. All are within the promise of DESIGN section 9: NV memory is lost only while the
+//! partner has everything.
+
+use crate::random::Random;
+use twincell_core::ids::Controller;
+
+const MS: u64 = 1_000_000;
+
+/// A fault, or something that an operator does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The process ends at once; NV memory stays.
+    Crash(Controller),
+    /// The process ends in the middle of the effects of a step.
+    CrashAfterEffects(Controller, u32),
+    /// Both processes end.
+    CrashBoth,
+    /// Both processes end, and the shelf loses power.
+    PowerLoss,
+    /// The process ends, and its NV memory is gone.
+    LoseNv(Controller),
+    /// The process is stopped for so many milliseconds.
+    Pause(Controller, u64),
+    /// The link is cut for so many milliseconds.
+    CutLink(u64),
+    /// The link carries nothing, and says nothing, for so many milliseconds.
+    SilentLink(u64),
+    /// Frames are lost, doubled and late for so many milliseconds.
+    LossyLink(u64),
+    /// A disk answers with errors for so many milliseconds.
+    FailDisk(usize, u64),
+    /// An operator moves a LUN.
+    MoveLun(u16, Controller),
+    /// An operator makes, and later deletes, a LUN.
+    CreateLun,
+    /// An operator deletes the LUN that was made.
+    DeleteLun,
+    /// An operator stops a controller cleanly.
+    Stop(Controller),
+}
+
+/// What a seed brings.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Moments in nanoseconds, and what happens then; in order.
+    pub faults: Vec<(u64, Fault)>,
+    /// When a controller that is down is started again, in nanoseconds after it went down; least and most.
+    pub restart: (u64, u64),
+    /// How many host commands.
+    pub commands: u32,
+    /// Host commands in flight for each host.
+    pub depth: u32,
+    /// Size of the pools: small ones run short.
+    pub small: bool,
+}
+
+impl Plan {
+    /// The plan of a seed.
+    pub fn new(random: &mut Random) -> Plan {
+        let count = random.below(6);
+        let mut at = 0;
+        let mut faults = Vec::new();
+        for _ in 0..count {
+            at += match random.below(4) {
+                0 => random.between(1, 20) * MS,
+                1 => random.between(20, 200) * MS,
+                2 => random.between(200, 1500) * MS,
+                _ => random.between(1, 3000) * MS / 10,
+            };
+            faults.push((at, fault(random)));
+        }
+        let restart = match random.below(3) {
+            0 => (MS / 10, 5 * MS),
+            1 => (10 * MS, 300 * MS),
+            _ => (500 * MS, 6000 * MS),
+        };
+        Plan {
+            faults,
+            restart,
+            commands: random.between(40, 250) as u32,
+            depth: random.between(1, 8) as u32,
+            small: random.one_in(3),
+        }
+    }
+}
+
+fn fault(random: &mut Random) -> Fault {
+    let controller = Controller::BOTH[random.below(2) as usize];
+    match random.below(24) {
+        0..=4 => Fault::Crash(controller),
+        5..=9 => Fault::CrashAfterEffects(controller, random.below(120) as u32),
+        10 => Fault::CrashBoth,
+        11 => Fault::PowerLoss,
+        12 => Fault::LoseNv(controller),
+        13 => Fault::Pause(controller, random.between(1, 6000)),
+        14..=15 => Fault::CutLink(random.between(1, 4000)),
+        16 => Fault::SilentLink(random.between(1, 6000)),
+        17 => Fault::LossyLink(random.between(10, 2000)),
+        18 => Fault::FailDisk(random.below(4) as usize, random.between(1, 800)),
+        19..=20 => Fault::MoveLun(random.below(2) as u16, controller),
+        21 => Fault::CreateLun,
+        22 => Fault::DeleteLun,
+        _ => Fault::Stop(controller),
+    }
+}

@@ -1,0 +1,150 @@
+//! One controller's process, and its NV memory, which outlives it.
+
+use std::collections::{BTreeMap, VecDeque};
+use twincell_core::config::Geometry;
+use twincell_core::ids::{CommandId, NvAddress, TransferIndex, Uuid};
+use twincell_core::memory::Memory;
+use twincell_core::nv::Image;
+use twincell_core::{Core, Event};
+
+/// Blocks of a transfer buffer.
+const TRANSFER_BLOCKS: usize = 264;
+
+/// NV memory: words and buffers.
+#[derive(Clone, Debug)]
+pub struct NvMemory {
+    /// Identity and words.
+    pub image: Image,
+    /// One tag a block.
+    pub buffers: Vec<[u64; 8]>,
+    /// What was sealed: mask and the tags under it.
+    seals: BTreeMap<u32, (u8, u64)>,
+}
+
+impl NvMemory {
+    /// An empty image.
+    pub fn new(geometry: Geometry) -> NvMemory {
+        NvMemory {
+            image: Image {
+                uuid: Uuid::NIL,
+                words: vec![0; geometry.words() as usize],
+            },
+            buffers: vec![[0; 8]; geometry.buffers_of_both() as usize],
+            seals: BTreeMap::new(),
+        }
+    }
+
+    /// One store.
+    pub fn store(&mut self, address: NvAddress, word: u64) {
+        self.image.words[address.index()] = word;
+    }
+
+    /// Empties the image.
+    pub fn renew(&mut self, uuid: Uuid) {
+        self.image.uuid = uuid;
+        self.image.words.fill(0);
+        self.seals.clear();
+    }
+
+    fn sum(&self, buffer: usize, mask: u8) -> u64 {
+        let blocks = self.buffers[buffer].iter().enumerate();
+        let valid = blocks.filter(|(n, _)| mask >> n & 1 == 1);
+        valid.fold(u64::from(mask), |sum, (n, tag)| sum.wrapping_mul(31).wrapping_add(tag ^ n as u64))
+    }
+
+    /// Notes the checksum of a buffer.
+    pub fn seal(&mut self, buffer: u32, mask: u8) {
+        let sum = self.sum(buffer as usize, mask);
+        self.seals.insert(buffer, (mask, sum));
+    }
+
+    /// Whether a buffer still has what was sealed.
+    pub fn is_sound(&self, buffer: u32) -> bool {
+        self.seals.get(&buffer).is_none_or(|(mask, sum)| self.sum(buffer as usize, *mask) == *sum)
+    }
+}
+
+/// A process.
+#[derive(Clone)]
+pub struct Process {
+    /// Its number; no other process ever has it.
+    pub id: u32,
+    /// The controller's core.
+    pub core: Core,
+    /// Whether hosts are accepted.
+    pub serves: bool,
+    /// It is stopped until then.
+    pub paused_until: u64,
+    /// What arrived while it was stopped.
+    pub backlog: VecDeque<Event>,
+    /// It waits for its own locks.
+    pub wants_locks: bool,
+    /// It waits for the partner's locks.
+    pub wants_fence: bool,
+    /// It crashes after so many effects.
+    pub crash_after: Option<u32>,
+    /// Commands of hosts that are not completed: the attempt that each is.
+    pub commands: BTreeMap<CommandId, u64>,
+    /// Volatile memory.
+    transfers: Vec<[u64; TRANSFER_BLOCKS]>,
+    /// The deadline for which a tick is under way.
+    pub tick_at: u64,
+}
+
+impl Process {
+    /// A process that has just started.
+    pub fn new(id: u32, core: Core, geometry: Geometry) -> Process {
+        Process {
+            id,
+            core,
+            serves: false,
+            paused_until: 0,
+            backlog: VecDeque::new(),
+            wants_locks: false,
+            wants_fence: false,
+            crash_after: None,
+            commands: BTreeMap::new(),
+            transfers: vec![[0; TRANSFER_BLOCKS]; geometry.transfers.into()],
+            tick_at: 0,
+        }
+    }
+
+    fn transfer(&mut self, transfer: TransferIndex, first: u16, blocks: u16) -> &mut [u64] {
+        let first = usize::from(first);
+        &mut self.transfers[transfer.index()][first..first + usize::from(blocks)]
+    }
+
+    /// The tags in a memory.
+    pub fn read(&mut self, nv: &NvMemory, memory: &Memory) -> Vec<u64> {
+        match memory {
+            Memory::Buffers(sgl) => sgl
+                .iter()
+                .flat_map(|s| {
+                    let first = usize::from(s.first);
+                    &nv.buffers[s.buffer.index()][first..first + usize::from(s.count)]
+                })
+                .copied()
+                .collect(),
+            Memory::Transfer { transfer, first, blocks } => self.transfer(*transfer, *first, *blocks).to_vec(),
+        }
+    }
+
+    /// Puts tags into a memory.
+    pub fn write(&mut self, nv: &mut NvMemory, memory: &Memory, tags: &[u64]) {
+        assert_eq!(memory.blocks() as usize, tags.len(), "the length of the data");
+        match memory {
+            Memory::Buffers(sgl) => {
+                let mut tags = tags;
+                for s in sgl.iter() {
+                    let (here, rest) = tags.split_at(s.count.into());
+                    let first = usize::from(s.first);
+                    nv.buffers[s.buffer.index()][first..first + here.len()].copy_from_slice(here);
+                    tags = rest;
+                }
+            }
+            Memory::Transfer { transfer, first, blocks } => {
+                self.transfer(*transfer, *first, *blocks).copy_from_slice(tags);
+            }
+        }
+    }
+}
