@@ -69,6 +69,8 @@ pub(crate) struct Locks {
     disks: Vec<RawFd>,
     own: Byte,
     partner: Byte,
+    /// The partner's process, to be ended at this time unless its bytes are held before.
+    kill: Option<(ProcessId, Time)>,
     retry_at: Option<Time>,
 }
 
@@ -78,6 +80,7 @@ impl Locks {
         Locks {
             own: Byte::new(controller, disks.len()),
             partner: Byte::new(controller.other(), disks.len()),
+            kill: None,
             retry_at: None,
             disks,
         }
@@ -89,27 +92,26 @@ impl Locks {
         self.retry_at = Some(now);
     }
 
-    /// Ends the partner's process where it can be seen, and wants its byte everywhere.
+    /// Wants the partner's byte everywhere, and ends its process where that does not give it up and can be seen.
+    ///
+    /// The byte is the proof, and a process without it neither writes to disks nor serves. So one that is about to
+    /// leave may go by itself, and one that has just started and waits to join is left alone.
     pub(crate) fn fence(&mut self, now: Time, partner: ProcessId) {
-        match process::kill(partner) {
-            Kill::Sent => info!(pid = partner.pid, "fence: the partner's process was killed"),
-            Kill::Gone => info!(pid = partner.pid, "fence: the partner's process had ended"),
-            Kill::OutOfSight => info!("fence: no process of the partner in sight; its locks are the proof"),
-            Kill::Refused(e) => warn!(pid = partner.pid, "fence: the partner's process cannot be killed: {e}"),
-        }
         self.partner.wanted = true;
+        self.kill = Some((partner, now + RETRY));
         self.retry_at = Some(now);
     }
 
     /// Gives the partner's byte back.
     pub(crate) fn unfence(&mut self) {
+        self.kill = None;
         self.partner.release(&self.disks);
     }
 
     /// Gives everything back. Only when no disk I/O of this process is in flight.
     pub(crate) fn release_all(&mut self) {
         self.own.release(&self.disks);
-        self.partner.release(&self.disks);
+        self.unfence();
         self.retry_at = None;
     }
 
@@ -129,7 +131,21 @@ impl Locks {
                 happened(event);
             }
         }
+        if self.partner.wanted
+            && let Some((process, _)) = self.kill.take_if(|(_, at)| *at <= now)
+        {
+            kill(process);
+        }
         self.retry_at = (self.own.wanted || self.partner.wanted).then_some(now + RETRY);
+    }
+}
+
+fn kill(partner: ProcessId) {
+    match process::kill(partner) {
+        Kill::Sent => info!(pid = partner.pid, "fence: the partner's process was killed"),
+        Kill::Gone => info!(pid = partner.pid, "fence: the partner's process had ended"),
+        Kill::OutOfSight => info!("fence: no process of the partner in sight; its locks are the proof"),
+        Kill::Refused(e) => warn!(pid = partner.pid, "fence: the partner's process cannot be killed: {e}"),
     }
 }
 
@@ -232,5 +248,49 @@ mod tests {
         assert_eq!(poll(&mut again, 0), []);
         b.unfence();
         assert_eq!(poll(&mut again, 20), [Event::LocksTaken]);
+    }
+
+    /// A process that holds A's byte on all disks of the world, as a controller that hangs would.
+    fn hold(world: &World) -> std::process::Child {
+        let (files, mut locks) = world.controller(Controller::A);
+        locks.take_own(Time(0));
+        assert_eq!(poll(&mut locks, 0), [Event::LocksTaken]);
+        let mut command = std::process::Command::new("sleep");
+        // The child has the same open file descriptions, so the locks are its own too.
+        for (at, file) in [10, 11].into_iter().zip(&files) {
+            let fd = file.as_raw_fd();
+            // SAFETY: dup2 may be called between fork and exec, and changes descriptors of the child only.
+            unsafe {
+                std::os::unix::process::CommandExt::pre_exec(&mut command, move || match libc::dup2(fd, at) {
+                    0.. => Ok(()),
+                    _ => Err(io::Error::last_os_error()),
+                })
+            };
+        }
+        command.arg("60").spawn().expect("sleep")
+    }
+
+    #[test]
+    fn a_partner_that_hangs_is_killed_and_one_without_locks_is_not() {
+        let world = World::new();
+        let (_files, mut b) = world.controller(Controller::B);
+        let mut hanging = hold(&world);
+        let id = process::id_of(hanging.id()).expect("its id");
+        b.fence(Time(0), id);
+        assert_eq!(poll(&mut b, 0), []);
+        assert!(hanging.try_wait().expect("a state").is_none(), "it was given no time to go");
+        assert_eq!(poll(&mut b, 20), []);
+        hanging.wait().expect("its end");
+        assert_eq!(poll(&mut b, 40), [Event::Fenced]);
+
+        b.unfence();
+        let mut waiting = std::process::Command::new("sleep").arg("60").spawn().expect("sleep");
+        b.fence(Time(0), process::id_of(waiting.id()).expect("its id"));
+        assert_eq!(poll(&mut b, 0), [Event::Fenced]);
+        assert_eq!(b.next_deadline(), None);
+        assert_eq!(poll(&mut b, 100), []);
+        assert!(waiting.try_wait().expect("a state").is_none(), "a process without locks was killed");
+        waiting.kill().expect("ended");
+        waiting.wait().expect("its end");
     }
 }

@@ -16,7 +16,11 @@ pub(crate) fn boot_id() -> io::Result<Uuid> {
 
 /// This process, as another on the same machine can find it.
 pub(crate) fn own_id() -> io::Result<ProcessId> {
-    let pid = std::process::id();
+    id_of(std::process::id())
+}
+
+/// A process of this PID namespace.
+pub(crate) fn id_of(pid: u32) -> io::Result<ProcessId> {
     Ok(ProcessId {
         boot: boot_id()?,
         pid_namespace: pid_namespace()?,
@@ -116,11 +120,7 @@ mod tests {
 
     fn sleeper() -> (Child, ProcessId) {
         let child = Command::new("sleep").arg("60").spawn().expect("sleep");
-        let id = ProcessId {
-            pid: child.id(),
-            start_time: start_time(child.id()).expect("its start time"),
-            ..own_id().expect("own id")
-        };
+        let id = id_of(child.id()).expect("its id");
         (child, id)
     }
 
