@@ -278,7 +278,7 @@ impl Keeper {
             cat >/dev/null
             pids=$("$1" status --json --dir "$2" | sed -n 's/.*"pid": \([0-9][0-9]*\).*/\1/p')
             [ -z "$pids" ] || kill -9 $pids
-            rm -f "$3-A.nv" "$3-B.nv"
+            rm -f "$3"-[AB].nv "$3"-[AB].nv.lock
         "#;
         let user = rustix::process::getuid().as_raw();
         let memory = format!("/dev/shm/twincell-{user}/{}", uuid.trim_matches('"'));

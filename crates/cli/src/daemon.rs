@@ -4,11 +4,13 @@ use crate::config::{CellConfig, resolve};
 use crate::exit::{Code, Failure, Result};
 use crate::lock::{Holder, holder};
 use crate::status::{Seen, look};
+use signal_hook::consts::SIGKILL;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::net::TcpStream;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use twincell_core::ids::Controller;
 
@@ -47,6 +49,20 @@ pub fn spawn(config: &CellConfig, controller: Controller) -> Result<Child> {
         .stderr(errors)
         .spawn()
         .map_err(|e| Failure::io("start", program.display(), &e))
+}
+
+/// How a starting controller has ended, if it has. One that starts while its partner takes over alone may be fenced by
+/// it, which looks like `kill -9`: it is started again.
+pub fn ended(config: &CellConfig, controller: Controller, child: &mut Child) -> Result<Option<ExitStatus>> {
+    let failed = |e| Failure::io("watch", format!("controller {controller}"), &e);
+    let Some(status) = child.try_wait().map_err(failed)? else {
+        return Ok(None);
+    };
+    if status.signal() != Some(SIGKILL) {
+        return Ok(Some(status));
+    }
+    *child = spawn(config, controller)?;
+    Ok(None)
 }
 
 /// Whether a controller runs on this machine.
@@ -94,8 +110,10 @@ pub fn wait_until_serving(
             let Some(what) = lacks(config, *controller) else {
                 continue;
             };
-            let child = started.iter_mut().find(|(c, _)| c == controller);
-            let ended = child.and_then(|(_, child)| child.try_wait().ok().flatten());
+            let ended = match started.iter_mut().find(|(c, _)| c == controller) {
+                Some((_, child)) => ended(config, *controller, child)?,
+                None => None,
+            };
             match ended {
                 Some(status) => lacking.push((*controller, format!("ended ({status})"))),
                 None => {
@@ -129,18 +147,33 @@ fn not_serving(config: &CellConfig, lacking: &[(Controller, String)]) -> Failure
 
 /// The last line of a log that says anything.
 pub fn last_line(log: &Path) -> Option<String> {
-    const TAIL: i64 = 8192;
-    let mut file = File::open(log).ok()?;
-    // A log shorter than that is read whole.
-    let _ = file.seek(SeekFrom::End(-TAIL));
-    let mut tail = Vec::new();
-    file.read_to_end(&mut tail).ok()?;
-    let tail = String::from_utf8_lossy(&tail);
-    tail.lines()
+    tail(log)
+        .lines()
         .rev()
         .map(str::trim)
         .find(|l| !l.is_empty())
         .map(str::to_owned)
+}
+
+/// The last `count` lines of a log.
+pub fn last_lines(log: &Path, count: usize) -> String {
+    let tail = tail(log);
+    let lines: Vec<&str> = tail.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}
+
+/// The end of a log; nothing if it cannot be read.
+fn tail(log: &Path) -> String {
+    const LENGTH: i64 = 8192;
+    let Ok(mut file) = File::open(log) else {
+        return String::new();
+    };
+    // A log shorter than that is read whole.
+    let _ = file.seek(SeekFrom::End(-LENGTH));
+    let mut tail = Vec::new();
+    // What could be read until an error is what there is to tell.
+    let _ = file.read_to_end(&mut tail);
+    String::from_utf8_lossy(&tail).into_owned()
 }
 
 /// Waits until a controller's process has ended.

@@ -67,6 +67,8 @@ struct Stage {
     dir: PathBuf,
     dir_was_there: bool,
     children: [Option<Child>; 2],
+    /// Whether controllers are starting, and may be fenced by each other.
+    starting: bool,
     interrupted: Arc<AtomicBool>,
     quiet: bool,
     keep: bool,
@@ -139,6 +141,7 @@ impl Stage {
             dir,
             dir_was_there,
             children: [None, None],
+            starting: false,
             interrupted,
             quiet,
             keep: false,
@@ -236,6 +239,7 @@ impl Stage {
         for controller in controllers {
             self.children[controller.index()] = Some(daemon::spawn(&self.config, *controller)?);
         }
+        self.starting = true;
         self.wait("both controllers to serve, mirrored", |stage| {
             let status = summarize(&stage.config, &look_at_both(&stage.config));
             status.cell.state == "ok"
@@ -243,6 +247,7 @@ impl Stage {
                     .iter()
                     .all(|c| daemon::lacks(&stage.config, *c).is_none())
         })?;
+        self.starting = false;
         if controllers.len() == 2 {
             let [a, b] = self.children.each_ref().map(|c| c.as_ref().map_or(0, Child::id));
             self.say(&format!(
@@ -306,16 +311,7 @@ impl Stage {
             if self.interrupted.load(Ordering::Relaxed) {
                 return Err(Failure::new(Code::Refused, "interrupted"));
             }
-            for (child, controller) in self.children.iter_mut().zip(Controller::BOTH) {
-                let ended = child.as_mut().and_then(|c| c.try_wait().ok().flatten());
-                if let Some(status) = ended {
-                    *child = None;
-                    return Err(Failure::new(
-                        Code::Unreachable,
-                        format!("controller {controller} ended: {status}"),
-                    ));
-                }
-            }
+            self.check_controllers()?;
             if Instant::now() > deadline {
                 return Err(Failure::new(
                     Code::TimedOut,
@@ -323,6 +319,28 @@ impl Stage {
                 ));
             }
             std::thread::sleep(PAUSE);
+        }
+        Ok(())
+    }
+
+    /// Fails if a controller has ended that should run.
+    fn check_controllers(&mut self) -> Result<()> {
+        for (child, controller) in self.children.iter_mut().zip(Controller::BOTH) {
+            let Some(running) = child else { continue };
+            let ended = if self.starting {
+                daemon::ended(&self.config, controller, running)?
+            } else {
+                running
+                    .try_wait()
+                    .map_err(|e| Failure::io("watch", "a controller", &e))?
+            };
+            if let Some(status) = ended {
+                *child = None;
+                return Err(Failure::new(
+                    Code::Unreachable,
+                    format!("controller {controller} ended: {status}"),
+                ));
+            }
         }
         Ok(())
     }
@@ -339,10 +357,12 @@ impl Stage {
 
     fn last_words(&self) -> String {
         let last = |c: Controller| {
-            let line = daemon::last_line(&self.config.log(c)).unwrap_or_else(|| "nothing".to_owned());
-            format!("The last line of {c}'s log: {line}")
+            format!(
+                "The end of {c}'s log:\n{}\n",
+                daemon::last_lines(&self.config.log(c), 12)
+            )
         };
-        format!("\n{}\n{}", last(Controller::A), last(Controller::B))
+        format!("\n{}{}", last(Controller::A), last(Controller::B))
     }
 
     fn say(&self, text: &str) {
@@ -364,8 +384,12 @@ impl Drop for Stage {
             let _ = child.kill().and_then(|()| child.wait());
         }
         for controller in Controller::BOTH {
+            let Ok(memory) = self.config.nv_memory(controller) else {
+                continue;
+            };
             // A controller that was stopped has removed its memory itself.
-            let _ = self.config.nv_memory(controller).map(std::fs::remove_file);
+            let _ = std::fs::remove_file(&memory);
+            let _ = std::fs::remove_file(memory.with_extension("nv.lock"));
         }
         cell::remove(&self.dir, self.dir_was_there);
     }

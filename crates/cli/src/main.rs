@@ -130,6 +130,7 @@ fn serve(cli: &Cli, name: twincell_core::ids::Controller, detach: bool) -> ExitC
         .with_ansi(false)
         .with_target(false)
         .init();
+    tell_panics_last();
     let result = load(cli).and_then(|config| controller::run(&config, name, detach));
     let Err(failure) = result else { return ExitCode::SUCCESS };
     if cli.json {
@@ -139,6 +140,16 @@ fn serve(cli: &Cli, name: twincell_core::ids::Controller, detach: bool) -> ExitC
     let what = what.split_whitespace().collect::<Vec<_>>().join(" ");
     eprintln!("twincell: {what}{}{next}", if next.is_empty() { "" } else { "; " });
     ExitCode::from(code as u8)
+}
+
+/// The last line of the log of a controller that broke an invariant says which, after whatever the usual report adds.
+fn tell_panics_last() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        usual(panic);
+        let what = panic.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        eprintln!("twincell: the controller ends, the other takes over: {what}");
+    }));
 }
 
 fn load(cli: &Cli) -> Result<CellConfig> {
