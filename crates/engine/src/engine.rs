@@ -178,7 +178,7 @@ impl Engine {
 
     /// Steps the core with everything that happened, and with what that makes happen.
     fn drain(&mut self) {
-        while !self.queue.is_empty() {
+        loop {
             while let Some(happening) = self.queue.pop() {
                 self.step(happening);
                 if self.ending.is_some() {
@@ -186,8 +186,10 @@ impl Engine {
                 }
             }
             self.finish();
+            if self.queue.is_empty() {
+                return;
+            }
         }
-        self.finish();
     }
 
     fn step(&mut self, happening: Happening) {
