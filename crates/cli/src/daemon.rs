@@ -4,13 +4,11 @@ use crate::config::{CellConfig, resolve};
 use crate::exit::{Code, Failure, Result};
 use crate::lock::{Holder, holder};
 use crate::status::{Seen, look};
-use signal_hook::consts::SIGKILL;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::net::TcpStream;
-use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use twincell_core::ids::Controller;
 
@@ -49,20 +47,6 @@ pub fn spawn(config: &CellConfig, controller: Controller) -> Result<Child> {
         .stderr(errors)
         .spawn()
         .map_err(|e| Failure::io("start", program.display(), &e))
-}
-
-/// How a starting controller has ended, if it has. One that starts while its partner takes over alone may be fenced by
-/// it, which looks like `kill -9`: it is started again.
-pub fn ended(config: &CellConfig, controller: Controller, child: &mut Child) -> Result<Option<ExitStatus>> {
-    let failed = |e| Failure::io("watch", format!("controller {controller}"), &e);
-    let Some(status) = child.try_wait().map_err(failed)? else {
-        return Ok(None);
-    };
-    if status.signal() != Some(SIGKILL) {
-        return Ok(Some(status));
-    }
-    *child = spawn(config, controller)?;
-    Ok(None)
 }
 
 /// Whether a controller runs on this machine.
@@ -110,10 +94,8 @@ pub fn wait_until_serving(
             let Some(what) = lacks(config, *controller) else {
                 continue;
             };
-            let ended = match started.iter_mut().find(|(c, _)| c == controller) {
-                Some((_, child)) => ended(config, *controller, child)?,
-                None => None,
-            };
+            let child = started.iter_mut().find(|(c, _)| c == controller);
+            let ended = child.and_then(|(_, child)| child.try_wait().ok().flatten());
             match ended {
                 Some(status) => lacking.push((*controller, format!("ended ({status})"))),
                 None => {

@@ -67,8 +67,6 @@ struct Stage {
     dir: PathBuf,
     dir_was_there: bool,
     children: [Option<Child>; 2],
-    /// Whether controllers are starting, and may be fenced by each other.
-    starting: bool,
     interrupted: Arc<AtomicBool>,
     quiet: bool,
     keep: bool,
@@ -141,7 +139,6 @@ impl Stage {
             dir,
             dir_was_there,
             children: [None, None],
-            starting: false,
             interrupted,
             quiet,
             keep: false,
@@ -239,7 +236,6 @@ impl Stage {
         for controller in controllers {
             self.children[controller.index()] = Some(daemon::spawn(&self.config, *controller)?);
         }
-        self.starting = true;
         self.wait("both controllers to serve, mirrored", |stage| {
             let status = summarize(&stage.config, &look_at_both(&stage.config));
             status.cell.state == "ok"
@@ -247,7 +243,6 @@ impl Stage {
                     .iter()
                     .all(|c| daemon::lacks(&stage.config, *c).is_none())
         })?;
-        self.starting = false;
         if controllers.len() == 2 {
             let [a, b] = self.children.each_ref().map(|c| c.as_ref().map_or(0, Child::id));
             self.say(&format!(
@@ -327,13 +322,9 @@ impl Stage {
     fn check_controllers(&mut self) -> Result<()> {
         for (child, controller) in self.children.iter_mut().zip(Controller::BOTH) {
             let Some(running) = child else { continue };
-            let ended = if self.starting {
-                daemon::ended(&self.config, controller, running)?
-            } else {
-                running
-                    .try_wait()
-                    .map_err(|e| Failure::io("watch", "a controller", &e))?
-            };
+            let ended = running
+                .try_wait()
+                .map_err(|e| Failure::io("watch", "a controller", &e))?;
             if let Some(status) = ended {
                 *child = None;
                 return Err(Failure::new(
