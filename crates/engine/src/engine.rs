@@ -44,7 +44,7 @@ const NOTES_MAX: usize = 256;
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// As asked: everything is on disk and the NV image is removed.
+    /// As asked. Where everything is on disk the NV image is removed; else it is kept for the next start.
     Exit,
 }
 
@@ -53,8 +53,16 @@ pub enum Outcome {
 enum End {
     /// A fresh core in the same process (R4).
     Restart,
-    /// The process ends.
+    /// The process ends, and the NV image goes with it.
     Exit,
+    /// The process ends, and the NV image stays.
+    Halt,
+}
+
+/// What is left of a controller in memory.
+enum Remains {
+    Nothing,
+    Image,
 }
 
 type Reply = SyncSender<Result<ManageReply, ManageError>>;
@@ -130,14 +138,18 @@ impl Engine {
     /// Runs the controller on this thread until it ends. Must be called on the thread that stays with it.
     pub fn run(mut self) -> Result<Outcome, RunError> {
         match self.run_to_end() {
-            Ok(()) => {
-                info!("the controller ends");
+            Ok(Remains::Nothing) => {
+                info!("the controller ends; everything is on disk");
                 let path = self.settings.nv_memory.clone();
                 self.memories.nv.remove().map_err(|source| OpenError::Nv {
                     path,
                     what: "cannot be removed",
                     source,
                 })?;
+                Ok(Outcome::Exit)
+            }
+            Ok(Remains::Image) => {
+                info!("the controller ends; its NV memory stays");
                 Ok(Outcome::Exit)
             }
             Err(e) => {
@@ -148,7 +160,7 @@ impl Engine {
         }
     }
 
-    fn run_to_end(&mut self) -> io::Result<()> {
+    fn run_to_end(&mut self) -> io::Result<Remains> {
         self.ring.enable()?;
         self.post_wake();
         loop {
@@ -157,7 +169,8 @@ impl Engine {
             let end = self.serve()?;
             self.tear_down()?;
             match end {
-                End::Exit => return Ok(()),
+                End::Exit => return Ok(Remains::Nothing),
+                End::Halt => return Ok(Remains::Image),
                 End::Restart => self.restart(),
             }
         }
@@ -350,7 +363,10 @@ impl Engine {
             disks: disks.collect(),
             notes: self.notes.iter().copied().collect(),
             serving_hosts: self.hosts.is_serving(),
-            counters: self.counters,
+            counters: Counters {
+                retransmits: self.core.link_counts().0,
+                ..self.counters
+            },
             cell,
         }
     }
@@ -405,8 +421,16 @@ impl Engine {
             Effect::Reply { request, result } => self.reply(request, result),
             Effect::Restart => self.ending = self.ending.or(Some(End::Restart)),
             Effect::Exit => self.ending = self.ending.or(Some(End::Exit)),
+            Effect::Halt => self.ending = self.ending.or(Some(End::Halt)),
             Effect::Note(note) => self.note(note),
-            disk_effect => self.start_disk_io(disk_effect),
+            Effect::DiskRead { .. }
+            | Effect::DiskWrite { .. }
+            | Effect::DiskFlush { .. }
+            | Effect::DiskZero { .. }
+            | Effect::SlotRead { .. }
+            | Effect::SlotWrite { .. }
+            | Effect::MetadataRead { .. }
+            | Effect::MetadataWrite { .. } => self.start_disk_io(effect),
         }
     }
 

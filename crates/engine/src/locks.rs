@@ -278,7 +278,10 @@ mod tests {
         let id = process::id_of(hanging.id()).expect("its id");
         b.fence(Time(0), id);
         assert_eq!(poll(&mut b, 0), []);
-        assert!(hanging.try_wait().expect("a state").is_none(), "it was given no time to go");
+        assert!(
+            hanging.try_wait().expect("a state").is_none(),
+            "it was given no time to go"
+        );
         assert_eq!(poll(&mut b, 20), []);
         hanging.wait().expect("its end");
         assert_eq!(poll(&mut b, 40), [Event::Fenced]);
@@ -289,7 +292,10 @@ mod tests {
         assert_eq!(poll(&mut b, 0), [Event::Fenced]);
         assert_eq!(b.next_deadline(), None);
         assert_eq!(poll(&mut b, 100), []);
-        assert!(waiting.try_wait().expect("a state").is_none(), "a process without locks was killed");
+        assert!(
+            waiting.try_wait().expect("a state").is_none(),
+            "a process without locks was killed"
+        );
         waiting.kill().expect("ended");
         waiting.wait().expect("its end");
     }
