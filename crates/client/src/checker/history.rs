@@ -595,6 +595,32 @@ mod tests {
     }
 
     #[test]
+    fn what_no_read_may_return_takes_no_memory() {
+        let mut history = History::new();
+        for write in 1..=1000 {
+            let at = u64::from(write) * 10;
+            let (writer, start, blocks) = (0, 0, 1);
+            history
+                .add(&Event::Write {
+                    write,
+                    writer,
+                    start,
+                    blocks,
+                    at,
+                })
+                .unwrap();
+            history
+                .add(&Event::Acked {
+                    write,
+                    at: at + 5,
+                    path: 0,
+                })
+                .unwrap();
+        }
+        assert!(history.blocks[&0].len() <= 3, "{:?}", history.blocks[&0]);
+    }
+
+    #[test]
     fn a_slow_read_may_return_what_was_current_when_it_began() {
         let mut lines = String::from("W 1 0 0 1 1\nA 1 5 0\nR 1 0 1 6\n");
         for n in 2..=50 {

@@ -548,7 +548,30 @@ fn what_one_connection_holds_is_bounded() {
     assert_eq!(rig.sent(), simple_reply(12, 8));
     rig.receive(&write(9, 0, &[0; 512]));
     assert_eq!(rig.sent(), simple_reply(12, 9));
-    assert!(!rig.session.is_over());
+    let Call::Submit(tag, _) = rig.calls()[0] else {
+        panic!("the first read was not submitted");
+    };
+    rig.complete(tag, Status::ReadError);
+    assert_eq!(rig.sent(), simple_reply(5, 0));
+    rig.receive(&request(0, 0, 10, 0, 512));
+    assert_eq!(rig.submitted().1.blocks, BlockCount(1), "there is room again");
+}
+
+#[test]
+fn a_fetch_ends_with_the_command_that_is_refused() {
+    let mut rig = Rig::transmitting();
+    rig.receive(&request(0, 1, 8, 0, 128 << 10));
+    let (tag, _) = rig.submitted();
+    rig.fetch(tag, 0, 256);
+    rig.complete(tag, Status::Busy);
+    rig.submitted();
+    rig.receive(&[5; 128 << 10]);
+    assert_eq!(rig.calls(), [], "the command that is tried again has not asked yet");
+    rig.fetch(tag, 0, 256);
+    assert_eq!(
+        rig.calls(),
+        [Call::Data(tag, 0, vec![5; 128 << 10]), Call::Fetched(tag, true)]
+    );
 }
 
 #[test]
