@@ -104,7 +104,7 @@ impl IscsiSession {
         let prepared = match plan {
             Err(sense) => Err(sense),
             Ok(Plan::Done) => return self.answer_now(tag, outside),
-            Ok(Plan::Parameters(bytes)) => task.prepare(bytes as u32, true),
+            Ok(Plan::Parameters(bytes)) => task.take_parameters(bytes),
             Ok(Plan::Array(work)) => task.take_work(work),
         };
         match prepared {
@@ -117,22 +117,21 @@ impl IscsiSession {
     pub(super) fn proceed(&mut self, tag: Tag, outside: &mut dyn Outside) {
         let Some(task) = self.tasks.get_mut(tag) else { return };
         match task.work {
-            Some(work) if task.transfer == 0 && work.step != Step::Sync => self.succeed(tag, outside),
+            Some(work) if work.range.blocks == 0 && work.step != Step::Sync => self.succeed(tag, outside),
             Some(Work {
                 transfer: Transfer::OutFirst,
                 ..
             })
             | None
-                if task.data.len() < task.transfer as usize =>
+                if task.data.len() < task.wanted as usize =>
             {
                 task.state = State::AwaitsData;
-                let next = task.data.len() as u32;
-                let end = task.transfer;
+                let (next, end) = (task.data.len() as u32, task.wanted);
                 self.request_data(tag, next, end);
             }
             Some(_) => self.submit(tag, outside),
             None => {
-                task.data.truncate(task.transfer as usize);
+                task.data.truncate(task.wanted as usize);
                 match device::parameters(&task.cdb, lun::parse(task.lun), outside.view(), &task.data) {
                     Ok(()) => self.succeed(tag, outside),
                     Err(sense) => self.fail(tag, sense, outside),
@@ -177,13 +176,10 @@ impl IscsiSession {
         }
         match result {
             Status::Good => {
-                let next = task
-                    .work
-                    .as_mut()
-                    .and_then(|work| work.then.take().map(|then| work.step = then));
-                match next {
-                    Some(()) => self.submit(tag, outside),
-                    None => self.succeed(tag, outside),
+                if task.work.as_mut().is_some_and(Work::advance) {
+                    self.submit(tag, outside);
+                } else {
+                    self.succeed(tag, outside);
                 }
             }
             Status::Aborted => self.end_task(tag, outside),
@@ -272,28 +268,34 @@ impl IscsiSession {
 }
 
 impl Task {
-    /// The CDB moves `bytes` bytes.
-    ///
-    /// # Errors
-    /// INVALID FIELD IN COMMAND INFORMATION UNIT if the initiator has fewer bytes of Data-Out: a part of a write is
-    /// worse than none.
-    fn prepare(&mut self, bytes: u32, is_out: bool) -> Result<(), Sense> {
-        self.transfer = bytes;
-        self.is_out = is_out;
-        if is_out && self.expects_out < bytes {
-            return Err(Sense::INVALID_INFORMATION_UNIT);
+    /// The command needs a parameter list of `bytes` bytes.
+    fn take_parameters(&mut self, bytes: usize) -> Result<(), Sense> {
+        self.transfer = bytes as u32;
+        self.is_out = true;
+        self.wanted = self.transfer;
+        match self.expects_out < self.wanted {
+            true => Err(Sense::INVALID_INFORMATION_UNIT),
+            false => Ok(()),
         }
-        Ok(())
     }
 
-    fn take_work(&mut self, work: Work) -> Result<(), Sense> {
-        self.work = Some(work);
+    fn take_work(&mut self, mut work: Work) -> Result<(), Sense> {
         let bytes = work.range.blocks.saturating_mul(BLOCK_BYTES as u32);
-        match work.transfer {
-            Transfer::None => self.prepare(0, false),
-            Transfer::In => self.prepare(bytes, false),
-            Transfer::Out | Transfer::OutFirst => self.prepare(bytes, true),
+        self.transfer = match work.transfer {
+            Transfer::None => 0,
+            Transfer::In | Transfer::Out | Transfer::OutFirst => bytes,
+        };
+        self.is_out = matches!(work.transfer, Transfer::Out | Transfer::OutFirst);
+        if self.is_out {
+            self.wanted = bytes.min(self.expects_out);
+            if self.wanted < bytes {
+                work.truncate(self.wanted)?;
+            }
+            // Data beyond what the CDB names are none of its business.
+            self.data.truncate(self.wanted as usize);
         }
+        self.work = Some(work);
+        Ok(())
     }
 
     /// Residual flag and count (11.4.5): how what was moved differs from what the initiator expected.

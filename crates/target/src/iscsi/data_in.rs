@@ -23,6 +23,10 @@ impl IscsiSession {
                     task.fault = Some(Sense::MISCOMPARE);
                 }
             }
+            Some(Step::Read(ReadBlocks::Complete)) => {
+                let from_host = task.data.len().saturating_sub(at).min(bytes.len());
+                task.data.extend_from_slice(&bytes[from_host..]);
+            }
             _ => {}
         }
     }

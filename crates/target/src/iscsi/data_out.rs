@@ -121,7 +121,8 @@ impl IscsiSession {
         let Some(task) = self.tasks.get_mut(tag) else {
             return outside.fetched(tag, false);
         };
-        if task.is_aborted || task.fault.is_some() || !task.is_out || end > task.transfer as usize {
+        let all = task.work.map_or(0, |work| work.range.blocks as usize * BLOCK_BYTES);
+        if task.is_aborted || task.fault.is_some() || !task.is_out || end > all {
             return outside.fetched(tag, false);
         }
         let in_hand = end.min(task.data.len()).max(start);

@@ -84,6 +84,8 @@ pub struct Task {
     pub sequence: u32,
     /// Bytes that the command moves according to its CDB, once that is known.
     pub transfer: u32,
+    /// Bytes of Data-Out that are taken: no more than the initiator has.
+    pub wanted: u32,
     /// It moves Data-Out.
     pub is_out: bool,
     /// It was aborted: there will be no response.
@@ -113,6 +115,7 @@ impl Task {
             sent_of_burst: 0,
             sequence: 0,
             transfer: 0,
+            wanted: 0,
             is_out: false,
             is_aborted: false,
             fault: None,

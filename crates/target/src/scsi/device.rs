@@ -8,7 +8,7 @@ use super::unit_attention::Nexus;
 use super::{alua, capacity, inquiry, mode, operation_codes, report_luns};
 use crate::session::View;
 use twincell_core::host::HostOp;
-use twincell_core::ids::{NcaeIndex, Noid};
+use twincell_core::ids::{BLOCK_BYTES, NcaeIndex, Noid};
 use twincell_core::manage::LunView;
 
 /// The most blocks that are kept in memory to be compared: VERIFY and WRITE AND VERIFY with BYTCHK.
@@ -23,6 +23,8 @@ pub enum ReadBlocks {
     Discard,
     /// They are compared with what came from the host.
     Compare,
+    /// They complete what came from the host, which ends within the last block.
+    Complete,
 }
 
 /// One thing that the array does for a command.
@@ -76,8 +78,43 @@ pub struct Work {
     pub transfer: Transfer,
     /// What is done first.
     pub step: Step,
-    /// What is done after it, if it went well.
-    pub then: Option<Step>,
+    /// What is done after it, one after the other, as long as it goes well.
+    pub then: [Option<Step>; 2],
+}
+
+impl Work {
+    /// Goes on to the next step, if there is one.
+    pub fn advance(&mut self) -> bool {
+        let [next, last] = self.then;
+        self.then = [last, None];
+        next.is_some_and(|step| {
+            self.step = step;
+            true
+        })
+    }
+
+    /// The initiator has only `bytes` of the data that the CDB names. Of a write those are written, and the
+    /// residual count says that it was not all (RFC 7143, 11.4.5.1; FCP-4, 9.5.8).
+    ///
+    /// # Errors
+    /// INVALID FIELD IN COMMAND INFORMATION UNIT for everything that is not a write, and for a large write that
+    /// would end within a block.
+    pub fn truncate(&mut self, bytes: u32) -> Result<(), Sense> {
+        if !matches!(self.step, Step::Write { .. }) {
+            return Err(Sense::INVALID_INFORMATION_UNIT);
+        }
+        self.range.blocks = bytes.div_ceil(BLOCK_BYTES as u32);
+        if bytes.is_multiple_of(BLOCK_BYTES as u32) {
+            return Ok(());
+        }
+        if self.range.blocks > COMPARE_BLOCKS_MAX {
+            return Err(Sense::INVALID_INFORMATION_UNIT);
+        }
+        self.transfer = Transfer::OutFirst;
+        self.then = [Some(self.step), self.then[0]];
+        self.step = Step::Read(ReadBlocks::Complete);
+        Ok(())
+    }
 }
 
 /// What a command comes to.
@@ -255,7 +292,7 @@ fn medium_access(cdb: Cdb, operation_code: u8, lun: &LunView) -> Result<Plan, Se
         range,
         transfer,
         step,
-        then,
+        then: [then, None],
     }))
 }
 
