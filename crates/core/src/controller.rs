@@ -120,6 +120,8 @@ pub struct Core {
     pub(crate) renew_at: Time,
     pub(crate) joiner: Joiner,
     pub(crate) leveling: Leveling,
+    /// This process has served: its cache and its writes in progress are alive.
+    pub(crate) has_served: bool,
     /// The partner said that it leaves: it is fenced only after this, or once its connection is over.
     pub(crate) leaver_may_go_until: Option<Time>,
     pub(crate) partner_heartbeat: (u64, Time),
@@ -202,6 +204,7 @@ impl Core {
             renew_at: Time(0),
             joiner: Joiner::None,
             leveling: Leveling::default(),
+            has_served: false,
             leaver_may_go_until: None,
             partner_heartbeat: (0, Time(0)),
             metadata: None,
@@ -849,7 +852,7 @@ impl Core {
             Phase::Serving => Role::Serving,
             Phase::Deciding | Phase::Fencing => Role::Deciding,
             Phase::Attaching | Phase::Joining => Role::Joining,
-            Phase::Leaving | Phase::Out => Role::Stopping,
+            Phase::Leaving | Phase::Yielding | Phase::Out => Role::Stopping,
             _ => Role::Starting,
         }
     }

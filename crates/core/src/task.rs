@@ -395,7 +395,7 @@ impl Core {
     /// The change of the record that the task wants now.
     pub(crate) fn task_change(&self) -> Option<Change> {
         match self.task.as_ref().map(|t| &t.stage) {
-            Some(Stage::AwaitCommit { change, .. }) => Some(*change),
+            Some(Stage::AwaitCommit { change, .. }) if !self.is_in_force(*change) => Some(*change),
             _ => None,
         }
     }
@@ -433,13 +433,29 @@ impl Core {
                 }
             }
             Stage::AwaitDrain { .. } => self.settle_drain(),
-            Stage::AwaitCommit { change, .. } => {
-                if self.is_in_force(*change) {
-                    self.on_committed();
-                }
-            }
+            Stage::AwaitCommit { change, .. } => self.settle_commit(*change),
             Stage::AwaitAdopted { .. } if self.is_write_through() => self.succeed(),
             _ => {}
+        }
+    }
+
+    fn settle_commit(&mut self, change: Change) {
+        let needs_partner = matches!(change, Change::Owner { .. } | Change::OwnerOfAll { .. });
+        let needs_solitude = matches!(change, Change::Dirty(_));
+        let alone = self.is_write_through();
+        if needs_partner && alone || needs_solitude && !alone {
+            // The partner fell, or came, meanwhile. A LUN cannot go to one that fell; who stops begins again.
+            if self.is_stopping() {
+                if alone {
+                    self.effects.push(Effect::CloseHosts);
+                }
+                let (luns, since, quiesced) = (Luns::All, self.now, true);
+                self.set_stage(Stage::AwaitDrain { luns, since, quiesced });
+            } else {
+                self.end_task(Err(ManageError::ControllerOut));
+            }
+        } else if self.is_in_force(change) && self.is_decided() {
+            self.on_committed();
         }
     }
 

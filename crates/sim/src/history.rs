@@ -16,6 +16,8 @@ struct Write {
     blocks: u32,
     submitted: Moment,
     acknowledged: Option<Moment>,
+    /// The host tried more than once: until it has an answer, a value that was superseded may come again.
+    retried: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -46,11 +48,25 @@ impl History {
                 blocks,
                 submitted: now,
                 acknowledged,
+                retried: false,
             },
         );
         for block in start..start + u64::from(blocks) {
             self.blocks.entry(block).or_default().tags.push(tag);
         }
+    }
+
+    /// A write without an answer is tried again.
+    pub fn retry(&mut self, tag: u64) {
+        if let Some(write) = self.writes.get_mut(&tag) {
+            write.retried = true;
+        }
+    }
+
+    /// Whether the write of `tag` cannot be executed any more after `moment`.
+    fn is_final(&self, tag: u64, moment: Moment) -> bool {
+        let write = self.writes.get(&tag);
+        write.is_none_or(|w| !w.retried || w.acknowledged.is_some_and(|a| a < moment))
     }
 
     /// A write is acknowledged.
@@ -98,7 +114,7 @@ impl History {
         if let Some(newer) = known.tags.iter().find(displaced) {
             return Err(format!("block {block}: {tag}, but {newer} was acknowledged after it"));
         }
-        if known.dead.get(&tag).is_some_and(|since| *since < begun) {
+        if known.dead.get(&tag).is_some_and(|since| *since < begun && self.is_final(tag, *since)) {
             return Err(format!("block {block}: {tag}, which an earlier read has shown to be superseded"));
         }
         Ok(())

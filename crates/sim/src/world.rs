@@ -1149,6 +1149,8 @@ impl World {
             return self.done(attempt.command);
         }
         self.attempts.get_mut(&number).expect("known").given_up = true;
+        let (lun, tag) = (command.lun, command.tag);
+        self.histories[lun].retry(tag);
         let path = if self.random.one_in(4) { attempt.controller } else { 1 - attempt.controller };
         self.try_on(attempt.command, path);
     }

@@ -82,6 +82,7 @@ impl Change {
                 next.mode = Mode::Both;
                 next.images = images;
             }
+            Change::Owner { .. } | Change::OwnerOfAll { .. } if base.mode != Mode::Both => return None,
             Change::Owner { lun, to } => next.owners.set(lun, to),
             Change::OwnerOfAll { to } => next.owners = super::record::Owners::all(to),
             Change::Metadata { name, owner } => {

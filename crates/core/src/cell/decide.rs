@@ -73,7 +73,7 @@ impl Core {
         if let Some(images) = self.images_of_both() {
             return Some(Change::Both { images });
         }
-        if !dirty && self.awaits_dirty() {
+        if !dirty && self.awaits_dirty() && !self.is_stopping() {
             return Some(Change::Dirty(true));
         }
         let idle = self.now.since(self.last_write) >= self.config.timing.clean_idle;
@@ -105,6 +105,11 @@ impl Core {
 
     fn is_image_fresh(&self) -> bool {
         self.image == self.config.fresh_image && !self.record.is_some_and(|r| r.is_current(self.own(), self.image))
+    }
+
+    /// Whether no ballot of this controller is open, and its slots say what was decided last: it may go.
+    pub(crate) fn is_decided(&self) -> bool {
+        self.ballot.is_none() && !self.has_voted() && !self.announce && !self.quorum.is_busy()
     }
 
     fn has_voted(&self) -> bool {
@@ -180,6 +185,7 @@ impl Core {
         self.ballot_seen = self.ballot_seen.max(ballot::highest_begun(&found));
         match self.ballot {
             _ if self.phase == Phase::AwaitRecord => self.on_record_read(&found),
+            _ if self.phase == Phase::Yielding => self.start_anew(),
             Some(ballot) => self.on_ballot_round(ballot, &found),
             None => self.on_renewal(&found),
         }
@@ -325,7 +331,13 @@ impl Core {
             return self.exit();
         }
         self.note(Note::Out);
-        self.start_anew();
+        if self.announce {
+            // This controller alone knows what was decided: it tells before it goes, or the next one finds it undecided.
+            self.effects.push(Effect::CloseHosts);
+            self.phase = Phase::Yielding;
+        } else {
+            self.start_anew();
+        }
     }
 
     /// Everything from the beginning: hosts are let go, disk writes are reaped, locks are given back.

@@ -27,7 +27,7 @@ impl Core {
 
     /// The partner asks to be let in.
     pub(crate) fn on_attach(&mut self, image: Uuid) -> Result<(), Violation> {
-        if self.phase != Phase::Serving || !self.is_write_through() {
+        if self.phase != Phase::Serving || !self.is_write_through() || self.is_stopping() {
             return Err(Violation("the partner wants to join where it cannot"));
         }
         match self.joiner {

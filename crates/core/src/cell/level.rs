@@ -28,8 +28,6 @@ pub struct Leveling {
     resolved: bool,
     /// The partner's pair: something that it has is missing here.
     lacks: bool,
-    /// This process has served: its cache is made.
-    pub(crate) served: bool,
 }
 
 impl Core {

@@ -55,6 +55,8 @@ pub enum Phase {
     Serving,
     /// That the partner's record says that this controller is out, so that it may stop.
     Leaving,
+    /// That its slots say what was decided, which is that it is out.
+    Yielding,
     /// Nothing any more: the process ends or starts anew.
     Out,
 }

@@ -209,16 +209,18 @@ impl Core {
         self.meet_partner();
     }
 
-    /// Both have said hello: what they are to each other now.
+    /// The partner has said hello, and perhaps this controller has, too: what they are to each other now.
     fn meet_partner(&mut self) {
-        let (true, Some(hello)) = (self.said_hello, self.link.partner().copied()) else {
+        let (Some(record), Some(hello)) = (self.record, self.link.partner().copied()) else {
             return;
         };
-        let record = self.record.expect("hello was said after the record was read");
-        if hello.epoch > record.epoch && self.phase != Phase::Serving {
+        if hello.epoch > record.epoch && !self.has_served {
             // Whoever knows less reads again, and both begin anew.
             self.drop_link();
             return self.read_record();
+        }
+        if !self.said_hello {
+            return;
         }
         let same = hello.epoch == record.epoch && !hello.undecided;
         let current = record.is_current(self.partner(), hello.image);

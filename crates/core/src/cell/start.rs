@@ -110,29 +110,25 @@ impl Core {
         let record = self.record.expect("the record was read");
         let current = record.is_current(self.own(), self.image);
         match record.mode {
+            _ if self.undecided && record.has(self.own()) => {
+                self.take_locks();
+                self.phase = Phase::Undecided;
+            }
             Mode::Both if current => {
                 self.take_locks();
                 let until = self.now + self.config.timing.await_partner;
-                self.phase = if self.undecided {
-                    Phase::Undecided
-                } else {
-                    Phase::AwaitPartner { until }
-                };
+                self.phase = Phase::AwaitPartner { until };
                 self.note(Note::AwaitsPartner);
             }
-            Mode::Alone { controller, dirty } if controller == self.own() => {
+            Mode::Alone { controller, .. } if controller == self.own() && current => {
                 self.take_locks();
-                if self.undecided {
-                    self.phase = Phase::Undecided;
-                } else if current {
-                    self.fence();
-                } else if dirty {
-                    self.await_attach();
-                } else {
-                    // Nothing is missing on the disks: a fresh image will do.
-                    self.fresh_image();
-                    self.phase = Phase::Deciding;
-                }
+                self.fence();
+            }
+            Mode::Alone { controller, dirty: false } if controller == self.own() => {
+                // Nothing is missing on the disks: a fresh image will do.
+                self.take_locks();
+                self.fresh_image();
+                self.phase = Phase::Deciding;
             }
             _ => self.await_attach(),
         }

@@ -75,7 +75,7 @@ impl Core {
         // The own segment is known to a controller that was serving: its cache and its writes in progress are alive.
         let mut found = Found::default();
         for pair in Controller::BOTH {
-            if pair == self.partner() || !self.was_serving() {
+            if pair == self.partner() || !self.has_served {
                 self.resolve_pair(pair, &mut found);
             }
         }
@@ -89,10 +89,6 @@ impl Core {
             dropped: found.dropped,
         });
         self.go_on_without_mirror();
-    }
-
-    fn was_serving(&self) -> bool {
-        self.leveling.served
     }
 
     /// [0085]: every BMAE gets its ultimate state, then the RIEs are released. A crash in between changes nothing of what
@@ -136,7 +132,7 @@ impl Core {
     /// Step 5.
     pub(crate) fn serve(&mut self) {
         self.phase = Phase::Serving;
-        self.leveling.served = true;
+        self.has_served = true;
         self.renew_at = self.now + Nanos(self.config.timing.grant.0 / 4);
         // The lease counts from the ballot; a fence that took longer has used it up, and the next renewal decides.
         if self.is_write_through() && self.lease_until <= self.now {
