@@ -16,8 +16,6 @@ const REGION_BLOCKS: u64 = (32 << 20) / 512;
 const PAUSE_MAX: Duration = Duration::from_secs(40);
 /// How long to look for data at stake before a cycle does not count.
 const LOOK: Duration = Duration::from_secs(5);
-/// Cycles between two read-backs of everything, which also bound the history's size.
-const ROUND: u64 = 10;
 
 /// Who is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +71,7 @@ impl Campaign {
         }
     }
 
-    /// Kills `victim` and brings it back. Says whether there was data at stake.
+    /// Kills `victim` and brings it back; after both, everything is read back. Says whether there was data at stake.
     pub fn cycle(&mut self, victim: Victim) -> bool {
         let before = self.checker().report().writes;
         let owner = self.cell.owner(LUN);
@@ -91,11 +89,10 @@ impl Campaign {
         let report = self.sound();
         self.tally.cycles += 1;
         self.tally.counted += u64::from(at_stake);
-        if victim != Victim::Both {
-            self.tally.longest_pause = self.tally.longest_pause.max(report.longest_gap.length);
-        }
-        if self.tally.cycles.is_multiple_of(ROUND) {
+        if victim == Victim::Both {
             self.read_back();
+        } else {
+            self.tally.longest_pause = self.tally.longest_pause.max(report.longest_gap.length);
         }
         at_stake
     }

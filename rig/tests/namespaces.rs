@@ -70,11 +70,11 @@ impl Network {
             ip(&format!("-n {net} link set lo up"));
         }
         let [a, b] = [self.namespace(0), self.namespace(1)];
-        ip(&format!("-n {a} link add link type veth peer name link netns {b}"));
+        ip(&format!("-n {a} link add mirror type veth peer name mirror netns {b}"));
         for n in 0..2 {
             let net = self.namespace(n);
-            ip(&format!("-n {net} addr add {}/24 dev link", self.link(n)));
-            ip(&format!("-n {net} link set link up"));
+            ip(&format!("-n {net} addr add {}/24 dev mirror", self.link(n)));
+            ip(&format!("-n {net} link set mirror up"));
         }
     }
 }

@@ -197,7 +197,7 @@ fn luns_are_refused_with_reasons() {
     expect(
         &cell.twincell(&["lun", "create", "big", "--size", "1T"]),
         REFUSED,
-        &["LUN big", "1T"],
+        &["LUN big", "2T", "can be had"],
     );
     expect(
         &cell.twincell(&["lun", "create", "odd", "--size", "1000"]),

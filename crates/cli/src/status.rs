@@ -129,7 +129,7 @@ pub struct CellLine {
     pub epoch: Option<u64>,
     /// How many more failures it survives.
     pub survives: Survives,
-    /// NV buffers with data that the disks may lack, as the controller tells it that knows best.
+    /// NV buffers with data that the disks may lack, as the controller tells it that has more.
     pub dirty_buffers: u32,
     /// Writes in progress.
     pub open_writes: u32,
@@ -229,8 +229,8 @@ pub fn summarize(config: &CellConfig, seen: &[Seen; 2]) -> CellStatus {
                 controllers: u32::from(mirrored && states == ["serving"; 2]),
                 disks: status.filter(|_| serving).map_or(0, disks_survived),
             },
-            dirty_buffers: status.map_or(0, |s| s.dirty_buffers),
-            open_writes: status.map_or(0, |s| s.open_ries),
+            dirty_buffers: most(seen, |s| s.dirty_buffers),
+            open_writes: most(seen, |s| s.open_ries),
         },
         controllers: Controller::BOTH.map(line).to_vec(),
         luns: luns
@@ -239,6 +239,11 @@ pub fn summarize(config: &CellConfig, seen: &[Seen; 2]) -> CellStatus {
             .collect(),
         problems: problems(config, seen, states, status, mirroring),
     }
+}
+
+/// The larger of what both controllers say.
+fn most(seen: &[Seen; 2], of: impl Fn(&ControllerStatus) -> u32) -> u32 {
+    seen.iter().filter_map(Seen::status).map(of).max().unwrap_or(0)
 }
 
 /// The state of a controller: by its own word; failing that, by the word of the one that serves.
