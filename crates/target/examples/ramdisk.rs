@@ -132,9 +132,9 @@ fn serve(mut stream: TcpStream, mut session: impl Session, mut array: Array) -> 
     Ok(())
 }
 
-fn listen<S: Session>(address: &str, view: &Arc<View>, disk: &Arc<Mutex<Vec<u8>>>, session: impl Fn(u16) -> S)
+fn listen<S>(address: &str, view: &Arc<View>, disk: &Arc<Mutex<Vec<u8>>>, session: impl Fn(u16) -> S)
 where
-    S: Send + 'static,
+    S: Session + Send + 'static,
 {
     let listener = TcpListener::bind(address).unwrap_or_else(|error| panic!("cannot listen on {address}: {error}"));
     println!("listening on {address}");

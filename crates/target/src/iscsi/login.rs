@@ -11,7 +11,7 @@ pub enum Failure {
     /// Initiator error: something is wrong that has no detail of its own.
     InitiatorError = 0x0200,
     /// The methods that the initiator offers are not ours.
-    AuthenticationFailure = 0x0201,
+    Authentication = 0x0201,
     /// There is no such target here.
     NotFound = 0x0203,
     /// Only version 0 exists.
@@ -28,13 +28,13 @@ pub enum Failure {
 
 /// What the target awaits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum Awaits {
     /// The first request, which names initiator and target.
-    AwaitsFirst,
+    First,
     /// A request of the security negotiation stage.
-    AwaitsSecurity,
+    Security,
     /// A request of the operational negotiation stage.
-    AwaitsOperational,
+    Operational,
 }
 
 const SECURITY: u8 = 0;
@@ -62,7 +62,7 @@ pub struct Reply {
 /// The login of one connection.
 #[derive(Clone, Debug)]
 pub struct Login {
-    state: State,
+    awaits: Awaits,
     /// ISID, as the initiator gives it.
     pub isid: [u8; 6],
     connection: u16,
@@ -80,7 +80,7 @@ impl Login {
     /// At the beginning of a connection.
     pub fn new() -> Login {
         Login {
-            state: State::AwaitsFirst,
+            awaits: Awaits::First,
             isid: [0; 6],
             connection: 0,
             task_tag: 0,
@@ -124,9 +124,9 @@ impl Login {
         } else {
             None
         };
-        self.state = match next.unwrap_or(stage) {
-            SECURITY => State::AwaitsSecurity,
-            _ => State::AwaitsOperational,
+        self.awaits = match next.unwrap_or(stage) {
+            SECURITY => Awaits::Security,
+            _ => Awaits::Operational,
         };
         Ok(Reply {
             flags: stage << 2 | next.map_or(0, |next| FINAL | next),
@@ -151,14 +151,14 @@ impl Login {
             header.task_tag(),
         );
         let stage = header.flags() >> 2 & 3;
-        match self.state {
-            State::AwaitsFirst if stage > OPERATIONAL => return Err(Failure::InvalidDuringLogin),
+        match self.awaits {
+            Awaits::First if stage > OPERATIONAL => return Err(Failure::InvalidDuringLogin),
             // More of the first text may come.
-            State::AwaitsFirst if self.text.is_empty() => (self.isid, self.connection, self.task_tag) = names,
-            State::AwaitsFirst => {}
-            State::AwaitsSecurity if stage != SECURITY => return Err(Failure::InvalidDuringLogin),
-            State::AwaitsOperational if stage != OPERATIONAL => return Err(Failure::InvalidDuringLogin),
-            State::AwaitsSecurity | State::AwaitsOperational => {}
+            Awaits::First if self.text.is_empty() => (self.isid, self.connection, self.task_tag) = names,
+            Awaits::First => {}
+            Awaits::Security if stage != SECURITY => return Err(Failure::InvalidDuringLogin),
+            Awaits::Operational if stage != OPERATIONAL => return Err(Failure::InvalidDuringLogin),
+            Awaits::Security | Awaits::Operational => {}
         }
         if names != (self.isid, self.connection, self.task_tag) {
             return Err(Failure::InitiatorError);
@@ -171,7 +171,7 @@ impl Login {
         let text = std::mem::take(&mut self.text);
         let pairs = pairs(&text).ok_or(Failure::InitiatorError)?;
         let mut reply = Vec::new();
-        if self.state == State::AwaitsFirst {
+        if self.awaits == Awaits::First {
             self.introduce(&pairs, view)?;
             if !self.is_discovery {
                 put(
@@ -226,7 +226,7 @@ impl Login {
                 let declared = self.negotiation.parameters.declare_segment_length(value);
                 declared.ok_or(Failure::InitiatorError)
             }
-            "AuthMethod" if !value.split(',').any(|method| method == "None") => Err(Failure::AuthenticationFailure),
+            "AuthMethod" if !value.split(',').any(|method| method == "None") => Err(Failure::Authentication),
             _ => self
                 .negotiation
                 .offer(key, value, reply)

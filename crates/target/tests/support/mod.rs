@@ -12,7 +12,7 @@ use twincell_target::session::{Command, Outside, Session, Tag, View};
 
 pub const INITIATOR: &str = "iqn.2026-11.example:host";
 pub const TARGET: &str = "iqn.2026-11.io.twincell:test";
-pub const BLOCKS: u64 = 4096;
+pub const BLOCKS: u64 = 1024;
 
 /// What happened at the array, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]

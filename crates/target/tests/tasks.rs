@@ -1,0 +1,377 @@
+//! The command window, task management, task attributes and what breaks the protocol
+
+mod support;
+
+use support::{Host, Pdu, Seen};
+use twincell_core::host::Status;
+use twincell_core::ids::BlockCount;
+use twincell_target::iscsi::COMMAND_WINDOW;
+use twincell_target::session::{Session, Tag};
+
+const READ: u8 = 0x40;
+const WRITE: u8 = 0x20;
+const READ_ONE: [u8; 10] = [0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0];
+const WRITE_ONE: [u8; 10] = [0x2a, 0, 0, 0, 0, 0, 0, 0, 1, 0];
+
+fn read() -> Pdu {
+    Pdu::command(0, READ, 512, &READ_ONE, &[])
+}
+
+fn tur() -> Pdu {
+    Pdu::command(0, 0, 0, &[0; 6], &[])
+}
+
+fn management(function: u8, referenced: u32) -> Pdu {
+    Pdu::new(0x42, 0x80 | function, 0).set32(20, referenced)
+}
+
+fn submitted(host: &Host) -> Vec<Tag> {
+    let tags = host.array.seen.iter().filter_map(|seen| match seen {
+        Seen::Submit(tag, _) => Some(*tag),
+        _ => None,
+    });
+    tags.collect()
+}
+
+fn aborted(host: &Host) -> Vec<Tag> {
+    let tags = host.array.seen.iter().filter_map(|seen| match seen {
+        Seen::Abort(tag) => Some(*tag),
+        _ => None,
+    });
+    tags.collect()
+}
+
+/// Sends a command without letting the array work; its task tag.
+fn begin(host: &mut Host, pdu: Pdu) -> u32 {
+    let pdu = host.number(pdu);
+    assert_eq!(host.send(&pdu), []);
+    host.task_tag
+}
+
+#[test]
+fn commands_outside_of_the_window_are_ignored() {
+    let mut host = Host::login(&[]);
+    let next = host.cmd_sn;
+    for wrong in [next - 1, next.wrapping_sub(500), next + COMMAND_WINDOW, next + 100_000] {
+        assert_eq!(host.exchange(&tur().set32(16, 1).set32(24, wrong)), [], "{wrong}");
+    }
+    assert_eq!(host.command(tur())[0].header[3], 0);
+    let answers = host.exchange(&tur().set32(16, 1).set32(24, host.cmd_sn + 1));
+    assert_eq!(
+        (answers[0].opcode(), answers[0].header[2]),
+        (0x3f, 4),
+        "a gap cannot be filled"
+    );
+    assert!(host.session.is_over());
+}
+
+#[test]
+fn the_window_closes_and_opens() {
+    let mut host = Host::login(&[]);
+    let max = host.command(tur())[0].get32(32);
+    for _ in 0..COMMAND_WINDOW {
+        begin(&mut host, read());
+    }
+    assert_eq!(submitted(&host).len(), COMMAND_WINDOW as usize);
+    assert_eq!(max + 1, host.cmd_sn, "all of the window is used");
+    let nop = host.send(&Pdu::new(0x40, 0x80, 5).set32(24, host.cmd_sn));
+    assert_eq!((nop[0].get32(28), nop[0].get32(32)), (host.cmd_sn, max), "it is closed");
+    begin(&mut host, read());
+    assert_eq!(
+        submitted(&host).len(),
+        COMMAND_WINDOW as usize,
+        "one too many is ignored"
+    );
+    host.cmd_sn -= 1;
+    let answers = host.work();
+    assert_eq!(answers.len(), COMMAND_WINDOW as usize);
+    assert_eq!(
+        answers.last().expect("an answer").get32(32),
+        host.cmd_sn + COMMAND_WINDOW - 1
+    );
+}
+
+#[test]
+fn immediate_commands_do_not_count_but_have_a_bound() {
+    let mut host = Host::login(&[]);
+    let immediate = |n: u32, cmd_sn| read().set8(0, 0x41).set32(16, n).set32(24, cmd_sn);
+    for n in 0..16 {
+        assert_eq!(host.send(&immediate(n, host.cmd_sn)), []);
+    }
+    let answers = host.send(&immediate(16, host.cmd_sn));
+    assert_eq!((answers[0].opcode(), answers[0].header[2]), (0x3f, 6));
+    assert_eq!(answers[0].get32(32), host.cmd_sn + COMMAND_WINDOW - 1);
+    assert_eq!(host.work().len(), 16);
+}
+
+#[test]
+fn a_task_tag_is_used_once_at_a_time() {
+    let mut host = Host::login(&[]);
+    let itt = begin(&mut host, read());
+    let again = read().set32(16, itt).set32(24, host.cmd_sn);
+    let answers = host.send(&again);
+    assert_eq!((answers[0].opcode(), answers[0].header[2]), (0x3f, 7));
+    assert_eq!(host.work().len(), 1);
+}
+
+#[test]
+fn pings() {
+    let mut host = Host::login(&["MaxRecvDataSegmentLength=512"]);
+    let answers = host.command(Pdu::new(0x00, 0x80, 0).set32(20, 0xffff_ffff).with(b"ping"));
+    assert_eq!((answers[0].opcode(), answers[0].flags()), (0x20, 0x80));
+    assert_eq!(
+        (answers[0].get32(16), answers[0].get32(20)),
+        (host.task_tag, 0xffff_ffff)
+    );
+    assert_eq!(answers[0].data, b"ping");
+    assert_eq!(host.command(Pdu::new(0x00, 0x80, 0).with(&[9; 600]))[0].data, [9; 512]);
+    assert_eq!(host.exchange(&Pdu::new(0x40, 0x80, 0xffff_ffff).with(b"no answer")), []);
+}
+
+#[test]
+fn abort_task_is_answered_when_the_array_has_let_go() {
+    let mut host = Host::login(&[]);
+    let itt = begin(&mut host, read());
+    let tag = submitted(&host)[0];
+    let abort = host.number(management(1, itt));
+    assert_eq!(host.send(&abort), []);
+    assert_eq!(aborted(&host), [tag]);
+    host.session.send_data(tag, BlockCount(0), &[0; 512]);
+    assert_eq!(host.answers(), [], "no data of an aborted task");
+    host.session.complete(tag, Status::Good, &mut host.array);
+    let answers = host.answers();
+    assert_eq!(answers.len(), 1, "no response to an aborted task");
+    assert_eq!(
+        (answers[0].opcode(), answers[0].header[2], answers[0].get32(16)),
+        (0x22, 0, host.task_tag)
+    );
+    let late = host.number(management(1, itt));
+    assert_eq!(host.send(&late)[0].header[2], 1, "task does not exist");
+}
+
+#[test]
+fn an_aborted_write_gives_its_fetch_up() {
+    let mut host = Host::login(&["ImmediateData=No"]);
+    let r2t = host.command(Pdu::command(0, WRITE, 512, &WRITE_ONE, &[])).remove(0);
+    let itt = host.task_tag;
+    let tag = submitted(&host)[0];
+    host.array.seen.clear();
+    let abort = host.number(management(1, itt));
+    let answers = host.exchange(&abort);
+    assert_eq!(host.array.seen, [Seen::Fetched(tag, false), Seen::Abort(tag)]);
+    assert_eq!((answers[0].opcode(), answers[0].header[2]), (0x22, 0));
+    assert_eq!(
+        host.exchange(&Pdu::data_out(itt, r2t.get32(20), 0, 0, true, &[1; 512])),
+        [],
+        "late data"
+    );
+    assert_ne!(host.array.disk[..512], [1; 512]);
+}
+
+#[test]
+fn a_fetch_of_an_aborted_write_is_refused() {
+    let mut host = Host::login(&[]);
+    let itt = begin(&mut host, Pdu::command(0, WRITE, 512, &WRITE_ONE, &[1; 512]));
+    let tag = submitted(&host)[0];
+    let abort = host.number(management(1, itt));
+    assert_eq!(host.send(&abort), []);
+    host.session.fetch(tag, BlockCount(0), BlockCount(1), &mut host.array);
+    assert_eq!(host.array.seen.last(), Some(&Seen::Fetched(tag, false)));
+}
+
+#[test]
+fn a_task_that_still_awaits_its_data_is_aborted_at_once() {
+    let mut host = Host::login(&["InitialR2T=No"]);
+    let mut write = Pdu::command(0, WRITE, 1024, &WRITE_ONE, &[]);
+    write.header[1] &= 0x7f;
+    let itt = begin(&mut host, write);
+    let abort = host.number(management(1, itt));
+    assert_eq!(host.send(&abort)[0].header[2], 0);
+    assert_eq!(
+        host.exchange(&Pdu::data_out(itt, 0xffff_ffff, 0, 0, true, &[1; 1024])),
+        []
+    );
+    assert_eq!(submitted(&host), []);
+}
+
+#[test]
+fn logical_unit_reset() {
+    let mut host = Host::login(&[]);
+    assert_eq!(host.sense_of(3, &[0; 6]), (6, 0x29, 0));
+    begin(&mut host, read());
+    let other = begin(&mut host, Pdu::command(3, READ, 512, &READ_ONE, &[]));
+    let tags = submitted(&host);
+    let reset = host.number(management(5, 0xffff_ffff));
+    assert_eq!(host.send(&reset), []);
+    assert_eq!(aborted(&host), tags[..1]);
+    host.session.complete(tags[0], Status::Aborted, &mut host.array);
+    let answers = host.answers();
+    assert_eq!((answers[0].opcode(), answers[0].header[2]), (0x22, 0));
+    host.session.send_data(tags[1], BlockCount(0), &[0; 512]);
+    host.session.complete(tags[1], Status::Good, &mut host.array);
+    assert_eq!(host.answers()[0].get32(16), other, "another LUN");
+    assert_eq!(host.sense_of(0, &[0; 6]), (6, 0x29, 3));
+    assert_eq!(host.command(tur())[0].header[3], 0);
+    assert_eq!(host.command(Pdu::command(3, 0, 0, &[0; 6], &[]))[0].header[3], 0);
+}
+
+#[test]
+fn other_functions() {
+    let mut host = Host::login(&[]);
+    let mut answer = |function, lun| {
+        let pdu = host.number(management(function, 0).set8(9, lun));
+        host.send(&pdu)[0].header[2]
+    };
+    assert_eq!(answer(2, 0), 0, "ABORT TASK SET");
+    assert_eq!(answer(4, 0), 0, "CLEAR TASK SET");
+    assert_eq!(answer(5, 9), 2, "no such LUN");
+    assert_eq!(answer(3, 0), 5, "CLEAR ACA");
+    assert_eq!(answer(8, 0), 4, "TASK REASSIGN");
+    assert_eq!(answer(14, 0), 5);
+    assert_eq!(answer(6, 0), 0, "TARGET WARM RESET");
+    assert_eq!(host.sense_of(0, &[0; 6]), (6, 0x29, 3));
+}
+
+#[test]
+fn a_cold_reset_ends_the_session_when_all_is_over() {
+    let mut host = Host::login(&[]);
+    begin(&mut host, read());
+    let reset = host.number(management(7, 0));
+    assert_eq!(host.send(&reset), []);
+    let late = host.number(tur());
+    assert_eq!(host.send(&late), [], "nothing is received any more");
+    assert!(!host.session.is_over());
+    let tag = submitted(&host)[0];
+    host.session.complete(tag, Status::Aborted, &mut host.array);
+    assert_eq!(host.answers()[0].opcode(), 0x22);
+    assert!(host.session.is_over());
+}
+
+#[test]
+fn a_logout_waits_for_tasks() {
+    let mut host = Host::login(&[]);
+    begin(&mut host, read());
+    let logout = host.number(Pdu::new(0x46, 0x80, 0));
+    assert_eq!(host.send(&logout), []);
+    let tag = submitted(&host)[0];
+    assert_eq!(aborted(&host), [tag]);
+    host.session.complete(tag, Status::Good, &mut host.array);
+    let answers = host.answers();
+    assert_eq!((answers.len(), answers[0].opcode(), answers[0].header[2]), (1, 0x26, 0));
+    assert!(host.session.is_over());
+}
+
+#[test]
+fn ordered_tasks_keep_apart_what_comes_before_and_after() {
+    let attribute = |attribute: u8, pdu: Pdu| pdu.set8(1, 0x80 | READ | attribute);
+    let mut host = Host::login(&[]);
+    assert_eq!(host.sense_of(3, &[0; 6]), (6, 0x29, 0));
+    begin(&mut host, attribute(1, read()));
+    begin(&mut host, attribute(2, read())); // ORDERED
+    begin(&mut host, attribute(1, read()));
+    begin(&mut host, attribute(1, Pdu::command(3, READ, 512, &READ_ONE, &[])));
+    begin(&mut host, attribute(3, read())); // HEAD OF QUEUE
+    let tags = submitted(&host);
+    assert_eq!(
+        tags.len(),
+        3,
+        "the first, the other LUN's and the one at the head of the queue"
+    );
+    // A SIMPLE task in front and the HEAD OF QUEUE task behind: only the former holds the ORDERED one up.
+    host.session.complete(tags[0], Status::Good, &mut host.array);
+    let tags = submitted(&host);
+    assert_eq!(tags.len(), 4, "the ORDERED one");
+    host.session.complete(tags[3], Status::Good, &mut host.array);
+    assert_eq!(submitted(&host).len(), 5, "the one behind it");
+}
+
+#[test]
+fn what_waits_for_an_ordered_task_goes_on_when_that_is_aborted() {
+    let mut host = Host::login(&[]);
+    begin(&mut host, read());
+    let ordered = begin(&mut host, read().set8(1, 0xc2));
+    begin(&mut host, read());
+    assert_eq!(submitted(&host).len(), 1);
+    let abort = host.number(management(1, ordered));
+    assert_eq!(host.exchange(&abort).len(), 3, "two reads and the abort");
+}
+
+#[test]
+fn protocol_errors() {
+    let reject_of = |pdu: Pdu| {
+        let mut host = Host::login(&[]);
+        let pdu = host.number(pdu);
+        let answers = host.exchange(&pdu);
+        assert_eq!(answers[0].opcode(), 0x3f, "{answers:x?}");
+        assert_eq!(answers[0].get32(16), 0xffff_ffff);
+        assert_eq!(answers[0].data, pdu.header);
+        (answers[0].header[2], host.session.is_over())
+    };
+    assert_eq!(reject_of(Pdu::new(0x10, 0x80, 0)), (3, false), "SNACK");
+    assert_eq!(
+        reject_of(Pdu::new(0x1e, 0x80, 0)),
+        (5, false),
+        "an unknown operation code"
+    );
+    assert_eq!(
+        reject_of(Pdu::command(0, READ | WRITE, 512, &READ_ONE, &[])),
+        (5, false),
+        "bidirectional"
+    );
+    assert_eq!(
+        reject_of(Pdu::command(0, READ, 512, &READ_ONE, &[1; 4])),
+        (9, false),
+        "data with a read"
+    );
+    assert_eq!(
+        reject_of(Pdu::command(0, WRITE, 4, &WRITE_ONE, &[1; 512])),
+        (9, false),
+        "more data than expected"
+    );
+    let huge = Pdu::new(0x00, 0x80, 0).set8(5, 4).set8(7, 1); // 262,145 bytes
+    assert_eq!(reject_of(huge), (4, true));
+    let with_ahs = Pdu::new(0x00, 0x80, 0).set8(4, 1).with(&[0; 4]);
+    let mut host = Host::login(&[]);
+    let answers = host.exchange(&with_ahs.set8(7, 0));
+    assert_eq!(
+        (answers[0].header[2], host.session.is_over()),
+        (4, true),
+        "AHS where none belongs"
+    );
+}
+
+#[test]
+fn a_command_may_have_additional_header_segments() {
+    let mut host = Host::login(&[]);
+    let mut bytes = host.number(read().set8(4, 2)).to_bytes(false);
+    bytes.extend_from_slice(&[0, 5, 1, 0, 1, 2, 3, 4]);
+    host.receive(&bytes);
+    assert_eq!(host.work()[0].data, host.array.disk[..512]);
+}
+
+#[test]
+fn a_lost_connection_gives_everything_up() {
+    let mut host = Host::login(&["ImmediateData=No", "InitialR2T=No"]);
+    assert_eq!(
+        host.command(Pdu::command(0, WRITE, 512, &WRITE_ONE, &[]))[0].opcode(),
+        0x31
+    );
+    begin(&mut host, read());
+    let mut unsolicited = Pdu::command(0, WRITE, 512, &WRITE_ONE, &[]);
+    unsolicited.header[1] &= 0x7f;
+    begin(&mut host, unsolicited);
+    let tags = submitted(&host);
+    host.array.seen.clear();
+    host.session.disconnected(&mut host.array);
+    let expected = [
+        Seen::Fetched(tags[0], false),
+        Seen::Abort(tags[0]),
+        Seen::Abort(tags[1]),
+    ];
+    assert_eq!(host.array.seen, expected);
+    assert!(host.session.is_over());
+    for tag in tags {
+        host.session.complete(tag, Status::Aborted, &mut host.array);
+    }
+    assert_eq!(host.answers(), []);
+}
