@@ -75,8 +75,14 @@ pub trait Session {
     fn view_changed(&mut self, outside: &mut dyn Outside);
     /// The connection is gone: abort what is in progress. `complete` is still called for it.
     fn disconnected(&mut self, outside: &mut dyn Outside);
-    /// Bytes for the host. The caller removes from the front what it has sent.
+    /// Bytes for the host. The caller removes from the front what it has sent, or all of it to send it; what it leaves
+    /// the session may still change.
     fn output(&mut self) -> &mut Vec<u8>;
     /// Whether the connection should end once the output is sent.
     fn is_over(&self) -> bool;
+    /// The initiator's name and its part of the session identifier, once known, where the protocol has such things. A
+    /// session of the same two takes the place of an older one (RFC 7143, 6.3.5), which should then be disconnected.
+    fn initiator(&self) -> Option<(&str, [u8; 6])> {
+        None
+    }
 }

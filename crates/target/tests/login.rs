@@ -71,7 +71,6 @@ fn a_login_as_linux_does_it() {
     expected[9] = "MaxBurstLength=1048576";
     assert_eq!(answers[0].data, text(&expected));
     assert_eq!(host.session.initiator(), Some((INITIATOR, [0x80, 1, 2, 3, 4, 5])));
-    assert!(host.session.is_normal());
 }
 
 #[test]
@@ -173,7 +172,7 @@ fn discovery() -> Host {
     let answers = host.exchange(&Host::login_pdu(1, 3, &lines));
     assert_eq!(answers[0].login_status(), 0);
     assert_eq!(answers[0].data, text(&["MaxRecvDataSegmentLength=262144"]));
-    assert!(!host.session.is_normal());
+    assert_eq!(host.session.initiator(), None);
     host
 }
 

@@ -98,20 +98,6 @@ impl IscsiSession {
         }
     }
 
-    /// The initiator's name and its part of the session identifier (ISID), once the login is done. A session of the
-    /// same two is reinstated by a new one (6.3.5): the old one should then be disconnected.
-    pub fn initiator(&self) -> Option<(&str, [u8; 6])> {
-        match self.phase {
-            Phase::Login(_) => None,
-            _ => Some((&self.initiator_name, self.isid)),
-        }
-    }
-
-    /// Whether the login is done and it is not just for discovery.
-    pub fn is_normal(&self) -> bool {
-        self.initiator().is_some() && !self.is_discovery
-    }
-
     fn part(&mut self, part: Part<'_>, outside: &mut dyn Outside) {
         match part {
             Part::Header => self.begin_pdu(outside),
@@ -371,6 +357,16 @@ impl IscsiSession {
     pub(super) fn finish(&mut self) {
         self.phase = Phase::Over;
     }
+
+    /// Whether answers still make sense.
+    pub(super) fn answers(&self) -> bool {
+        !self.is_over()
+    }
+
+    /// Whether the PDU that is being received is a SCSI command.
+    pub(super) fn receives_command(&self) -> bool {
+        self.receiver.header().opcode() == opcode::SCSI_COMMAND
+    }
 }
 
 impl Session for IscsiSession {
@@ -412,16 +408,9 @@ impl Session for IscsiSession {
     fn is_over(&self) -> bool {
         matches!(self.phase, Phase::Over)
     }
-}
 
-impl IscsiSession {
-    /// Whether answers still make sense.
-    pub(super) fn answers(&self) -> bool {
-        !self.is_over()
-    }
-
-    /// Whether the PDU that is being received is a SCSI command.
-    pub(super) fn receives_command(&self) -> bool {
-        self.receiver.header().opcode() == opcode::SCSI_COMMAND
+    fn initiator(&self) -> Option<(&str, [u8; 6])> {
+        let is_normal = !matches!(self.phase, Phase::Login(_)) && !self.is_discovery;
+        is_normal.then_some((&self.initiator_name, self.isid))
     }
 }
