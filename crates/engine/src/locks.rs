@@ -175,7 +175,7 @@ fn set_lock(fd: RawFd, kind: libc::c_int, offset: i64) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::TempDir;
+    use crate::testing::{FORKS, TempDir};
     use std::fs::{File, OpenOptions};
     use std::os::fd::AsRawFd;
 
@@ -212,6 +212,7 @@ mod tests {
 
     #[test]
     fn a_successor_waits_for_its_predecessor() {
+        let _forks = FORKS.read();
         let world = World::new();
         let (first_files, mut first) = world.controller(Controller::A);
         first.take_own(Time(0));
@@ -229,6 +230,7 @@ mod tests {
 
     #[test]
     fn a_fence_waits_for_the_partner_and_keeps_it_out_until_unfence() {
+        let _forks = FORKS.read();
         let world = World::new();
         let (a_files, mut a) = world.controller(Controller::A);
         let (_b_files, mut b) = world.controller(Controller::B);
@@ -272,6 +274,7 @@ mod tests {
 
     #[test]
     fn a_partner_that_hangs_is_killed_and_one_without_locks_is_not() {
+        let _forks = FORKS.write();
         let world = World::new();
         let (_files, mut b) = world.controller(Controller::B);
         let mut hanging = hold(&world);

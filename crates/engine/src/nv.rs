@@ -348,7 +348,7 @@ fn available_bytes() -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{TempDir, settings};
+    use crate::testing::{FORKS, TempDir, settings};
     use twincell_core::ids::Controller;
 
     const BOOT: Uuid = Uuid(0xb007);
@@ -377,6 +377,7 @@ mod tests {
 
     #[test]
     fn an_image_outlives_who_wrote_it() {
+        let _forks = FORKS.read();
         let dir = TempDir::in_memory("nv");
         let settings = settings(&dir, Controller::A);
         let mut memory = open(&settings);
@@ -401,6 +402,7 @@ mod tests {
 
     #[test]
     fn a_fresh_image_has_nothing_of_the_old() {
+        let _forks = FORKS.read();
         let dir = TempDir::in_memory("nv");
         let mut memory = open(&settings(&dir, Controller::A));
         memory.new_image(Uuid(7));
@@ -419,6 +421,7 @@ mod tests {
 
     #[test]
     fn what_was_written_under_another_boot_or_in_other_sizes_is_no_image() {
+        let _forks = FORKS.read();
         let dir = TempDir::in_memory("nv");
         let settings = settings(&dir, Controller::A);
         open(&settings).new_image(Uuid(7));
@@ -434,6 +437,7 @@ mod tests {
 
     #[test]
     fn a_damaged_header_or_identity_is_no_image() {
+        let _forks = FORKS.read();
         let dir = TempDir::in_memory("nv");
         let settings = settings(&dir, Controller::A);
         for offset in [20, IDENTITY_OFFSET + 9] {
@@ -462,6 +466,7 @@ mod tests {
 
     #[test]
     fn a_second_process_is_told_who_is_there() {
+        let _forks = FORKS.read();
         let dir = TempDir::in_memory("nv");
         let settings = settings(&dir, Controller::B);
         let first = open(&settings);

@@ -115,6 +115,7 @@ fn send_kill(pidfd: &OwnedFd) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::FORKS;
     use std::os::unix::process::ExitStatusExt;
     use std::process::{Child, Command};
 
@@ -126,6 +127,7 @@ mod tests {
 
     #[test]
     fn the_process_that_is_meant_is_ended() {
+        let _forks = FORKS.write();
         let (mut child, id) = sleeper();
         assert!(matches!(kill(id), Kill::Sent));
         assert_eq!(child.wait().expect("its end").signal(), Some(libc::SIGKILL));
@@ -134,6 +136,7 @@ mod tests {
 
     #[test]
     fn a_pid_that_was_given_again_is_left_alone() {
+        let _forks = FORKS.write();
         let (mut child, id) = sleeper();
         let other = ProcessId {
             start_time: id.start_time + 1,

@@ -73,12 +73,12 @@ impl Stream {
     pub(crate) fn received(&mut self, result: i32) -> bool {
         self.receiving = false;
         match result {
-            1.. if !self.closed => {
+            _ if self.closed => false,
+            1.. => {
                 self.filled.end += result as usize;
                 true
             }
-            _ if result == -libc::EINTR || result == -libc::EAGAIN => true,
-            _ => false,
+            _ => result == -libc::EINTR || result == -libc::EAGAIN,
         }
     }
 
@@ -125,11 +125,12 @@ impl Stream {
     pub(crate) fn sent(&mut self, result: i32) -> bool {
         self.sending = false;
         match result {
+            _ if self.closed => false,
             0.. => {
                 self.sent += result as usize;
-                !self.closed
+                true
             }
-            _ => (result == -libc::EINTR || result == -libc::EAGAIN) && !self.closed,
+            _ => result == -libc::EINTR || result == -libc::EAGAIN,
         }
     }
 

@@ -5,8 +5,13 @@ use crate::settings::Settings;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::RwLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use twincell_core::ids::{Controller, Uuid};
+
+/// Between fork and exec a child has every descriptor of its parent, and with them the locks. So a test that starts
+/// a process writes here meanwhile, and a test that waits for a lock to be given back reads.
+pub(crate) static FORKS: RwLock<()> = RwLock::new(());
 
 /// A directory that is removed at the end of a test.
 pub(crate) struct TempDir(PathBuf);
