@@ -22,6 +22,8 @@ use crate::layout::metadata::{Lun, Metadata};
 use crate::link::Link;
 use crate::manage::LunView;
 use crate::mirror::{Mnode, MnodeStage};
+use crate::mutant;
+use crate::nv::resolve::resolve;
 use crate::nv::word::{Bmae, Ncae, Rie, RieState};
 use crate::nv::{Image, Words};
 use crate::pool::Pool;
@@ -175,6 +177,8 @@ impl Core {
     pub fn new(config: Config, image: Option<Image>) -> Core {
         let geometry = config.geometry;
         let own = config.controller;
+        // A damaged image is none: what it says cannot be trusted (R8 decides what that means).
+        let image = image.filter(|i| resolve(i, geometry).is_ok());
         let partners = (geometry.transfers / 4).max(1);
         let own_transfers = geometry.transfers - partners;
         let remote: Vec<_> = (own_transfers..geometry.transfers).map(TransferIndex).collect();
@@ -409,7 +413,7 @@ impl Core {
         for (number, (new, old)) in (first..).zip(new.iter().zip(old.iter())) {
             let written = crate::htb::mask_in_granule(number, start, blocks);
             let mask = self.bmae(*new).mask;
-            if let Some(from) = old.filter(|_| mask & !written != 0) {
+            if let Some(from) = old.filter(|_| mask & !written != 0 && !mutant::is("merge-nothing")) {
                 self.effects.push(Effect::Merge {
                     from,
                     to: *new,
@@ -655,7 +659,7 @@ impl Core {
     /// The cache lock on the range: shared for reads, exclusive for writes, first come first served.
     fn may_lock(&self, h: u32, at: usize) -> bool {
         let htb = self.htb(h);
-        if htb.locked {
+        if htb.locked || (mutant::is("read-without-the-lock") && htb.op == HostOp::Read) {
             return true;
         }
         let conflict = |other: &u32| self.htb(*other).conflicts_with(htb);

@@ -10,6 +10,7 @@ use crate::ids::{ATOMIC_GRANULES, BUFFER_BLOCKS, BufferIndex, Controller, DiskIn
 use crate::link::frame::{Mfc, RELEASE_MAX};
 use crate::list::List;
 use crate::memory::{Memory, Segment, Sgl};
+use crate::mutant;
 use crate::nv::word::Bmae;
 use crate::read::runs;
 
@@ -117,7 +118,7 @@ impl Core {
         if held.mask == u8::MAX {
             let per_pseg = PSEG_BLOCKS / u64::from(BUFFER_BLOCKS);
             let mut next = held.granule;
-            while (next.number + 1) % per_pseg != 0 && !buffers.is_full() {
+            while !(next.number + 1).is_multiple_of(per_pseg) && !buffers.is_full() {
                 next.number += 1;
                 let whole = |b: &BufferIndex| self.is_writable(*b) && self.cache.get(*b).mask == u8::MAX;
                 let Some(neighbour) = self.cache.current(next).filter(whole) else {
@@ -193,6 +194,9 @@ impl Core {
             return;
         }
         self.cache.begin_flush();
+        if mutant::is("free-before-the-flush") {
+            return self.free_flushed();
+        }
         for disk in 0..self.destager.unflushed.len() {
             if std::mem::take(&mut self.destager.unflushed[disk]) {
                 let disk = DiskIndex(disk as u16);
@@ -249,7 +253,9 @@ impl Core {
     pub(crate) fn send_releases(&mut self) {
         if !self.destager.releases.is_empty() {
             let releases = std::mem::take(&mut self.destager.releases);
-            self.link.send(Mfc::Release(releases), None);
+            if !mutant::is("drop-releases") {
+                self.link.send(Mfc::Release(releases), None);
+            }
         }
     }
 

@@ -10,6 +10,7 @@ use crate::ids::{ATOMIC_BLOCKS, ATOMIC_GRANULES, BUFFER_BLOCKS, BlockCount, Buff
 use crate::link::frame::{Mfc, RELEASE_MAX, Rqr};
 use crate::list::List;
 use crate::memory::Memory;
+use crate::mutant;
 use crate::nv::word::{Bmae, BmaeState, Rie, RieState};
 
 /// What an MNODE waits for.
@@ -164,9 +165,14 @@ impl Core {
             return Err(Violation("data of another length than requested"));
         }
         let into = Memory::Buffers(sgl(rqr.start.0, rqr.blocks.0, &rqr.new));
+        if mutant::is("commit-before-the-last-buffer") {
+            self.commit_mirror(m);
+        }
         self.effects.push(Effect::Absorb { into });
         self.merge_and_seal(rqr.start.0, rqr.blocks.0, &rqr.new, &old);
-        self.commit_mirror(m);
+        if !mutant::is("commit-before-the-last-buffer") {
+            self.commit_mirror(m);
+        }
         Ok(())
     }
 

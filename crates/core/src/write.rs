@@ -25,6 +25,7 @@ use crate::ids::{ATOMIC_BLOCKS, BUFFER_BLOCKS, BlockCount, BufferIndex, NcaeInde
 use crate::link::frame::{Mfc, Rqr};
 use crate::list::List;
 use crate::memory::Memory;
+use crate::mutant;
 use crate::nv::word::{Bmae, Rie, RieState};
 
 /// What a command could not get.
@@ -107,7 +108,9 @@ impl Core {
         self.stage_rie(p.rie, p.generation, ncae, Vba(p.start), BlockCount(p.blocks));
         for old in p.old.iter().flatten() {
             let mask = self.cache.get(*old).mask;
-            self.cache.hold(*old);
+            if !mutant::is("old-data-unheld") {
+                self.cache.hold(*old);
+            }
             self.store_bmae(*old, Bmae::provisional_wb_not(p.rie, mask));
         }
         for new in p.new.iter() {
@@ -207,8 +210,7 @@ impl Core {
         } else if p.mirrored && p.attempt.is_some() {
             self.send_mirror_data(h);
         }
-        #[cfg(feature = "mutants")]
-        if crate::mutant::is("acknowledge-before-mda") {
+        if mutant::is("acknowledge-before-mda") {
             self.htb_mut(h).portion.absorbed = true;
         }
     }

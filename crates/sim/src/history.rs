@@ -77,7 +77,11 @@ impl History {
 
     /// When the write of `tag` was acknowledged; "never written" was so from the beginning.
     fn acknowledged(&self, tag: u64) -> Option<Moment> {
-        if tag == 0 { Some(0) } else { self.writes[&tag].acknowledged }
+        if tag == 0 {
+            Some(0)
+        } else {
+            self.writes[&tag].acknowledged
+        }
     }
 
     fn submitted(&self, tag: u64) -> Moment {
@@ -105,17 +109,28 @@ impl History {
 
     fn check_value(&self, block: u64, tag: u64, begun: Moment) -> Result<(), String> {
         let Some(known) = self.blocks.get(&block) else {
-            return if tag == 0 { Ok(()) } else { Err(format!("block {block}: {tag}, but nothing was written")) };
+            return if tag == 0 {
+                Ok(())
+            } else {
+                Err(format!("block {block}: {tag}, but nothing was written"))
+            };
         };
         if tag != 0 && !known.tags.contains(&tag) {
             return Err(format!("block {block}: {tag}, which was never written there"));
         }
-        let displaced = |newer: &&u64| self.acknowledged(**newer).is_some_and(|a| a < begun) && self.precedes(tag, **newer);
+        let displaced =
+            |newer: &&u64| self.acknowledged(**newer).is_some_and(|a| a < begun) && self.precedes(tag, **newer);
         if let Some(newer) = known.tags.iter().find(displaced) {
             return Err(format!("block {block}: {tag}, but {newer} was acknowledged after it"));
         }
-        if known.dead.get(&tag).is_some_and(|since| *since < begun && self.is_final(tag, *since)) {
-            return Err(format!("block {block}: {tag}, which an earlier read has shown to be superseded"));
+        if known
+            .dead
+            .get(&tag)
+            .is_some_and(|since| *since < begun && self.is_final(tag, *since))
+        {
+            return Err(format!(
+                "block {block}: {tag}, which an earlier read has shown to be superseded"
+            ));
         }
         Ok(())
     }
@@ -139,7 +154,9 @@ impl History {
     }
 
     fn note_seen(&mut self, block: u64, tag: u64, begun: Moment, now: Moment) {
-        let Some(known) = self.blocks.get_mut(&block) else { return };
+        let Some(known) = self.blocks.get_mut(&block) else {
+            return;
+        };
         for (other, ended) in &known.seen {
             if *other != tag && *ended < begun {
                 known.dead.entry(*other).or_insert(now);

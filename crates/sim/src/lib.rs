@@ -13,6 +13,7 @@
 //! | `plan` | which faults a seed brings, and when |
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
+#![allow(clippy::large_enum_variant)]
 
 pub mod disks;
 pub mod history;

@@ -1,4 +1,4 @@
-//! `twincell-sim run --seeds N [--start S]` and `twincell-sim repro SEED`.
+//! `twincell-sim run --seeds N [--start S]`, `twincell-sim repro SEED`, `twincell-sim mutants [--seeds N]`.
 
 use std::cell::Cell;
 use std::process::ExitCode;
@@ -16,7 +16,11 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
-        eprintln!("seed {}: the core panicked; see it with: cargo xtask repro {}", SEED.get(), SEED.get());
+        eprintln!(
+            "seed {}: the core panicked; see it with: cargo xtask repro {}",
+            SEED.get(),
+            SEED.get()
+        );
         before(info);
     }));
     #[cfg(feature = "mutants")]
@@ -26,12 +30,53 @@ fn main() -> ExitCode {
     match words.as_slice() {
         ["run", "--seeds", seeds] => run_many(number(seeds), 0),
         ["run", "--seeds", seeds, "--start", start] => run_many(number(seeds), number(start)),
+        #[cfg(feature = "mutants")]
+        ["mutants"] => mutants(5_000),
+        #[cfg(feature = "mutants")]
+        ["mutants", "--seeds", seeds] => mutants(number(seeds)),
         ["repro", seed] => repro(number(seed)),
         _ => {
-            eprintln!("usage: twincell-sim run --seeds N [--start S] | repro SEED");
+            eprintln!(
+                "usage: twincell-sim run --seeds N [--start S] | repro SEED | mutants [--seeds N] (built with --features mutants)"
+            );
             ExitCode::from(2)
         }
     }
+}
+
+/// Runs every mutant in a process of its own until a seed catches it. All but the null mutant must be caught.
+#[cfg(feature = "mutants")]
+fn mutants(seeds: u64) -> ExitCode {
+    let program = std::env::current_exe().expect("this program has a path");
+    let mut good = true;
+    for (name, what) in twincell_core::mutant::MUTANTS {
+        let mut caught = None;
+        let step = 250;
+        for start in (0..seeds).step_by(step) {
+            let output = std::process::Command::new(&program)
+                .args(["run", "--seeds", &step.to_string(), "--start", &start.to_string()])
+                .env("TWINCELL_MUTANT", name)
+                .output()
+                .expect("this program can be run");
+            if !output.status.success() {
+                let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+                let oracle = text
+                    .lines()
+                    .find(|l| l.contains("FAILED") || l.contains("panicked"))
+                    .unwrap_or("?");
+                caught = Some((start + step as u64, oracle.chars().take(110).collect::<String>()));
+                break;
+            }
+        }
+        let expected = *name != "null";
+        good &= caught.is_some() == expected;
+        match caught {
+            Some((within, oracle)) => println!("caught within {within:>5} seeds  {name}: {what}\n      by: {oracle}"),
+            None if expected => println!("NOT CAUGHT in {seeds} seeds  {name}: {what}"),
+            None => println!("not caught, as it must be  {name}: {what}"),
+        }
+    }
+    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn number(text: &str) -> u64 {
@@ -116,5 +161,9 @@ fn run_many(seeds: u64, start: u64) -> ExitCode {
         sum.reads,
         sum.takeovers
     );
-    if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if failures.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }

@@ -15,6 +15,8 @@ pub enum Fault {
     CrashAfterEffects(Controller, u32),
     /// Both processes end.
     CrashBoth,
+    /// Both processes end, each in the middle of the effects of a step.
+    CrashBothAfterEffects(u32, u32),
     /// Both processes end, and the shelf loses power.
     PowerLoss,
     /// The process ends, and its NV memory is gone.
@@ -52,6 +54,8 @@ pub struct Plan {
     pub depth: u32,
     /// Size of the pools: small ones run short.
     pub small: bool,
+    /// The controllers cannot see each other's processes: a fence has only the lock byte (R5).
+    pub apart: bool,
 }
 
 impl Plan {
@@ -80,13 +84,14 @@ impl Plan {
             commands: random.between(40, 250) as u32,
             depth: random.between(1, 8) as u32,
             small: random.one_in(3),
+            apart: random.one_in(3),
         }
     }
 }
 
 fn fault(random: &mut Random) -> Fault {
     let controller = Controller::BOTH[random.below(2) as usize];
-    match random.below(24) {
+    match random.below(28) {
         0..=4 => Fault::Crash(controller),
         5..=9 => Fault::CrashAfterEffects(controller, random.below(120) as u32),
         10 => Fault::CrashBoth,
@@ -98,6 +103,8 @@ fn fault(random: &mut Random) -> Fault {
         17 => Fault::LossyLink(random.between(10, 2000)),
         18 => Fault::FailDisk(random.below(4) as usize, random.between(1, 800)),
         19..=20 => Fault::MoveLun(random.below(2) as u16, controller),
+        24..=25 => Fault::CrashBothAfterEffects(random.below(60) as u32, random.below(60) as u32),
+        26..=27 => Fault::LossyLink(random.between(10, 3000)),
         21 => Fault::CreateLun,
         22 => Fault::DeleteLun,
         _ => Fault::Stop(controller),

@@ -49,7 +49,9 @@ impl NvMemory {
     fn sum(&self, buffer: usize, mask: u8) -> u64 {
         let blocks = self.buffers[buffer].iter().enumerate();
         let valid = blocks.filter(|(n, _)| mask >> n & 1 == 1);
-        valid.fold(u64::from(mask), |sum, (n, tag)| sum.wrapping_mul(31).wrapping_add(tag ^ n as u64))
+        valid.fold(u64::from(mask), |sum, (n, tag)| {
+            sum.wrapping_mul(31).wrapping_add(tag ^ n as u64)
+        })
     }
 
     /// Notes the checksum of a buffer.
@@ -60,7 +62,9 @@ impl NvMemory {
 
     /// Whether a buffer still has what was sealed.
     pub fn is_sound(&self, buffer: u32) -> bool {
-        self.seals.get(&buffer).is_none_or(|(mask, sum)| self.sum(buffer as usize, *mask) == *sum)
+        self.seals
+            .get(&buffer)
+            .is_none_or(|(mask, sum)| self.sum(buffer as usize, *mask) == *sum)
     }
 }
 
@@ -125,7 +129,11 @@ impl Process {
                 })
                 .copied()
                 .collect(),
-            Memory::Transfer { transfer, first, blocks } => self.transfer(*transfer, *first, *blocks).to_vec(),
+            Memory::Transfer {
+                transfer,
+                first,
+                blocks,
+            } => self.transfer(*transfer, *first, *blocks).to_vec(),
         }
     }
 
@@ -142,7 +150,11 @@ impl Process {
                     tags = rest;
                 }
             }
-            Memory::Transfer { transfer, first, blocks } => {
+            Memory::Transfer {
+                transfer,
+                first,
+                blocks,
+            } => {
                 self.transfer(*transfer, *first, *blocks).copy_from_slice(tags);
             }
         }

@@ -57,11 +57,25 @@ enum Happening {
     Resume(Controller, u32),
     Land(Landing),
     OpenLink,
-    Frame { connection: u64, to: Controller, frame: Box<Frame>, payload: Vec<u64> },
+    Frame {
+        connection: u64,
+        to: Controller,
+        frame: Box<Frame>,
+        payload: Vec<u64>,
+    },
     NextCommand(usize),
     Arrive(u64),
-    HostData { attempt: u64, process: u32, id: CommandId, offset: u32, into: Memory },
-    Answer { attempt: u64, status: Status },
+    HostData {
+        attempt: u64,
+        process: u32,
+        id: CommandId,
+        offset: u32,
+        into: Memory,
+    },
+    Answer {
+        attempt: u64,
+        status: Status,
+    },
     PathFails(u64),
     TimeOut(u64),
     Withdraw(u64),
@@ -89,7 +103,10 @@ enum Io {
 
 impl Io {
     fn writes(&self) -> bool {
-        !matches!(self, Io::Read { .. } | Io::SlotRead(_) | Io::MetadataRead(..) | Io::Flush(_))
+        !matches!(
+            self,
+            Io::Read { .. } | Io::SlotRead(_) | Io::MetadataRead(..) | Io::Flush(_)
+        )
     }
 
     fn disk(&self) -> DiskIndex {
@@ -280,7 +297,12 @@ impl World {
         let limit = self.now + LIVENESS;
         while self.now < end || (self.commands.len() as u32) < self.plan.commands {
             if !self.advance()? || self.now > limit {
-                return Err(format!("stuck after {} of {} commands: {}", self.commands.len(), self.plan.commands, self.state()));
+                return Err(format!(
+                    "stuck after {} of {} commands: {}",
+                    self.commands.len(),
+                    self.plan.commands,
+                    self.state()
+                ));
             }
         }
         Ok(())
@@ -309,7 +331,11 @@ impl World {
         let limit = self.now + LIVENESS;
         while self.in_flight > 0 || !self.is_well() {
             if !self.advance()? || self.now > limit {
-                return Err(format!("not well {} s after healing: {}", LIVENESS / MS / 1000, self.state()));
+                return Err(format!(
+                    "not well {} s after healing: {}",
+                    LIVENESS / MS / 1000,
+                    self.state()
+                ));
             }
         }
         Ok(())
@@ -330,7 +356,16 @@ impl World {
                 let mode = v.record.map(|r| (r.epoch, r.mode));
                 format!(
                     "process {} {:?} {mode:?} linked {} joining {} dirty {} ries {} serves {} locks {} fence {} commands {}",
-                    p.id, v.role, v.linked, v.joining, v.dirty_buffers, v.open_ries, p.serves, p.wants_locks, p.wants_fence, p.commands.len()
+                    p.id,
+                    v.role,
+                    v.linked,
+                    v.joining,
+                    v.dirty_buffers,
+                    v.open_ries,
+                    p.serves,
+                    p.wants_locks,
+                    p.wants_fence,
+                    p.commands.len()
                 )
             }
             None => "down".into(),
@@ -421,10 +456,21 @@ impl World {
             Happening::Resume(controller, process) => self.resume(controller, process),
             Happening::Land(landing) => self.land(landing),
             Happening::OpenLink => self.open_link(),
-            Happening::Frame { connection, to, frame, payload } => self.frame_arrives(connection, to, frame, payload),
+            Happening::Frame {
+                connection,
+                to,
+                frame,
+                payload,
+            } => self.frame_arrives(connection, to, frame, payload),
             Happening::NextCommand(host) => self.next_command(host),
             Happening::Arrive(attempt) => self.arrive(attempt),
-            Happening::HostData { attempt, process, id, offset, into } => self.host_data(attempt, process, id, offset, &into),
+            Happening::HostData {
+                attempt,
+                process,
+                id,
+                offset,
+                into,
+            } => self.host_data(attempt, process, id, offset, &into),
             Happening::Answer { attempt, status } => self.answer(attempt, status),
             Happening::PathFails(attempt) => self.path_fails(attempt),
             Happening::TimeOut(attempt) => self.time_out(attempt),
@@ -474,7 +520,9 @@ impl World {
     /// Hands an event to a process, and carries out what it wants.
     fn deliver(&mut self, controller: Controller, id: u32, event: Event) {
         let now = self.now;
-        let Some(process) = self.process(controller, id) else { return };
+        let Some(process) = self.process(controller, id) else {
+            return;
+        };
         if process.paused_until > now {
             process.backlog.push_back(event);
             return;
@@ -485,16 +533,25 @@ impl World {
             if self.verbose && !matches!(event, Event::Tick) {
                 self.log(|| format!("{controller} <- {}", short(&event)));
             }
-            let Some(process) = self.process(controller, id) else { return };
+            let Some(process) = self.process(controller, id) else {
+                return;
+            };
             let mut effects = Vec::new();
             process.core.step(Time(now), event, &mut effects);
             for effect in effects {
                 effect.hash(&mut self.digest);
-                if self.verbose && !matches!(effect, Effect::Store { .. } | Effect::Seal { .. } | Effect::Persist { .. }) {
+                if self.verbose
+                    && !matches!(
+                        effect,
+                        Effect::Store { .. } | Effect::Seal { .. } | Effect::Persist { .. }
+                    )
+                {
                     self.log(|| format!("{controller} -> {}", short(&effect)));
                 }
                 self.carry_out(controller, id, effect, &mut ready);
-                let Some(process) = self.process(controller, id) else { return };
+                let Some(process) = self.process(controller, id) else {
+                    return;
+                };
                 if let Some(left) = &mut process.crash_after {
                     if *left == 0 {
                         self.crash(controller);
@@ -509,7 +566,9 @@ impl World {
 
     fn schedule_tick(&mut self, controller: Controller, id: u32) {
         let now = self.now;
-        let Some(process) = self.process(controller, id) else { return };
+        let Some(process) = self.process(controller, id) else {
+            return;
+        };
         if let Some(Time(at)) = process.core.next_deadline() {
             let at = at.max(now);
             if process.tick_at == 0 || at < process.tick_at {
@@ -519,7 +578,13 @@ impl World {
         }
     }
 
-    fn carry_out(&mut self, controller: Controller, id: u32, effect: Effect, ready: &mut std::collections::VecDeque<Event>) {
+    fn carry_out(
+        &mut self,
+        controller: Controller,
+        id: u32,
+        effect: Effect,
+        ready: &mut std::collections::VecDeque<Event>,
+    ) {
         let c = controller.index();
         match effect {
             Effect::Store { address, word } => {
@@ -542,8 +607,16 @@ impl World {
                 self.write_memory(c, &to, &tags);
             }
             Effect::Absorb { .. } => unreachable!("handled where the frame arrives"),
-            Effect::Fetch { id: command, offset, into } => self.fetch(controller, id, command, offset, into, ready),
-            Effect::SendData { id: command, offset, from } => {
+            Effect::Fetch {
+                id: command,
+                offset,
+                into,
+            } => self.fetch(controller, id, command, offset, into, ready),
+            Effect::SendData {
+                id: command,
+                offset,
+                from,
+            } => {
                 let tags = self.read_memory(c, &from);
                 self.send_data(controller, command, offset, &tags);
             }
@@ -559,10 +632,19 @@ impl World {
                     self.close_link();
                 }
             }
-            Effect::DiskRead { io, disk, block, into } => self.submit(controller, id, io, Io::Read { disk, block, into }),
-            Effect::DiskWrite { io, disk, block, from } => self.submit(controller, id, io, Io::Write { disk, block, from }),
+            Effect::DiskRead { io, disk, block, into } => {
+                self.submit(controller, id, io, Io::Read { disk, block, into })
+            }
+            Effect::DiskWrite { io, disk, block, from } => {
+                self.submit(controller, id, io, Io::Write { disk, block, from })
+            }
             Effect::DiskFlush { io, disk } => self.submit(controller, id, io, Io::Flush(disk)),
-            Effect::DiskZero { io, disk, block, blocks } => self.submit(controller, id, io, Io::Zero { disk, block, blocks }),
+            Effect::DiskZero {
+                io,
+                disk,
+                block,
+                blocks,
+            } => self.submit(controller, id, io, Io::Zero { disk, block, blocks }),
             Effect::SlotRead { io, disk } => self.submit(controller, id, io, Io::SlotRead(disk)),
             Effect::SlotWrite { io, disk, slot } => self.submit(controller, id, io, Io::SlotWrite(disk, slot)),
             Effect::MetadataRead { io, disk, copy } => self.submit(controller, id, io, Io::MetadataRead(disk, copy)),
@@ -617,7 +699,10 @@ impl World {
 
     /// After a crash right here, what `resolve` says must make sense: no damage, and one valid buffer for each granule.
     fn check_image(&mut self, controller: Controller) {
-        let image = &self.nv[controller.index()].as_ref().expect("a process has NV memory").image;
+        let image = &self.nv[controller.index()]
+            .as_ref()
+            .expect("a process has NV memory")
+            .image;
         let granules = resolve(image, self.geometry).map(|valid| {
             let mut granules: Vec<_> = valid.iter().map(|v| (v.ncae, v.start)).collect();
             granules.sort();
@@ -657,7 +742,9 @@ impl World {
 
     /// The process is gone: its connections break; what it has submitted to disks still lands.
     fn end(&mut self, controller: Controller) {
-        let Some(process) = self.processes[controller.index()].take() else { return };
+        let Some(process) = self.processes[controller.index()].take() else {
+            return;
+        };
         for attempt in process.commands.values() {
             let delay = self.random.between(50 * US, 2 * MS);
             self.after(delay, Happening::PathFails(*attempt));
@@ -680,7 +767,9 @@ impl World {
     }
 
     fn resume(&mut self, controller: Controller, id: u32) {
-        let Some(process) = self.process(controller, id) else { return };
+        let Some(process) = self.process(controller, id) else {
+            return;
+        };
         process.paused_until = 0;
         let backlog = std::mem::take(&mut process.backlog);
         self.log(|| format!("{controller}: resumes"));
@@ -693,12 +782,18 @@ impl World {
     /// The fence: the partner's process is killed, and its locks are awaited.
     fn fence(&mut self, controller: Controller, partner: ProcessId) {
         let other = controller.other();
-        let victim = self.processes[other.index()].as_ref().filter(|p| p.id == partner.pid).map(|p| p.id);
+        let victim = self.processes[other.index()]
+            .as_ref()
+            .filter(|p| p.id == partner.pid && !self.plan.apart)
+            .map(|p| p.id);
         if victim.is_some() {
             self.log(|| format!("{controller}: kills {other}"));
             self.crash(other);
         }
-        self.processes[controller.index()].as_mut().expect("it wants something").wants_fence = true;
+        self.processes[controller.index()]
+            .as_mut()
+            .expect("it wants something")
+            .wants_fence = true;
     }
 
     /// Locks of dead processes without writes in flight are free; who waits gets them.
@@ -711,13 +806,17 @@ impl World {
             }
         }
         for controller in Controller::BOTH {
-            let Some(process) = &mut self.processes[controller.index()] else { continue };
+            let Some(process) = &mut self.processes[controller.index()] else {
+                continue;
+            };
             let id = process.id;
             if process.wants_locks && self.shelf.try_lock(controller, id) {
                 process.wants_locks = false;
                 self.after(10 * US, Happening::Event(controller, id, Event::LocksTaken));
             }
-            let Some(process) = &mut self.processes[controller.index()] else { continue };
+            let Some(process) = &mut self.processes[controller.index()] else {
+                continue;
+            };
             if process.wants_fence && self.shelf.try_lock(controller.other(), id) {
                 process.wants_fence = false;
                 self.after(10 * US, Happening::Event(controller, id, Event::Fenced));
@@ -735,15 +834,34 @@ impl World {
             0 => self.random.between(2 * MS, 30 * MS),
             _ => self.random.between(30 * US, 800 * US),
         };
-        self.after(delay, Happening::Land(Landing { controller, process, io, what }));
+        self.after(
+            delay,
+            Happening::Land(Landing {
+                controller,
+                process,
+                io,
+                what,
+            }),
+        );
     }
 
     fn land(&mut self, landing: Landing) {
-        let Landing { controller, process, io, what } = landing;
-        let alive = self.processes[controller.index()].as_ref().is_some_and(|p| p.id == process);
+        let Landing {
+            controller,
+            process,
+            io,
+            what,
+        } = landing;
+        let alive = self.processes[controller.index()]
+            .as_ref()
+            .is_some_and(|p| p.id == process);
         let writes = what.writes();
         let disk = what.disk().index();
-        let result = if self.shelf.failing == Some(disk) { Err(DiskError) } else { Ok(()) };
+        let result = if self.shelf.failing == Some(disk) {
+            Err(DiskError)
+        } else {
+            Ok(())
+        };
         if writes {
             self.shelf.landed(process);
         }
@@ -844,7 +962,10 @@ impl World {
             let delay = self.random.between(20 * US, 500 * US);
             self.wire.last[controller.index()] = self.now + delay;
             let id = self.processes[controller.index()].as_ref().expect("looked at").id;
-            self.after(delay, Happening::Event(controller, id, Event::LinkOpened { connection }));
+            self.after(
+                delay,
+                Happening::Event(controller, id, Event::LinkOpened { connection }),
+            );
         }
     }
 
@@ -855,7 +976,10 @@ impl World {
             if let Some(id) = self.processes[controller.index()].as_ref().map(|p| p.id) {
                 let delay = self.random.between(20 * US, 3 * MS);
                 let at = (self.now + delay).max(self.wire.last[controller.index()] + 1);
-                self.after(at - self.now, Happening::Event(controller, id, Event::LinkClosed { connection }));
+                self.after(
+                    at - self.now,
+                    Happening::Event(controller, id, Event::LinkClosed { connection }),
+                );
             }
         }
         self.maybe_open_link();
@@ -891,7 +1015,15 @@ impl World {
                 delay = at - self.now;
             }
             let (frame, payload) = (frame.clone(), payload.clone());
-            self.after(delay, Happening::Frame { connection: connection.0, to, frame, payload });
+            self.after(
+                delay,
+                Happening::Frame {
+                    connection: connection.0,
+                    to,
+                    frame,
+                    payload,
+                },
+            );
         }
     }
 
@@ -899,12 +1031,22 @@ impl World {
         if !self.wire.open || self.wire.connection != connection || self.wire.silent {
             return;
         }
-        let Some(process) = &mut self.processes[to.index()] else { return };
+        let Some(process) = &mut self.processes[to.index()] else {
+            return;
+        };
         let id = process.id;
         if process.paused_until > self.now {
             // The bytes wait in the socket.
             let delay = process.paused_until - self.now + 1;
-            return self.after(delay, Happening::Frame { connection, to, frame, payload });
+            return self.after(
+                delay,
+                Happening::Frame {
+                    connection,
+                    to,
+                    frame,
+                    payload,
+                },
+            );
         }
         let event = Event::LinkFrame {
             connection: ConnectionId(connection),
@@ -925,7 +1067,12 @@ impl World {
         process.core.step(Time(now), event, &mut effects);
         for effect in effects {
             effect.hash(&mut self.digest);
-            if self.verbose && !matches!(effect, Effect::Store { .. } | Effect::Seal { .. } | Effect::Persist { .. }) {
+            if self.verbose
+                && !matches!(
+                    effect,
+                    Effect::Store { .. } | Effect::Seal { .. } | Effect::Persist { .. }
+                )
+            {
                 self.log(|| format!("{to} -> {}", short(&effect)));
             }
             match effect {
@@ -961,7 +1108,11 @@ impl World {
         }
         self.commands.push(command);
         self.in_flight += 1;
-        let path = if self.random.one_in(4) { 1 - self.paths[host] } else { self.paths[host] };
+        let path = if self.random.one_in(4) {
+            1 - self.paths[host]
+        } else {
+            self.paths[host]
+        };
         self.try_on(self.commands.len() - 1, path);
     }
 
@@ -1027,7 +1178,10 @@ impl World {
         into: Memory,
         ready: &mut std::collections::VecDeque<Event>,
     ) {
-        let Some(number) = self.processes[controller.index()].as_ref().and_then(|p| p.commands.get(&id).copied()) else {
+        let Some(number) = self.processes[controller.index()]
+            .as_ref()
+            .and_then(|p| p.commands.get(&id).copied())
+        else {
             return self.fail(format!("{controller}: fetches for a command that is over"));
         };
         let attempt = self.attempts[&number];
@@ -1043,7 +1197,16 @@ impl World {
         } else {
             let delay = self.random.between(20 * US, 3 * MS);
             let offset = offset.0;
-            self.after(delay, Happening::HostData { attempt: number, process, id, offset, into });
+            self.after(
+                delay,
+                Happening::HostData {
+                    attempt: number,
+                    process,
+                    id,
+                    offset,
+                    into,
+                },
+            );
         }
     }
 
@@ -1052,10 +1215,21 @@ impl World {
         let controller = Controller::BOTH[attempt.controller];
         let _ = offset;
         let now = self.now;
-        let Some(p) = self.process(controller, process) else { return };
+        let Some(p) = self.process(controller, process) else {
+            return;
+        };
         if p.paused_until > now {
             let delay = p.paused_until - now + 1;
-            return self.after(delay, Happening::HostData { attempt: number, process, id, offset, into: *into });
+            return self.after(
+                delay,
+                Happening::HostData {
+                    attempt: number,
+                    process,
+                    id,
+                    offset,
+                    into: *into,
+                },
+            );
         }
         if !p.commands.contains_key(&id) {
             return;
@@ -1074,7 +1248,10 @@ impl World {
     }
 
     fn send_data(&mut self, controller: Controller, id: CommandId, offset: BlockCount, tags: &[u64]) {
-        let Some(number) = self.processes[controller.index()].as_ref().and_then(|p| p.commands.get(&id).copied()) else {
+        let Some(number) = self.processes[controller.index()]
+            .as_ref()
+            .and_then(|p| p.commands.get(&id).copied())
+        else {
             return self.fail(format!("{controller}: sends data for a command that is over"));
         };
         let attempt = self.attempts[&number];
@@ -1096,7 +1273,10 @@ impl World {
         match status {
             Status::Good => {
                 if let Err(what) = self.good(&command, moment) {
-                    self.fail(format!("{:?} {}+{} on LUN {}: {what}", command.op, command.start, command.blocks, command.lun));
+                    self.fail(format!(
+                        "{:?} {}+{} on LUN {}: {what}",
+                        command.op, command.start, command.blocks, command.lun
+                    ));
                 }
                 self.paths[command.host] = attempt.controller;
                 self.done(attempt.command);
@@ -1151,7 +1331,11 @@ impl World {
         self.attempts.get_mut(&number).expect("known").given_up = true;
         let (lun, tag) = (command.lun, command.tag);
         self.histories[lun].retry(tag);
-        let path = if self.random.one_in(4) { attempt.controller } else { 1 - attempt.controller };
+        let path = if self.random.one_in(4) {
+            attempt.controller
+        } else {
+            1 - attempt.controller
+        };
         self.try_on(attempt.command, path);
     }
 
@@ -1184,7 +1368,9 @@ impl World {
             index: attempt.command as u32,
             generation: number as u32,
         };
-        let known = self.process(controller, attempt.process).is_some_and(|p| p.commands.contains_key(&id));
+        let known = self
+            .process(controller, attempt.process)
+            .is_some_and(|p| p.commands.contains_key(&id));
         if known {
             self.deliver(controller, attempt.process, Event::HostAbort { id });
         }
@@ -1203,6 +1389,13 @@ impl World {
                 }
             }
             Fault::CrashBoth => Controller::BOTH.into_iter().for_each(|c| self.crash(c)),
+            Fault::CrashBothAfterEffects(a, b) => {
+                for (process, effects) in self.processes.iter_mut().zip([a, b]) {
+                    if let Some(process) = process {
+                        process.crash_after = Some(effects);
+                    }
+                }
+            }
             Fault::PowerLoss => {
                 Controller::BOTH.into_iter().for_each(|c| self.crash(c));
                 for disk in &mut self.shelf.disks {
@@ -1242,7 +1435,10 @@ impl World {
                 self.shelf.failing = Some(disk);
                 self.after(heal_after(ms), Happening::Heal(fault));
             }
-            Fault::MoveLun(lun, to) => self.manage(ManageOp::LunMove { name: lun_name(lun.into()), to }),
+            Fault::MoveLun(lun, to) => self.manage(ManageOp::LunMove {
+                name: lun_name(lun.into()),
+                to,
+            }),
             Fault::CreateLun => self.manage(ManageOp::LunCreate {
                 name: lun_name(9),
                 uuid: Uuid(99),
@@ -1268,14 +1464,22 @@ impl World {
     /// The fault atlas: the NV memory of `c` may go only while its partner serves, and the record names its image.
     fn partner_has_everything(&self, c: Controller) -> bool {
         let other = c.other();
-        let Some(process) = &self.processes[other.index()] else { return false };
-        let Some(nv) = &self.nv[other.index()] else { return false };
+        let Some(process) = &self.processes[other.index()] else {
+            return false;
+        };
+        let Some(nv) = &self.nv[other.index()] else {
+            return false;
+        };
         let view = process.core.cell_view();
         process.crash_after.is_none()
             && process.paused_until <= self.now
             && view.role == Role::Serving
-            && view.record.is_some_and(|r| r.has(other) && r.is_current(other, nv.image.uuid))
+            && view
+                .record
+                .is_some_and(|r| r.has(other) && r.is_current(other, nv.image.uuid))
             && view.linked
+            && self.wire.open
+            && !self.wire.silent
     }
 
     fn manage(&mut self, op: ManageOp) {
@@ -1284,7 +1488,9 @@ impl World {
     }
 
     fn manage_on(&mut self, controller: Controller, op: ManageOp) {
-        let Some(id) = self.processes[controller.index()].as_ref().map(|p| p.id) else { return };
+        let Some(id) = self.processes[controller.index()].as_ref().map(|p| p.id) else {
+            return;
+        };
         let request = RequestId(self.next_request);
         self.next_request += 1;
         self.deliver(controller, id, Event::Manage { request, op });
@@ -1297,7 +1503,11 @@ fn lun_name(n: usize) -> Name {
 
 fn short(what: &impl std::fmt::Debug) -> String {
     let text = format!("{what:?}");
-    if text.len() > 400 { format!("{}…", &text[..text.char_indices().take(400).last().map_or(0, |c| c.0)]) } else { text }
+    if text.len() > 400 {
+        format!("{}…", &text[..text.char_indices().take(400).last().map_or(0, |c| c.0)])
+    } else {
+        text
+    }
 }
 
 /// Four disks, and two LUNs of three RStores each: one mirrored, one not.
@@ -1327,7 +1537,11 @@ fn first_metadata() -> Metadata {
         next_noid: Noid(3),
         disks: (0..DISKS as u8).map(disk).collect(),
         luns: vec![
-            lun(0, Redundancy::Vraid1, vec![at(0, 0), at(1, 0), at(2, 0), at(3, 0), at(0, 1), at(1, 1)]),
+            lun(
+                0,
+                Redundancy::Vraid1,
+                vec![at(0, 0), at(1, 0), at(2, 0), at(3, 0), at(0, 1), at(1, 1)],
+            ),
             lun(1, Redundancy::None, vec![at(0, 3), at(1, 3), at(2, 3)]),
         ],
     }

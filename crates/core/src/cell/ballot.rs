@@ -7,6 +7,7 @@
 use super::quorum::OptionalSlots;
 use super::record::{MetadataName, Mode, Record, Slot};
 use crate::ids::{Controller, NcaeIndex, Uuid};
+use crate::mutant;
 
 /// A change of the record that a controller wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -153,7 +154,12 @@ impl Ballot {
     /// A majority has the own slot, and this is what was found on it.
     pub fn on_round(&mut self, found: &[OptionalSlots], slot: &mut Slot) -> Verdict {
         let partner = self.own.other().index();
-        let theirs = || found.iter().filter_map(|OptionalSlots(s)| s[partner]);
+        let blind = mutant::is("accept-any-slot");
+        let theirs = || {
+            found
+                .iter()
+                .filter_map(|OptionalSlots(s)| s[partner].filter(|_| !blind))
+        };
         if let Some(newer) = theirs()
             .map(|s| s.record)
             .filter(|r| r.epoch > slot.record.epoch)

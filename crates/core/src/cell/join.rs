@@ -17,6 +17,7 @@ use crate::effect::{Effect, Note};
 use crate::htb::{Origin, Stage};
 use crate::ids::Uuid;
 use crate::link::frame::Mfc;
+use crate::mutant;
 
 impl Core {
     /// The joiner asks to be let in; the second time with its locks held.
@@ -91,7 +92,7 @@ impl Core {
             let htb = self.htb(*h);
             matches!(htb.stage, Stage::AwaitHostData | Stage::AwaitMirror) && !htb.portion.mirrored
         };
-        let equal = self.cache.untwinned() == 0
+        let equal = (self.cache.untwinned() == 0 || mutant::is("both-while-untwinned"))
             && !self.order.iter().any(untwinned)
             && self.partner_pair_in_use() == 0
             && self.link.is_up();

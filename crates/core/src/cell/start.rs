@@ -7,6 +7,7 @@ use crate::controller::{Core, Io, Locks};
 use crate::effect::{Effect, Note};
 use crate::event::DiskError;
 use crate::layout::metadata::Metadata;
+use crate::mutant;
 
 impl Core {
     /// The first event. Every process reads the record before its first disk write (R1).
@@ -124,7 +125,10 @@ impl Core {
                 self.take_locks();
                 self.fence();
             }
-            Mode::Alone { controller, dirty: false } if controller == self.own() => {
+            Mode::Alone {
+                controller,
+                dirty: false,
+            } if controller == self.own() => {
                 // Nothing is missing on the disks: a fresh image will do.
                 self.take_locks();
                 self.fresh_image();
@@ -169,7 +173,11 @@ impl Core {
     /// Asks for the own locks, once: they end what the predecessor had submitted (R5).
     pub(crate) fn take_locks(&mut self) {
         if self.locks == Locks::None {
-            self.locks = Locks::Awaited;
+            self.locks = if mutant::is("do-not-drain") {
+                Locks::Held
+            } else {
+                Locks::Awaited
+            };
             self.effects.push(Effect::TakeLocks);
         }
     }
@@ -188,6 +196,9 @@ impl Core {
         let uuid = self.config.fresh_image;
         if self.image != uuid {
             self.image = uuid;
+            if mutant::is("trust-own-image-on-return") {
+                return;
+            }
             self.words.clear();
             self.effects.push(Effect::NewImage { uuid });
         }

@@ -15,6 +15,7 @@ use crate::effect::{Effect, Note};
 use crate::htb::Stage;
 use crate::ids::{Controller, Nanos};
 use crate::mirror::MnodeStage;
+use crate::mutant;
 use crate::nv::resolve::{final_bmae, ultimate};
 use crate::nv::word::{Rie, RieState};
 
@@ -30,8 +31,7 @@ impl Core {
     /// Step 2.
     pub(crate) fn fence(&mut self) {
         self.phase = Phase::Fencing;
-        #[cfg(feature = "mutants")]
-        if crate::mutant::is("serve-before-the-fence") {
+        if mutant::is("serve-before-the-fence") {
             self.on_fenced();
             return;
         }
@@ -74,10 +74,14 @@ impl Core {
         self.cache.forget_twins();
         // The own segment is known to a controller that was serving: its cache and its writes in progress are alive.
         let mut found = Found::default();
-        for pair in Controller::BOTH {
-            if pair == self.partner() || !self.has_served {
-                self.resolve_pair(pair, &mut found);
-            }
+        let pairs = Controller::BOTH.into_iter().filter(|p| self.is_to_resolve(*p));
+        let pairs: Vec<Controller> = pairs.collect();
+        // All BMAEs before any RIE: a write of one pair may name old data of the other.
+        for pair in &pairs {
+            self.resolve_buffers(*pair, &mut found);
+        }
+        for pair in &pairs {
+            self.release_ries(*pair, &mut found);
         }
         for mnode in &mut self.mnodes {
             mnode.stage = MnodeStage::AwaitRqr;
@@ -91,9 +95,15 @@ impl Core {
         self.go_on_without_mirror();
     }
 
-    /// [0085]: every BMAE gets its ultimate state, then the RIEs are released. A crash in between changes nothing of what
-    /// is true.
-    fn resolve_pair(&mut self, pair: Controller, found: &mut Found) {
+    fn is_to_resolve(&self, pair: Controller) -> bool {
+        if mutant::is("ignore-the-mirror-segment") && pair == self.partner() {
+            return false;
+        }
+        pair == self.partner() || !self.has_served
+    }
+
+    /// [0085]: every BMAE gets its ultimate state. A crash in between changes nothing of what is true.
+    fn resolve_buffers(&mut self, pair: Controller, found: &mut Found) {
         for buffer in self.geometry().buffers_of(pair) {
             let before = self.bmae(buffer);
             let valid = ultimate(&self.words, buffer).expect("the image was checked when it was found");
@@ -106,6 +116,9 @@ impl Core {
                 self.cache.adopt(valid, false);
             }
         }
+    }
+
+    fn release_ries(&mut self, pair: Controller, found: &mut Found) {
         for rie in self.geometry().ries_of(pair) {
             let was = self.words.rie(rie).expect("the image was checked when it was found");
             match was.state {

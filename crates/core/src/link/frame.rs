@@ -155,7 +155,7 @@ pub enum Response {
 }
 
 /// A message function call: what is to be done at the receiver, with all that it takes to do it [0061].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Mfc {
     /// Prepare for the data of a write [0080].
     Rqr(Rqr),
@@ -205,6 +205,7 @@ pub enum Mfc {
         valid: [u64; LEVEL_BUFFERS as usize / 64],
     },
     /// R6: that was all of the sender's pair.
+    #[default]
     LevelEnd,
     /// R6: the sender's copy of the receiver's pair is level (`true`), or lacks what it must have (`false`).
     Leveled(bool),
@@ -237,12 +238,6 @@ pub enum Mfc {
         /// The answer.
         response: Response,
     },
-}
-
-impl Default for Mfc {
-    fn default() -> Self {
-        Mfc::LevelEnd
-    }
 }
 
 impl Mfc {
