@@ -133,6 +133,8 @@ pub struct Core {
     pub(crate) task: Option<Task>,
     pub(crate) new_metadata: Option<Metadata>,
     pub(crate) to_adopt: Option<Record>,
+    /// The newest record that the partner said it goes by.
+    pub(crate) partner_adopted: Epoch,
 
     // The link.
     pub(crate) link: Link,
@@ -217,6 +219,7 @@ impl Core {
             task: None,
             new_metadata: None,
             to_adopt: None,
+            partner_adopted: Epoch(0),
             link: Link::new(config.timing.retransmit),
             said_hello: false,
             calls: Pool::new(remote.len() + 1),
@@ -874,6 +877,25 @@ impl Core {
     /// Frames that were sent again, and messages that were refused as stale, since the start.
     pub fn link_counts(&self) -> (u64, u64) {
         (self.link.resent, self.stale)
+    }
+
+    /// The host commands in progress, in order of arrival, in words: for whoever looks for what they wait for.
+    pub fn commands_in_words(&self) -> Vec<String> {
+        let words = |h: &u32| {
+            let htb = self.htb(*h);
+            let Htb {
+                origin,
+                ncae,
+                op,
+                stage,
+                ..
+            } = htb;
+            format!(
+                "{origin:?} {op:?} {ncae}:{}+{} {stage:?} locked {}",
+                htb.start, htb.blocks, htb.locked
+            )
+        };
+        self.order.iter().map(words).collect()
     }
 
     /// The words of NV memory as this controller knows them.

@@ -83,7 +83,8 @@ impl Core {
     /// An operator asks.
     pub(crate) fn on_manage(&mut self, request: RequestId, op: ManageOp) {
         let asker = Asker::Operator(request);
-        if op == ManageOp::Stop && !self.is_serving() {
+        let decides = matches!(self.phase, Phase::Deciding | Phase::Fencing | Phase::Leaving);
+        if op == ManageOp::Stop && !self.is_serving() && !decides {
             // Nothing is served; what NV memory holds stays there.
             self.answer(asker, Ok(ManageReply::Stopping));
             self.phase = Phase::Out;
@@ -99,7 +100,10 @@ impl Core {
     }
 
     fn begin_task(&mut self, asker: Asker, op: ManageOp) {
-        let stage = if !self.is_serving() {
+        let stage = if op == ManageOp::Stop && !self.is_serving() {
+            // What this controller is to be is being decided: soon it can stop cleanly.
+            Err(ManageError::Busy)
+        } else if !self.is_serving() {
             Err(ManageError::NotServing)
         } else if self.task.is_some() {
             Err(ManageError::Busy)
@@ -434,7 +438,9 @@ impl Core {
             }
             Stage::AwaitDrain { .. } => self.settle_drain(),
             Stage::AwaitCommit { change, .. } => self.settle_commit(*change),
-            Stage::AwaitAdopted { .. } if self.is_write_through() => self.succeed(),
+            Stage::AwaitAdopted { epoch } if self.is_write_through() || *epoch <= self.partner_adopted => {
+                self.succeed()
+            }
             _ => {}
         }
     }
@@ -623,10 +629,7 @@ impl Core {
 
     /// The partner goes by the record of `epoch`.
     pub(crate) fn on_record_adopted(&mut self, epoch: Epoch) {
-        let awaited = |t: &Task| matches!(t.stage, Stage::AwaitAdopted { epoch: e } if e <= epoch);
-        if self.task.as_ref().is_some_and(awaited) {
-            self.succeed();
-        }
+        self.partner_adopted = self.partner_adopted.max(epoch);
     }
 
     fn succeed(&mut self) {

@@ -366,7 +366,8 @@ impl World {
                     p.wants_locks,
                     p.wants_fence,
                     p.commands.len()
-                )
+                ) + "\n    "
+                    + &p.core.commands_in_words().join("\n    ")
             }
             None => "down".into(),
         };

@@ -109,7 +109,12 @@ impl Core {
 
     /// Whether no ballot of this controller is open, and its slots say what was decided last: it may go.
     pub(crate) fn is_decided(&self) -> bool {
-        self.ballot.is_none() && !self.has_voted() && !self.announce && !self.quorum.is_busy()
+        !self.has_open_ballot() && !self.announce && !self.quorum.is_busy()
+    }
+
+    /// Whether a ballot of this controller is under way, or its vote may still win.
+    pub(crate) fn has_open_ballot(&self) -> bool {
+        self.ballot.is_some() || self.has_voted()
     }
 
     fn has_voted(&self) -> bool {
@@ -289,6 +294,7 @@ impl Core {
             return;
         }
         let was_in = self.record.is_some_and(|r| r.has(self.own()));
+        let was_both = self.mode() == Some(Mode::Both);
         self.record = Some(record);
         self.undecided = false;
         self.ballot_tries = 0;
@@ -307,6 +313,10 @@ impl Core {
                 self.fence();
             }
             Phase::Undecided => self.take_role(),
+            Phase::Serving if was_both && record.mode != Mode::Both => {
+                self.drop_link();
+                self.fence();
+            }
             Phase::Serving => self.on_record_while_serving(record),
             Phase::Joining if record.mode == Mode::Both => self.joined(),
             Phase::AwaitAttach | Phase::Attaching if record.mode == Mode::Both => self.start_anew(),

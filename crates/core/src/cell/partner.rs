@@ -38,7 +38,7 @@ impl Core {
             cell: self.config.cell,
             instance: self.config.instance,
             process: self.config.process,
-            incarnation: self.link.incarnation(),
+            incarnation: self.link.last_incarnation(),
             epoch: record.epoch,
             image: self.image,
             undecided: self.undecided,
@@ -225,6 +225,8 @@ impl Core {
         let same = hello.epoch == record.epoch && !hello.undecided;
         let current = record.is_current(self.partner(), hello.image);
         match self.phase {
+            // R6: not while a ballot of this controller hangs; what it decides comes first.
+            Phase::AwaitPartner { .. } if self.has_open_ballot() => {}
             Phase::AwaitPartner { .. } if same && current => self.begin_leveling(),
             Phase::AwaitPartner { .. } if same => self.phase = Phase::AwaitPartner { until: self.now },
             Phase::AwaitAttach if same && record.mode == Mode::Both && !current => self.both_images_lost(),

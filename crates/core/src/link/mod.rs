@@ -54,6 +54,8 @@ pub struct Link {
     established: Option<Established>,
     partner: Option<Hello>,
     incarnation: Incarnation,
+    /// What both go by when they agree on the next one: the last before this connection.
+    last_incarnation: Incarnation,
     retransmit: Nanos,
     /// Frames that were sent again, since the start.
     pub resent: u64,
@@ -69,13 +71,14 @@ impl Link {
             established: None,
             partner: None,
             incarnation: Incarnation(0),
+            last_incarnation: Incarnation(0),
             resent: 0,
         }
     }
 
-    /// The last incarnation.
-    pub fn incarnation(&self) -> Incarnation {
-        self.incarnation
+    /// The last incarnation before the present connection: what a hello says.
+    pub fn last_incarnation(&self) -> Incarnation {
+        self.last_incarnation
     }
 
     /// The open connection.
@@ -96,6 +99,7 @@ impl Link {
     /// A connection is open. The caller says hello.
     pub fn opened(&mut self, connection: ConnectionId, now: Time) {
         self.connection = Some(connection);
+        self.last_incarnation = self.incarnation;
         self.opened_at = now;
         self.established = None;
         self.partner = None;
@@ -110,7 +114,7 @@ impl Link {
 
     /// The partner said hello: a new incarnation begins.
     pub fn establish(&mut self, partner: Hello, now: Time) {
-        self.incarnation = Incarnation(self.incarnation.0.max(partner.incarnation.0)).next();
+        self.incarnation = Incarnation(self.last_incarnation.0.max(partner.incarnation.0)).next();
         self.partner = Some(partner);
         self.established = Some(Established {
             incarnation: self.incarnation,
