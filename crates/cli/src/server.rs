@@ -277,6 +277,12 @@ fn refusal(error: ManageError, change: &LunChange, controller: Controller) -> Re
             format!("{lun}: the controller that should own it is not in"),
             "start it, and wait until `twincell status` says that mirroring is on",
         ),
+        ManageError::LastCopy => of(
+            RefusalKind::Final,
+            Code::Refused,
+            format!("{lun}: that disk has the last copy of something"),
+            "`twincell disk list` says which disks are missing; bring one of them back first",
+        ),
         ManageError::DiskError => of(
             RefusalKind::Final,
             Code::Refused,

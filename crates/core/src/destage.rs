@@ -7,6 +7,7 @@ use crate::event::DiskError;
 use crate::host::Status;
 use crate::htb::Stage;
 use crate::ids::{ATOMIC_GRANULES, BUFFER_BLOCKS, BufferIndex, Controller, DiskIndex, Nanos, PSEG_BLOCKS, Time};
+use crate::layout::metadata::DiskState;
 use crate::link::frame::{Mfc, RELEASE_MAX};
 use crate::list::List;
 use crate::memory::{Memory, Segment, Sgl};
@@ -19,12 +20,15 @@ const LOOK_AT: usize = 64;
 /// How long the destager leaves a disk alone after an error.
 const AFTER_ERROR: Nanos = Nanos::from_millis(500);
 
+/// A disk that fails every write for this long is missing.
+const GIVE_UP_AFTER: Nanos = Nanos::from_millis(900);
+
 /// A batch of neighbouring buffers on its way to all disks that hold a copy.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Batch {
     buffers: List<BufferIndex, ATOMIC_GRANULES>,
     outstanding: u16,
-    failed: bool,
+    failed: Option<DiskIndex>,
 }
 
 /// The destager.
@@ -41,6 +45,8 @@ pub struct Destager {
     releases: List<BufferIndex, RELEASE_MAX>,
     /// After an error: nothing before this.
     not_before: Time,
+    /// The disk that fails, and since when.
+    failing: Option<(DiskIndex, Time)>,
 }
 
 impl Destager {
@@ -53,6 +59,7 @@ impl Destager {
             flush_failed: false,
             releases: List::new(),
             not_before: Time(0),
+            failing: None,
         }
     }
 
@@ -133,7 +140,7 @@ impl Core {
         let batch = Batch {
             buffers,
             outstanding: 0,
-            failed: false,
+            failed: None,
         };
         let (b, _) = self.destager.batches.take(batch);
         self.issue_writes(b, &buffers);
@@ -162,16 +169,19 @@ impl Core {
         self.destager.unflushed[disk.index()] = true;
         let batch = self.batch(b);
         batch.outstanding -= 1;
-        batch.failed |= result.is_err();
+        if result.is_err() {
+            batch.failed = Some(disk);
+        }
         if batch.outstanding > 0 {
             return;
         }
         let batch = self.destager.batches.give_back(b);
-        if batch.failed {
-            self.disk_failed(disk);
+        match batch.failed {
+            Some(disk) => self.disk_failed(disk),
+            None => self.disk_works(disk),
         }
         for buffer in batch.buffers.iter() {
-            if batch.failed {
+            if batch.failed.is_some() {
                 self.cache.fail_write(*buffer);
             } else {
                 self.cache.end_write(*buffer);
@@ -181,7 +191,28 @@ impl Core {
 
     fn disk_failed(&mut self, disk: DiskIndex) {
         self.destager.not_before = self.now + AFTER_ERROR;
+        let same = self.destager.failing.filter(|(d, _)| *d == disk);
+        self.destager.failing = Some(same.unwrap_or((disk, self.now)));
         self.note(crate::effect::Note::DiskFailed { disk });
+    }
+
+    fn disk_works(&mut self, disk: DiskIndex) {
+        if self.destager.failing.is_some_and(|(d, _)| d == disk) {
+            self.destager.failing = None;
+        }
+    }
+
+    /// The disk is being given up: not again before it has failed for as long once more.
+    pub(crate) fn forgive_disk_for_a_while(&mut self, disk: DiskIndex) {
+        self.destager.failing = Some((disk, self.now));
+    }
+
+    /// The disk to go on without: it has failed for too long to be only disturbed.
+    pub(crate) fn disk_to_give_up(&self) -> Option<DiskIndex> {
+        let (disk, since) = self.destager.failing?;
+        let state = self.metadata.as_ref()?.disks.get(disk.index())?.state;
+        let normal = state == DiskState::Normal;
+        (normal && self.now.since(since) >= GIVE_UP_AFTER).then_some(disk)
     }
 
     /// One round of flushes at a time, for everything that was written when it began. When somebody waits it begins at

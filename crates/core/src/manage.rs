@@ -1,6 +1,6 @@
 //! What an operator can ask of a cell, and the answers.
 
-use crate::ids::{Controller, NcaeIndex, Noid, Uuid};
+use crate::ids::{Controller, DiskIndex, NcaeIndex, Noid, Uuid};
 use crate::layout::metadata::{Name, Redundancy};
 
 /// A request of an operator.
@@ -42,6 +42,12 @@ pub enum ManageOp {
         name: Name,
         /// The new owner.
         to: Controller,
+    },
+    /// A disk does not answer any more: go on without it where there is another copy. Controllers ask this of
+    /// themselves.
+    DiskMissing {
+        /// Which.
+        disk: DiskIndex,
     },
     /// Stop this controller: its LUNs are moved first if the partner is in, else everything is flushed to disk.
     Stop,
@@ -94,6 +100,8 @@ pub enum ManageError {
     },
     /// The controller that should own the LUN is not in.
     ControllerOut,
+    /// Without this disk there would be no copy left of something.
+    LastCopy,
     /// The metadata could not be written.
     DiskError,
 }

@@ -10,6 +10,7 @@ use crate::ids::{
     ATOMIC_BLOCKS, ATOMIC_GRANULES, BUFFER_BLOCKS, BlockCount, BufferIndex, DiskIndex, PSEG_BLOCKS,
     QUORUM_SPACE_BLOCKS, TransferIndex,
 };
+use crate::layout::metadata::{DiskState, PsegAddress};
 use crate::list::List;
 use crate::memory::{Memory, Segment};
 use crate::write::Lacks;
@@ -133,15 +134,19 @@ impl Core {
         self.effects.push(Effect::DiskRead { io, disk, block, into });
     }
 
-    /// Where a block of a LUN lies: the disks that hold a copy, and the block on each.
+    /// Where a block of a LUN lies: the disks that hold a copy, and the block on each. A disk that is not in order counts
+    /// only where there is no other.
     pub(crate) fn places(&self, ncae: crate::ids::NcaeIndex, block: u64) -> List<(DiskIndex, u64), 2> {
         let lun = self.lun(ncae).expect("the command was checked");
         let rstore = lun.rstore((block / PSEG_BLOCKS) as usize);
-        let place = |p: &crate::layout::metadata::PsegAddress| {
+        let place = |p: &PsegAddress| {
             let at = QUORUM_SPACE_BLOCKS + u64::from(p.pseg.0) * PSEG_BLOCKS + block % PSEG_BLOCKS;
             (p.disk, at)
         };
-        rstore.iter().map(place).collect()
+        let disks = &self.metadata.as_ref().expect("a LUN is in it").disks;
+        let normal = |p: &&PsegAddress| disks[p.disk.index()].state == DiskState::Normal;
+        let all: List<(DiskIndex, u64), 2> = rstore.iter().filter(normal).map(place).collect();
+        if all.is_empty() { rstore.iter().map(place).collect() } else { all }
     }
 
     /// A disk read is answered.

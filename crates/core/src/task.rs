@@ -13,7 +13,7 @@ use crate::forward::Call;
 use crate::htb::{Origin, Stage as HtbStage};
 use crate::ids::{Controller, DiskIndex, Epoch, Nanos, NcaeIndex, PSEG_BLOCKS, QUORUM_SPACE_BLOCKS, RequestId, Time};
 use crate::layout::allocate::allocate;
-use crate::layout::metadata::{Lun, Metadata, Name, PsegAddress, Redundancy};
+use crate::layout::metadata::{DiskState, Lun, Metadata, Name, PsegAddress, Redundancy};
 use crate::link::frame::{Mfc, Request, Response, XmfcId};
 use crate::manage::{ManageError, ManageOp, ManageReply};
 
@@ -29,6 +29,8 @@ const DRAIN_PATIENCE: Nanos = Nanos::from_millis(1000);
 enum Asker {
     Operator(RequestId),
     Partner(XmfcId),
+    /// This controller, of itself.
+    Nobody,
 }
 
 /// Which LUNs a task takes out of service for a moment.
@@ -132,6 +134,7 @@ impl Core {
         match asker {
             Asker::Operator(request) => self.effects.push(Effect::Reply { request, result }),
             Asker::Partner(id) => self.respond(id, Response::Managed(result), None),
+            Asker::Nobody => {}
         }
     }
 
@@ -202,6 +205,7 @@ impl Core {
             ManageOp::LunRename { name, to } => self.rename_lun(name, to),
             ManageOp::LunDelete { name } => self.delete_lun(name),
             ManageOp::LunMove { name, to } => self.move_lun(name, to),
+            ManageOp::DiskMissing { disk } => self.give_up_disk(disk),
             ManageOp::Stop => Ok(self.stop()),
         }
     }
@@ -303,6 +307,24 @@ impl Core {
             return Err(ManageError::ControllerOut);
         }
         Ok(self.drain(Luns::One(ncae), ManageReply::Done))
+    }
+
+    /// A disk is missing from here on: nothing is read from it, nothing has to be written to it.
+    fn give_up_disk(&mut self, disk: DiskIndex) -> Result<Step, ManageError> {
+        let metadata = self.metadata.as_ref().ok_or(ManageError::NotServing)?;
+        let Some(state) = metadata.disks.get(disk.index()).map(|d| d.state) else {
+            return Err(ManageError::DiskError);
+        };
+        if state != DiskState::Normal {
+            return Ok(Step::Done(ManageReply::Done));
+        }
+        if has_last_copy(metadata, disk) {
+            return Err(ManageError::LastCopy);
+        }
+        let mut next = metadata.clone();
+        next.generation += 1;
+        next.disks[disk.index()].state = DiskState::Missing;
+        Ok(self.zero_then_write(next, &[], ManageReply::Done))
     }
 
     fn changed_lun(&self, name: &Name, change: impl FnOnce(&mut Lun)) -> Metadata {
@@ -424,6 +446,10 @@ impl Core {
     pub(crate) fn settle_task(&mut self) {
         if !self.is_serving() {
             return;
+        }
+        if let (None, Some(disk)) = (&self.task, self.disk_to_give_up()) {
+            self.forgive_disk_for_a_while(disk);
+            self.begin_task(Asker::Nobody, ManageOp::DiskMissing { disk });
         }
         let Some(task) = &self.task else { return };
         match &task.stage {
@@ -656,6 +682,14 @@ fn pool_full(full: crate::layout::allocate::Full) -> ManageError {
         needed: full.needed,
         free: full.free,
     }
+}
+
+/// Whether `disk` has the only copy in order of something that has two: the other is older than what was written since.
+fn has_last_copy(metadata: &Metadata, disk: DiskIndex) -> bool {
+    let other = |p: &PsegAddress| p.disk != disk && metadata.disks[p.disk.index()].state == DiskState::Normal;
+    let redundant = metadata.luns.iter().filter(|l| l.redundancy.width() > 1);
+    let mut rstores = redundant.flat_map(|l| l.psegs.chunks(l.redundancy.width()));
+    rstores.any(|r| r.iter().any(|p| p.disk == disk) && !r.iter().any(other))
 }
 
 /// The PSEGs as runs of blocks, disk by disk.

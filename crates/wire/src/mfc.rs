@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::record::{self, list, unknown};
 use twincell_core::host::{HostOp, Status};
 use twincell_core::ids::{
-    BlockCount, BufferIndex, Epoch, NcaeIndex, Noid, RieGeneration, RieIndex, TransferIndex, Uuid, Vba,
+    BlockCount, BufferIndex, DiskIndex, Epoch, NcaeIndex, Noid, RieGeneration, RieIndex, TransferIndex, Uuid, Vba,
 };
 use twincell_core::link::frame::{LEVEL_BUFFERS, Mfc, Request, Response, Rqr, XmfcId};
 use twincell_core::list::List;
@@ -361,6 +361,10 @@ fn put_manage_op(out: &mut impl Sink, op: &ManageOp) {
             record::put_controller(out, *to);
         }
         ManageOp::Stop => out.u8(6),
+        ManageOp::DiskMissing { disk } => {
+            out.u8(7);
+            out.u16(disk.0);
+        }
     }
 }
 
@@ -386,6 +390,9 @@ fn manage_op(r: &mut Reader) -> Result<ManageOp> {
             to: record::controller(r)?,
         },
         6 => ManageOp::Stop,
+        7 => ManageOp::DiskMissing {
+            disk: DiskIndex(r.u16()?),
+        },
         code => return Err(unknown("the operation of an operator's request", code)),
     })
 }
@@ -431,6 +438,7 @@ fn put_error(out: &mut impl Sink, error: ManageError) {
         }
         ManageError::ControllerOut => out.u8(0x88),
         ManageError::DiskError => out.u8(0x89),
+        ManageError::LastCopy => out.u8(0x8a),
     }
 }
 
@@ -456,6 +464,7 @@ fn managed(r: &mut Reader) -> Result<Result<ManageReply, ManageError>> {
         0x87 => Err(ManageError::Shrink { blocks: r.u64()? }),
         0x88 => Err(ManageError::ControllerOut),
         0x89 => Err(ManageError::DiskError),
+        0x8a => Err(ManageError::LastCopy),
         code => return Err(unknown("the result of an operator's request", code)),
     })
 }

@@ -209,6 +209,7 @@ fn manage_error() -> impl Strategy<Value = ManageError> {
         ManageError::TooManyLuns,
         ManageError::ControllerOut,
         ManageError::DiskError,
+        ManageError::LastCopy,
     ]);
     prop_oneof![
         plain,
