@@ -146,7 +146,11 @@ impl Core {
         let disks = &self.metadata.as_ref().expect("a LUN is in it").disks;
         let normal = |p: &&PsegAddress| disks[p.disk.index()].state == DiskState::Normal;
         let all: List<(DiskIndex, u64), 2> = rstore.iter().filter(normal).map(place).collect();
-        if all.is_empty() { rstore.iter().map(place).collect() } else { all }
+        if all.is_empty() {
+            rstore.iter().map(place).collect()
+        } else {
+            all
+        }
     }
 
     /// A disk read is answered.

@@ -383,6 +383,18 @@ impl Core {
         self.task.as_ref().is_some_and(|t| t.op == ManageOp::Stop)
     }
 
+    /// The partner leaves, too, and first: whoever asked has its answer already.
+    pub(crate) fn stop_alone(&mut self) {
+        let (luns, since, quiesced) = (Luns::All, self.now, true);
+        self.task = Some(Task {
+            asker: Asker::Nobody,
+            op: ManageOp::Stop,
+            stage: Stage::AwaitDrain { luns, since, quiesced },
+            reply: ManageReply::Stopping,
+            failed: false,
+        });
+    }
+
     fn leave(&mut self) {
         let epoch = self.epoch();
         if let Some(task) = self.task.take() {

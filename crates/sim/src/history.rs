@@ -24,8 +24,8 @@ struct Write {
 struct Block {
     /// Tags written to it, in order of submission; the first is 0, "never written".
     tags: Vec<u64>,
-    /// Values that a read has shown to be superseded, and since when.
-    dead: HashMap<u64, Moment>,
+    /// Values that a read has shown to be superseded: when that read began, and when it ended.
+    dead: HashMap<u64, (Moment, Moment)>,
     /// What reads returned: value, and the moment at which the first read that returned it ended.
     seen: Vec<(u64, Moment)>,
 }
@@ -126,7 +126,7 @@ impl History {
         if known
             .dead
             .get(&tag)
-            .is_some_and(|since| *since < begun && self.is_final(tag, *since))
+            .is_some_and(|(from, to)| *to < begun && self.is_final(tag, *from))
         {
             return Err(format!(
                 "block {block}: {tag}, which an earlier read has shown to be superseded"
@@ -159,7 +159,7 @@ impl History {
         };
         for (other, ended) in &known.seen {
             if *other != tag && *ended < begun {
-                known.dead.entry(*other).or_insert(now);
+                known.dead.entry(*other).or_insert((begun, now));
             }
         }
         match known.seen.iter_mut().find(|(t, _)| *t == tag) {

@@ -3,7 +3,7 @@
 use super::{Joiner, Phase};
 use crate::controller::{Core, Violation};
 use crate::effect::Effect;
-use crate::ids::{BlockCount, ConnectionId, Nanos};
+use crate::ids::{BlockCount, ConnectionId, Controller, Nanos};
 use crate::link::frame::{Frame, Hello, Messages, Mfc, Request};
 
 use super::record::{Mode, Record};
@@ -230,14 +230,14 @@ impl Core {
             Phase::AwaitPartner { .. } if same && current => self.begin_leveling(),
             Phase::AwaitPartner { .. } if same => self.phase = Phase::AwaitPartner { until: self.now },
             Phase::AwaitAttach if same && record.mode == Mode::Both && !current => self.both_images_lost(),
-            Phase::AwaitAttach if same && !record.has(self.own()) => self.attach(),
+            Phase::AwaitAttach if !record.has(self.own()) => self.attach(),
             _ => {}
         }
     }
 
     /// R8: A goes on from what the disks have. Hosts are told, because the record said `BOTH`.
     fn both_images_lost(&mut self) {
-        if self.own() == crate::ids::Controller::A {
+        if self.own() == Controller::A {
             self.take_locks();
             self.fresh_image();
             self.phase = Phase::Deciding;
@@ -268,9 +268,15 @@ impl Core {
 
     /// The partner stops, and has moved its LUNs here.
     fn on_leaving(&mut self) {
-        if self.phase == Phase::Serving && self.mode() == Some(Mode::Both) {
-            self.lose_partner();
-            self.leaver_may_go_until = Some(self.now + self.config.timing.silence);
+        match self.phase {
+            Phase::Serving if self.mode() == Some(Mode::Both) => self.lose_partner(),
+            // Both want to stop: B goes first, and A leaves everything on disk.
+            Phase::Leaving if self.own() == Controller::A => {
+                self.lose_partner();
+                self.stop_alone();
+            }
+            _ => return,
         }
+        self.leaver_may_go_until = Some(self.now + self.config.timing.silence);
     }
 }
