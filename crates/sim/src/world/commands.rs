@@ -1,0 +1,293 @@
+//! Commands of hosts: each is tried until there is an answer, on either path.
+
+use super::queue::Happening;
+use super::{HOST_TIMEOUT, LUNS, MS, US, World};
+use crate::hosts::{Attempt, Command};
+use std::collections::VecDeque;
+use twincell_core::Event;
+use twincell_core::host::{HostCommand, HostOp, Status};
+use twincell_core::ids::{BlockCount, CommandId, Controller, NcaeIndex, Noid, Vba};
+use twincell_core::memory::Memory;
+
+impl World {
+    pub(super) fn next_command(&mut self, host: usize) {
+        if self.commands.len() as u32 >= self.plan.commands || self.healing {
+            return;
+        }
+        let lun = self.random.below(LUNS as u64) as usize;
+        let tag = self.commands.len() as u64 + 1;
+        let mut command = crate::hosts::draw(&mut self.random, host, lun, tag, self.number);
+        command.data = vec![0; command.blocks as usize];
+        if matches!(command.op, HostOp::Write { .. }) {
+            self.histories[lun].submit(tag, command.start, command.blocks, self.number);
+        }
+        self.commands.push(command);
+        self.in_flight += 1;
+        let path = if self.random.one_in(4) {
+            1 - self.paths[host]
+        } else {
+            self.paths[host]
+        };
+        self.try_on(self.commands.len() - 1, path);
+    }
+
+    pub(super) fn try_on(&mut self, command: usize, controller: usize) {
+        let attempt = self.next_attempt;
+        self.next_attempt += 1;
+        self.commands[command].attempt = attempt;
+        self.attempts.insert(
+            attempt,
+            Attempt {
+                command,
+                controller,
+                process: 0,
+                given_up: false,
+                withdrawn: false,
+            },
+        );
+        let delay = self.random.between(20 * US, 200 * US);
+        self.after(delay, Happening::Arrive(attempt));
+    }
+
+    pub(super) fn arrive(&mut self, number: u64) {
+        let attempt = self.attempts[&number];
+        let controller = Controller::BOTH[attempt.controller];
+        let command = self.commands[attempt.command].clone();
+        let Some(process) = &mut self.processes[attempt.controller] else {
+            return self.after(MS, Happening::PathFails(number));
+        };
+        if !process.serves {
+            return self.after(MS, Happening::PathFails(number));
+        }
+        let id = CommandId {
+            index: attempt.command as u32,
+            generation: number as u32,
+        };
+        let process_id = process.id;
+        process.commands.insert(id, number);
+        self.attempts.get_mut(&number).expect("known").process = process_id;
+        let in_hand = if self.random.one_in(3) { 0 } else { command.blocks };
+        let event = Event::HostCommand(HostCommand {
+            id,
+            ncae: NcaeIndex(command.lun as u16),
+            noid: Noid(command.lun as u32 + 1),
+            op: command.op,
+            start: Vba(command.start),
+            blocks: BlockCount(command.blocks),
+            in_hand: BlockCount(in_hand),
+        });
+        self.after(HOST_TIMEOUT, Happening::TimeOut(number));
+        if self.random.one_in(60) && !self.healing {
+            let delay = self.random.below(3 * MS);
+            self.after(delay, Happening::Withdraw(number));
+        }
+        self.deliver(controller, process_id, event);
+    }
+
+    pub(super) fn fetch(
+        &mut self,
+        controller: Controller,
+        process: u32,
+        id: CommandId,
+        offset: BlockCount,
+        into: Memory,
+        ready: &mut VecDeque<Event>,
+    ) {
+        let Some(number) = self.processes[controller.index()]
+            .as_ref()
+            .and_then(|p| p.commands.get(&id).copied())
+        else {
+            return self.fail(format!("{controller}: fetches for a command that is over"));
+        };
+        let attempt = self.attempts[&number];
+        if attempt.given_up || attempt.withdrawn {
+            ready.push_back(Event::HostData { id, complete: false });
+            return;
+        }
+        if self.random.one_in(2) {
+            let tag = self.commands[attempt.command].tag;
+            let tags = vec![tag; into.blocks() as usize];
+            self.write_memory(controller.index(), &into, &tags);
+            ready.push_back(Event::HostData { id, complete: true });
+        } else {
+            let delay = self.random.between(20 * US, 3 * MS);
+            let offset = offset.0;
+            self.after(
+                delay,
+                Happening::HostData {
+                    attempt: number,
+                    process,
+                    id,
+                    offset,
+                    into,
+                },
+            );
+        }
+    }
+
+    pub(super) fn host_data(&mut self, number: u64, process: u32, id: CommandId, offset: u32, into: &Memory) {
+        let attempt = self.attempts[&number];
+        let controller = Controller::BOTH[attempt.controller];
+        let _ = offset;
+        let now = self.now;
+        let Some(p) = self.process(controller, process) else {
+            return;
+        };
+        if p.paused_until > now {
+            let delay = p.paused_until - now + 1;
+            return self.after(
+                delay,
+                Happening::HostData {
+                    attempt: number,
+                    process,
+                    id,
+                    offset,
+                    into: *into,
+                },
+            );
+        }
+        if !p.commands.contains_key(&id) {
+            return;
+        }
+        let complete = !(attempt.given_up || attempt.withdrawn);
+        if complete {
+            let tags = vec![self.commands[attempt.command].tag; into.blocks() as usize];
+            self.write_memory(attempt.controller, into, &tags);
+        }
+        self.deliver(controller, process, Event::HostData { id, complete });
+    }
+
+    /// The connection of an attempt is closed: a fetch that is under way answers when it would have come.
+    pub(super) fn fetch_fails(&mut self, number: u64, _id: CommandId, _ready: &mut VecDeque<Event>) {
+        self.attempts.get_mut(&number).expect("known").given_up = true;
+    }
+
+    pub(super) fn send_data(&mut self, controller: Controller, id: CommandId, offset: BlockCount, tags: &[u64]) {
+        let Some(number) = self.processes[controller.index()]
+            .as_ref()
+            .and_then(|p| p.commands.get(&id).copied())
+        else {
+            return self.fail(format!("{controller}: sends data for a command that is over"));
+        };
+        let attempt = self.attempts[&number];
+        let command = &mut self.commands[attempt.command];
+        if command.attempt == number {
+            let at = offset.0 as usize;
+            command.data[at..at + tags.len()].copy_from_slice(tags);
+        }
+    }
+
+    /// A status reaches the host.
+    pub(super) fn answer(&mut self, number: u64, status: Status) {
+        let attempt = self.attempts[&number];
+        let command = self.commands[attempt.command].clone();
+        if command.done || command.attempt != number {
+            return;
+        }
+        let moment = self.number;
+        match status {
+            Status::Good => {
+                if let Err(what) = self.good(&command, moment) {
+                    self.fail(format!(
+                        "{:?} {}+{} on LUN {}: {what}",
+                        command.op, command.start, command.blocks, command.lun
+                    ));
+                }
+                self.paths[command.host] = attempt.controller;
+                self.done(attempt.command);
+            }
+            Status::Aborted if attempt.withdrawn => self.done(attempt.command),
+            Status::Aborted if attempt.given_up => self.after(MS, Happening::PathFails(number)),
+            Status::Busy | Status::Transitioning | Status::ReadError | Status::WriteError => {
+                let delay = self.random.between(MS, 20 * MS);
+                self.after(delay, Happening::PathFails(number));
+            }
+            status => self.fail(format!("{status:?} for {command:?}")),
+        }
+    }
+
+    pub(super) fn good(&mut self, command: &Command, moment: u64) -> Result<(), String> {
+        let history = &mut self.histories[command.lun];
+        match command.op {
+            HostOp::Write { .. } => {
+                history.acknowledge(command.tag, moment);
+                self.report.writes += 1;
+            }
+            HostOp::Read => {
+                let atomic = command.blocks <= 256;
+                history.read(command.start, &command.data, command.begun, moment, atomic)?;
+                self.report.reads += 1;
+            }
+            HostOp::Sync => {}
+        }
+        Ok(())
+    }
+
+    pub(super) fn done(&mut self, command: usize) {
+        self.commands[command].done = true;
+        self.in_flight -= 1;
+        let delay = match self.random.below(8) {
+            0 => self.random.between(MS, 300 * MS),
+            _ => self.random.below(2 * MS),
+        };
+        self.after(delay, Happening::NextCommand(self.commands[command].host));
+    }
+
+    /// The host tries on the other path, or the same again.
+    pub(super) fn path_fails(&mut self, number: u64) {
+        let attempt = self.attempts[&number];
+        let command = &self.commands[attempt.command];
+        if command.done || command.attempt != number {
+            return;
+        }
+        if attempt.withdrawn {
+            return self.done(attempt.command);
+        }
+        self.attempts.get_mut(&number).expect("known").given_up = true;
+        let (lun, tag) = (command.lun, command.tag);
+        self.histories[lun].retry(tag);
+        let path = if self.random.one_in(4) {
+            attempt.controller
+        } else {
+            1 - attempt.controller
+        };
+        self.try_on(attempt.command, path);
+    }
+
+    /// The host closes a connection on which nothing comes. Its next attempt begins once the controller knows.
+    pub(super) fn time_out(&mut self, number: u64) {
+        let attempt = self.attempts[&number];
+        let command = &self.commands[attempt.command];
+        if command.done || command.attempt != number || attempt.given_up {
+            return;
+        }
+        self.attempts.get_mut(&number).expect("known").given_up = true;
+        self.abort(number);
+        self.after(5 * MS, Happening::PathFails(number));
+    }
+
+    pub(super) fn withdraw(&mut self, number: u64) {
+        let attempt = self.attempts[&number];
+        let command = &self.commands[attempt.command];
+        if command.done || command.attempt != number || attempt.given_up {
+            return;
+        }
+        self.attempts.get_mut(&number).expect("known").withdrawn = true;
+        self.abort(number);
+    }
+
+    pub(super) fn abort(&mut self, number: u64) {
+        let attempt = self.attempts[&number];
+        let controller = Controller::BOTH[attempt.controller];
+        let id = CommandId {
+            index: attempt.command as u32,
+            generation: number as u32,
+        };
+        let known = self
+            .process(controller, attempt.process)
+            .is_some_and(|p| p.commands.contains_key(&id));
+        if known {
+            self.deliver(controller, attempt.process, Event::HostAbort { id });
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The processes of the controllers: they start, handle events, stop for a while, and end.
+
+use super::queue::Happening;
+use super::short;
+use super::{DISKS, MS, US, World};
+use crate::process::{NvMemory, Process};
+use std::collections::VecDeque;
+use std::hash::Hash;
+use twincell_core::config::{Config, Timing};
+use twincell_core::ids::{Controller, DiskIndex, ProcessId, Time, Uuid};
+use twincell_core::{Core, Effect, Event};
+
+impl World {
+    pub(super) fn process(&mut self, controller: Controller, id: u32) -> Option<&mut Process> {
+        self.processes[controller.index()].as_mut().filter(|p| p.id == id)
+    }
+
+    pub(super) fn start(&mut self, controller: Controller) {
+        let c = controller.index();
+        if self.processes[c].is_some() || self.stopped[c] {
+            return;
+        }
+        let id = self.next_process;
+        self.next_process += 1;
+        let process = ProcessId {
+            boot: Uuid(1),
+            pid_namespace: 1,
+            pid: id,
+            start_time: u64::from(id),
+        };
+        let config = Config {
+            controller,
+            cell: Uuid(7),
+            instance: Uuid(u128::from(id)),
+            process,
+            fresh_image: Uuid(1000 + u128::from(id)),
+            geometry: self.geometry,
+            timing: Timing::default(),
+            disks: DISKS as u16,
+            quorum: (0..3).map(DiskIndex).collect(),
+        };
+        self.log(|| format!("{controller}: process {id} starts"));
+        let nv = self.nv[c].get_or_insert_with(|| NvMemory::new(self.geometry));
+        let image = (!nv.image.uuid.is_nil()).then(|| nv.image.clone());
+        let core = Core::new(config, image);
+        self.processes[c] = Some(Process::new(id, core, self.geometry));
+        self.deliver(controller, id, Event::Start);
+        self.maybe_open_link();
+    }
+
+    /// Hands an event to a process, and carries out what it wants.
+    pub(super) fn deliver(&mut self, controller: Controller, id: u32, event: Event) {
+        let now = self.now;
+        let Some(process) = self.process(controller, id) else {
+            return;
+        };
+        if process.paused_until > now {
+            process.backlog.push_back(event);
+            return;
+        }
+        let mut ready = VecDeque::from([event]);
+        while let Some(event) = ready.pop_front() {
+            event.hash(&mut self.digest);
+            if self.verbose && !matches!(event, Event::Tick) {
+                self.log(|| format!("{controller} <- {}", short(&event)));
+            }
+            let Some(process) = self.process(controller, id) else {
+                return;
+            };
+            let mut effects = Vec::new();
+            process.core.step(Time(now), event, &mut effects);
+            for effect in effects {
+                effect.hash(&mut self.digest);
+                if self.verbose
+                    && !matches!(
+                        effect,
+                        Effect::Store { .. } | Effect::Seal { .. } | Effect::Persist { .. }
+                    )
+                {
+                    self.log(|| format!("{controller} -> {}", short(&effect)));
+                }
+                self.carry_out(controller, id, effect, &mut ready);
+                let Some(process) = self.process(controller, id) else {
+                    return;
+                };
+                if let Some(left) = &mut process.crash_after {
+                    if *left == 0 {
+                        self.crash(controller);
+                        return;
+                    }
+                    *left -= 1;
+                }
+            }
+        }
+        self.schedule_tick(controller, id);
+    }
+
+    pub(super) fn schedule_tick(&mut self, controller: Controller, id: u32) {
+        let now = self.now;
+        let Some(process) = self.process(controller, id) else {
+            return;
+        };
+        if let Some(Time(at)) = process.core.next_deadline() {
+            let at = at.max(now);
+            if process.tick_at == 0 || at < process.tick_at {
+                process.tick_at = at;
+                self.after(at - now, Happening::Tick(controller, id, at));
+            }
+        }
+    }
+
+    pub(super) fn crash(&mut self, controller: Controller) {
+        if self.processes[controller.index()].is_none() {
+            return;
+        }
+        self.log(|| format!("{controller}: crashes"));
+        self.end(controller);
+        self.check_image(controller);
+        self.restart_later(controller);
+    }
+
+    pub(super) fn restart_later(&mut self, controller: Controller) {
+        let (low, high) = if self.healing { (MS, 10 * MS) } else { self.plan.restart };
+        let delay = self.random.between(low, high);
+        self.after(delay, Happening::Start(controller));
+    }
+
+    /// The process is gone: its connections break; what it has submitted to disks still lands.
+    pub(super) fn end(&mut self, controller: Controller) {
+        let Some(process) = self.processes[controller.index()].take() else {
+            return;
+        };
+        for attempt in process.commands.values() {
+            let delay = self.random.between(50 * US, 2 * MS);
+            self.after(delay, Happening::PathFails(*attempt));
+        }
+        if self.wire.open {
+            self.close_link();
+        }
+    }
+
+    pub(super) fn close_hosts(&mut self, controller: Controller, ready: &mut VecDeque<Event>) {
+        let process = self.processes[controller.index()].as_mut().expect("it wants something");
+        process.serves = false;
+        let commands = process.commands.clone();
+        for (id, attempt) in commands {
+            ready.push_back(Event::HostAbort { id });
+            self.fetch_fails(attempt, id, ready);
+            let delay = self.random.between(50 * US, 2 * MS);
+            self.after(delay, Happening::PathFails(attempt));
+        }
+    }
+
+    pub(super) fn resume(&mut self, controller: Controller, id: u32) {
+        let Some(process) = self.process(controller, id) else {
+            return;
+        };
+        process.paused_until = 0;
+        let backlog = std::mem::take(&mut process.backlog);
+        self.log(|| format!("{controller}: resumes"));
+        for event in backlog {
+            self.deliver(controller, id, event);
+        }
+        self.deliver(controller, id, Event::Tick);
+    }
+}

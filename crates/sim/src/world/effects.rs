@@ -1,0 +1,147 @@
+//! What a core wants done is done.
+
+use super::queue::Happening;
+use super::shelf::Io;
+use super::{MS, US, World};
+use crate::process::NvMemory;
+use std::collections::VecDeque;
+use twincell_core::ids::Controller;
+use twincell_core::memory::Memory;
+use twincell_core::nv::resolve::resolve;
+use twincell_core::{Effect, Event};
+
+impl World {
+    pub(super) fn carry_out(&mut self, controller: Controller, id: u32, effect: Effect, ready: &mut VecDeque<Event>) {
+        let c = controller.index();
+        match effect {
+            Effect::Store { address, word } => {
+                self.nv_mut(c).store(address, word);
+                if self.check_every_store {
+                    self.check_image(controller);
+                }
+            }
+            Effect::NewImage { uuid } => self.nv_mut(c).renew(uuid),
+            Effect::Persist { token } => ready.push_back(Event::Persisted { token }),
+            Effect::Seal { buffer, mask } => self.nv_mut(c).seal(buffer.0, mask),
+            Effect::Merge { from, to, mask } => {
+                let nv = self.nv_mut(c);
+                for n in (0..8).filter(|n| mask >> n & 1 == 1) {
+                    nv.buffers[to.index()][n] = nv.buffers[from.index()][n];
+                }
+            }
+            Effect::Copy { from, to } => {
+                let tags = self.read_memory(c, &from);
+                self.write_memory(c, &to, &tags);
+            }
+            Effect::Absorb { .. } => unreachable!("handled where the frame arrives"),
+            Effect::Fetch {
+                id: command,
+                offset,
+                into,
+            } => self.fetch(controller, id, command, offset, into, ready),
+            Effect::SendData {
+                id: command,
+                offset,
+                from,
+            } => {
+                let tags = self.read_memory(c, &from);
+                self.send_data(controller, command, offset, &tags);
+            }
+            Effect::Complete { id: command, status } => {
+                if let Some(attempt) = self.processes[c].as_mut().and_then(|p| p.commands.remove(&command)) {
+                    let delay = self.random.between(20 * US, 200 * US);
+                    self.after(delay, Happening::Answer { attempt, status });
+                }
+            }
+            Effect::LinkSend { connection, frame } => self.link_send(controller, connection, frame),
+            Effect::LinkClose { connection } => {
+                if self.wire.open && self.wire.connection == connection.0 {
+                    self.close_link();
+                }
+            }
+            Effect::DiskRead { io, disk, block, into } => {
+                self.submit(controller, id, io, Io::Read { disk, block, into })
+            }
+            Effect::DiskWrite { io, disk, block, from } => {
+                self.submit(controller, id, io, Io::Write { disk, block, from })
+            }
+            Effect::DiskFlush { io, disk } => self.submit(controller, id, io, Io::Flush(disk)),
+            Effect::DiskZero {
+                io,
+                disk,
+                block,
+                blocks,
+            } => self.submit(controller, id, io, Io::Zero { disk, block, blocks }),
+            Effect::SlotRead { io, disk } => self.submit(controller, id, io, Io::SlotRead(disk)),
+            Effect::SlotWrite { io, disk, slot } => self.submit(controller, id, io, Io::SlotWrite(disk, slot)),
+            Effect::MetadataRead { io, disk, copy } => self.submit(controller, id, io, Io::MetadataRead(disk, copy)),
+            Effect::MetadataWrite { io, disk, copy } => {
+                let process = self.processes[c].as_ref().expect("it wants something");
+                let metadata = process.core.metadata_to_write().expect("what to write").clone();
+                self.submit(controller, id, io, Io::MetadataWrite(disk, copy, Box::new(metadata)));
+            }
+            Effect::TakeLocks => self.processes[c].as_mut().expect("it wants something").wants_locks = true,
+            Effect::Fence { process } => self.fence(controller, process),
+            Effect::Unfence => {
+                self.processes[c].as_mut().expect("it wants something").wants_fence = false;
+                self.shelf.unlock(controller.other(), id);
+            }
+            Effect::CloseHosts => self.close_hosts(controller, ready),
+            Effect::Serve => self.processes[c].as_mut().expect("it wants something").serves = true,
+            Effect::ViewChanged | Effect::Reply { .. } => {}
+            Effect::Restart => {
+                self.end(controller);
+                self.after(MS, Happening::Start(controller));
+            }
+            Effect::Exit => {
+                self.end(controller);
+                self.nv[c] = None;
+                self.restart_later(controller);
+            }
+            Effect::Halt => {
+                self.end(controller);
+                self.restart_later(controller);
+            }
+            Effect::Note(note) => {
+                if matches!(note, twincell_core::effect::Note::PartnerFenced) {
+                    self.report.takeovers += 1;
+                }
+            }
+        }
+    }
+
+    pub(super) fn nv_mut(&mut self, c: usize) -> &mut NvMemory {
+        self.nv[c].as_mut().expect("a process has NV memory")
+    }
+
+    pub(super) fn read_memory(&mut self, c: usize, memory: &Memory) -> Vec<u64> {
+        let nv = self.nv[c].as_ref().expect("a process has NV memory");
+        self.processes[c].as_mut().expect("a process").read(nv, memory)
+    }
+
+    pub(super) fn write_memory(&mut self, c: usize, memory: &Memory, tags: &[u64]) {
+        let nv = self.nv[c].as_mut().expect("a process has NV memory");
+        self.processes[c].as_mut().expect("a process").write(nv, memory, tags);
+    }
+
+    /// After a crash right here, what `resolve` says must make sense: no damage, and one valid buffer for each granule.
+    pub(super) fn check_image(&mut self, controller: Controller) {
+        let image = &self.nv[controller.index()]
+            .as_ref()
+            .expect("a process has NV memory")
+            .image;
+        let granules = resolve(image, self.geometry).map(|valid| {
+            let mut granules: Vec<_> = valid.iter().map(|v| (v.ncae, v.start)).collect();
+            granules.sort();
+            granules
+        });
+        match granules {
+            Err(_) => self.fail(format!("{controller}: the image is damaged")),
+            Ok(granules) => {
+                if let Some(twice) = granules.windows(2).find(|w| w[0] == w[1]) {
+                    self.fail(format!("{controller}: two valid buffers for {twice:?}"));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! Everything, and the queue of what happens next.
+
+mod cell;
+mod commands;
+mod controllers;
+mod effects;
+mod ending;
+mod faults;
+mod queue;
+mod shelf;
+mod wire;
+
+use crate::disks::Shelf;
+use crate::history::History;
+use crate::hosts::{Attempt, Command};
+use crate::plan::Plan;
+use crate::process::{NvMemory, Process};
+use crate::random::Random;
+use cell::first_metadata;
+use queue::{Happening, Queued};
+use std::collections::hash_map::DefaultHasher;
+use std::collections::{BinaryHeap, HashMap};
+use std::hash::{Hash, Hasher};
+use twincell_core::Event;
+use twincell_core::cell::record::{Record, Slot};
+use twincell_core::config::Geometry;
+use twincell_core::ids::{Controller, DiskIndex, ProcessId};
+use wire::Wire;
+
+const US: u64 = 1_000;
+const MS: u64 = 1_000_000;
+const DISKS: usize = 4;
+const LUNS: usize = 2;
+const HOSTS: usize = 3;
+/// A host gives an attempt up after this.
+const HOST_TIMEOUT: u64 = 8_000 * MS;
+/// After the last fault is healed, everything must be well again within this.
+const LIVENESS: u64 = 120_000 * MS;
+
+/// What a run came to.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// A digest of everything that happened, in order.
+    pub digest: u64,
+    /// Things that happened.
+    pub happenings: u64,
+    /// Writes that were acknowledged.
+    pub writes: u64,
+    /// Reads that were checked.
+    pub reads: u64,
+    /// Takeovers.
+    pub takeovers: u64,
+}
+
+struct World {
+    now: u64,
+    number: u64,
+    random: Random,
+    queue: BinaryHeap<Queued>,
+    geometry: Geometry,
+    processes: [Option<Process>; 2],
+    nv: [Option<NvMemory>; 2],
+    next_process: u32,
+    shelf: Shelf,
+    wire: Wire,
+    plan: Plan,
+    commands: Vec<Command>,
+    attempts: HashMap<u64, Attempt>,
+    next_attempt: u64,
+    in_flight: usize,
+    paths: [usize; HOSTS],
+    histories: Vec<History>,
+    stopped: [bool; 2],
+    digest: DefaultHasher,
+    report: Report,
+    verbose: bool,
+    next_request: u64,
+    check_every_store: bool,
+    healing: bool,
+    failure: Option<String>,
+}
+
+/// Runs a seed.
+///
+/// # Errors
+/// What was found, in words. A broken invariant of the core panics.
+pub fn run(seed: u64, verbose: bool) -> Result<Report, String> {
+    let mut world = World::new(seed, verbose);
+    world.work()?;
+    world.heal_and_drain()?;
+    world.scan()?;
+    world.check_quiet()?;
+    world.report.digest = world.digest.finish();
+    world.report.happenings = world.number;
+    Ok(world.report)
+}
+
+impl World {
+    pub(super) fn new(seed: u64, verbose: bool) -> World {
+        let mut random = Random::new(seed);
+        let plan = Plan::new(&mut random);
+        let geometry = Geometry {
+            buffers: if plan.small { 64 } else { 192 },
+            ries: if plan.small { 2 } else { 16 },
+            htbs: 48,
+            transfers: if plan.small { 4 } else { 16 },
+            destages: if plan.small { 2 } else { 8 },
+        };
+        let quorum: Vec<_> = (0..3).map(DiskIndex).collect();
+        let mut shelf = Shelf::new(DISKS);
+        let (record, metadata) = (Record::first(&quorum), first_metadata());
+        for disk in &mut shelf.disks[..quorum.len()] {
+            for controller in Controller::BOTH {
+                disk.slots[controller.index()] = Some(Slot::idle(controller, ProcessId::default(), record));
+            }
+            disk.metadata[0] = Some(metadata.clone());
+        }
+        let check_every_store = random.one_in(8);
+        World {
+            now: 1_000 * MS,
+            number: 0,
+            random,
+            queue: BinaryHeap::new(),
+            geometry,
+            processes: [None, None],
+            nv: [None, None],
+            next_process: 1,
+            shelf,
+            wire: Wire::default(),
+            plan,
+            commands: Vec::new(),
+            attempts: HashMap::new(),
+            next_attempt: 1,
+            in_flight: 0,
+            paths: [0; HOSTS],
+            histories: vec![History::default(); LUNS],
+            stopped: [false; 2],
+            digest: DefaultHasher::new(),
+            report: Report::default(),
+            verbose,
+            next_request: 1,
+            check_every_store,
+            healing: false,
+            failure: None,
+        }
+    }
+
+    pub(super) fn log(&self, text: impl FnOnce() -> String) {
+        if self.verbose {
+            println!("{:>12.3} ms  {}", self.now as f64 / MS as f64 - 1000.0, text());
+        }
+    }
+
+    /// Takes the next happening. `false` when there is none.
+    pub(super) fn advance(&mut self) -> Result<bool, String> {
+        let Some(next) = self.queue.pop() else { return Ok(false) };
+        self.now = self.now.max(next.at);
+        self.number += 1;
+        self.now.hash(&mut self.digest);
+        self.happen(next.what);
+        self.poll_locks();
+        match self.failure.take() {
+            Some(failure) => Err(failure),
+            None => Ok(true),
+        }
+    }
+
+    pub(super) fn work(&mut self) -> Result<(), String> {
+        for controller in Controller::BOTH {
+            let delay = self.random.below(20 * MS);
+            self.after(delay, Happening::Start(controller));
+        }
+        let begin = self.random.between(1, 300) * MS;
+        for (at, fault) in self.plan.faults.clone() {
+            self.after(begin + at, Happening::Fault(fault));
+        }
+        for host in 0..HOSTS {
+            for _ in 0..self.plan.depth {
+                let delay = self.random.below(200 * MS);
+                self.after(delay, Happening::NextCommand(host));
+            }
+        }
+        let end = self.now + begin + self.plan.faults.last().map_or(0, |f| f.0) + 100 * MS;
+        let limit = self.now + LIVENESS;
+        while self.now < end || (self.commands.len() as u32) < self.plan.commands {
+            if !self.advance()? || self.now > limit {
+                return Err(format!(
+                    "stuck after {} of {} commands: {}",
+                    self.commands.len(),
+                    self.plan.commands,
+                    self.state()
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn happen(&mut self, what: Happening) {
+        match what {
+            Happening::Start(controller) => self.start(controller),
+            Happening::Event(controller, process, event) => self.deliver(controller, process, event),
+            Happening::Tick(controller, process, at) => {
+                let current = self.process(controller, process).filter(|p| p.tick_at == at);
+                if let Some(p) = current {
+                    p.tick_at = 0;
+                    self.deliver(controller, process, Event::Tick);
+                }
+            }
+            Happening::Resume(controller, process) => self.resume(controller, process),
+            Happening::Land(landing) => self.land(landing),
+            Happening::OpenLink => self.open_link(),
+            Happening::Frame {
+                connection,
+                to,
+                frame,
+                payload,
+            } => self.frame_arrives(connection, to, frame, payload),
+            Happening::NextCommand(host) => self.next_command(host),
+            Happening::Arrive(attempt) => self.arrive(attempt),
+            Happening::HostData {
+                attempt,
+                process,
+                id,
+                offset,
+                into,
+            } => self.host_data(attempt, process, id, offset, &into),
+            Happening::Answer { attempt, status } => self.answer(attempt, status),
+            Happening::PathFails(attempt) => self.path_fails(attempt),
+            Happening::TimeOut(attempt) => self.time_out(attempt),
+            Happening::Withdraw(attempt) => self.withdraw(attempt),
+            Happening::Fault(fault) => self.fault(fault),
+            Happening::Heal(fault) => self.heal(fault),
+        }
+    }
+
+    pub(super) fn fail(&mut self, what: String) {
+        self.failure.get_or_insert(what);
+    }
+}
+
+fn short(what: &impl std::fmt::Debug) -> String {
+    let text = format!("{what:?}");
+    if text.len() > 400 {
+        format!("{}…", &text[..text.char_indices().take(400).last().map_or(0, |c| c.0)])
+    } else {
+        text
+    }
+}

@@ -1,0 +1,205 @@
+//! I/O to the shared disks, and the locks on them.
+
+use super::queue::Happening;
+use super::{MS, US, World};
+use twincell_core::Event;
+use twincell_core::cell::record::Slot;
+use twincell_core::event::DiskError;
+use twincell_core::ids::{Controller, DiskIndex, IoId, ProcessId};
+use twincell_core::layout::metadata::Metadata;
+use twincell_core::memory::Memory;
+
+pub(super) struct Landing {
+    pub(super) controller: Controller,
+    pub(super) process: u32,
+    pub(super) io: IoId,
+    pub(super) what: Io,
+}
+
+pub(super) enum Io {
+    Read { disk: DiskIndex, block: u64, into: Memory },
+    Write { disk: DiskIndex, block: u64, from: Memory },
+    Flush(DiskIndex),
+    Zero { disk: DiskIndex, block: u64, blocks: u64 },
+    SlotRead(DiskIndex),
+    SlotWrite(DiskIndex, Box<Slot>),
+    MetadataRead(DiskIndex, u8),
+    MetadataWrite(DiskIndex, u8, Box<Metadata>),
+}
+
+impl Io {
+    fn writes(&self) -> bool {
+        !matches!(
+            self,
+            Io::Read { .. } | Io::SlotRead(_) | Io::MetadataRead(..) | Io::Flush(_)
+        )
+    }
+
+    fn disk(&self) -> DiskIndex {
+        match self {
+            Io::Read { disk, .. } | Io::Write { disk, .. } | Io::Zero { disk, .. } => *disk,
+            Io::Flush(disk) | Io::SlotRead(disk) | Io::SlotWrite(disk, _) => *disk,
+            Io::MetadataRead(disk, _) | Io::MetadataWrite(disk, ..) => *disk,
+        }
+    }
+}
+
+impl World {
+    pub(super) fn submit(&mut self, controller: Controller, process: u32, io: IoId, what: Io) {
+        if what.writes() {
+            self.shelf.submitted(process);
+        }
+        let delay = match self.random.below(20) {
+            0 => self.random.between(2 * MS, 30 * MS),
+            _ => self.random.between(30 * US, 800 * US),
+        };
+        self.after(
+            delay,
+            Happening::Land(Landing {
+                controller,
+                process,
+                io,
+                what,
+            }),
+        );
+    }
+
+    pub(super) fn land(&mut self, landing: Landing) {
+        let Landing {
+            controller,
+            process,
+            io,
+            what,
+        } = landing;
+        let alive = self.processes[controller.index()]
+            .as_ref()
+            .is_some_and(|p| p.id == process);
+        let writes = what.writes();
+        let disk = what.disk().index();
+        let result = if self.shelf.failing == Some(disk) {
+            Err(DiskError)
+        } else {
+            Ok(())
+        };
+        if writes {
+            self.shelf.landed(process);
+        }
+        let event = match what {
+            Io::Read { block, into, .. } => {
+                if alive && result.is_ok() {
+                    let at = &self.shelf.disks[disk];
+                    let tags: Vec<u64> = (block..block + u64::from(into.blocks())).map(|b| at.read(b)).collect();
+                    self.write_memory(controller.index(), &into, &tags);
+                }
+                Event::DiskDone { io, result }
+            }
+            Io::Write { block, from, .. } => {
+                if result.is_ok() || self.random.one_in(2) {
+                    self.land_write(controller, disk, block, &from);
+                }
+                Event::DiskDone { io, result }
+            }
+            Io::Flush(_) => {
+                if result.is_ok() {
+                    self.shelf.disks[disk].flush();
+                }
+                Event::DiskDone { io, result }
+            }
+            Io::Zero { block, blocks, .. } => {
+                self.shelf.disks[disk].zero(block, blocks);
+                Event::DiskDone { io, result }
+            }
+            Io::SlotRead(_) => Event::SlotRead {
+                io,
+                slots: result.map(|()| self.shelf.disks[disk].slots),
+            },
+            Io::SlotWrite(_, slot) => {
+                if result.is_ok() {
+                    self.shelf.disks[disk].slots[controller.index()] = Some(*slot);
+                }
+                Event::DiskDone { io, result }
+            }
+            Io::MetadataRead(_, copy) => {
+                let found = self.shelf.disks[disk].metadata[usize::from(copy)].clone();
+                let metadata = result.and(found.ok_or(DiskError)).map(Box::new);
+                Event::MetadataRead { io, metadata }
+            }
+            Io::MetadataWrite(_, copy, metadata) => {
+                if result.is_ok() {
+                    self.shelf.disks[disk].metadata[usize::from(copy)] = Some(*metadata);
+                }
+                Event::DiskDone { io, result }
+            }
+        };
+        if alive {
+            self.deliver(controller, process, event);
+        }
+    }
+
+    /// The bytes are taken when the write lands, not when it was submitted: memory must not change until the answer.
+    pub(super) fn land_write(&mut self, controller: Controller, disk: usize, block: u64, from: &Memory) {
+        let Memory::Buffers(sgl) = from else {
+            return self.fail("a disk write from volatile memory".into());
+        };
+        let Some(nv) = &self.nv[controller.index()] else { return };
+        let mut at = block;
+        let mut unsound = None;
+        for s in sgl.iter() {
+            if !nv.is_sound(s.buffer.0) {
+                unsound = Some(s.buffer);
+            }
+            for n in s.first..s.first + s.count {
+                self.shelf.disks[disk].write(at, nv.buffers[s.buffer.index()][usize::from(n)]);
+                at += 1;
+            }
+        }
+        if let Some(buffer) = unsound {
+            self.fail(format!("{controller}: {buffer:?} changed while it was written to disk"));
+        }
+    }
+
+    /// The fence: the partner's process is killed, and its locks are awaited.
+    pub(super) fn fence(&mut self, controller: Controller, partner: ProcessId) {
+        let other = controller.other();
+        let victim = self.processes[other.index()]
+            .as_ref()
+            .filter(|p| p.id == partner.pid && !self.plan.apart)
+            .map(|p| p.id);
+        if victim.is_some() {
+            self.log(|| format!("{controller}: kills {other}"));
+            self.crash(other);
+        }
+        self.processes[controller.index()]
+            .as_mut()
+            .expect("it wants something")
+            .wants_fence = true;
+    }
+
+    /// Locks of dead processes without writes in flight are free; who waits gets them.
+    pub(super) fn poll_locks(&mut self) {
+        for holder in 0..2 {
+            let Some(id) = self.shelf.locks[holder] else { continue };
+            let alive = self.processes.iter().flatten().any(|p| p.id == id);
+            if !alive && !self.shelf.has_in_flight(id) {
+                self.shelf.locks[holder] = None;
+            }
+        }
+        for controller in Controller::BOTH {
+            let Some(process) = &mut self.processes[controller.index()] else {
+                continue;
+            };
+            let id = process.id;
+            if process.wants_locks && self.shelf.try_lock(controller, id) {
+                process.wants_locks = false;
+                self.after(10 * US, Happening::Event(controller, id, Event::LocksTaken));
+            }
+            let Some(process) = &mut self.processes[controller.index()] else {
+                continue;
+            };
+            if process.wants_fence && self.shelf.try_lock(controller.other(), id) {
+                process.wants_fence = false;
+                self.after(10 * US, Happening::Event(controller, id, Event::Fenced));
+            }
+        }
+    }
+}
