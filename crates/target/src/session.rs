@@ -75,6 +75,11 @@ pub trait Session {
     fn view_changed(&mut self, outside: &mut dyn Outside);
     /// The connection is gone: abort what is in progress. `complete` is still called for it.
     fn disconnected(&mut self, outside: &mut dyn Outside);
+    /// Whether something waits for a change that the session cannot notice by itself: `view_changed` is then due now and
+    /// then, even if the view stays the same.
+    fn wants_view_changed(&self) -> bool {
+        false
+    }
     /// Bytes for the host. The caller removes from the front what it has sent, or all of it to send it; what it leaves
     /// the session may still change.
     fn output(&mut self) -> &mut Vec<u8>;

@@ -298,6 +298,10 @@ impl Session for NbdSession {
         self.requests.retry(outside);
     }
 
+    fn wants_view_changed(&self) -> bool {
+        self.requests.has_refused()
+    }
+
     fn disconnected(&mut self, outside: &mut dyn Outside) {
         self.over = true;
         self.requests.abort_all(outside);

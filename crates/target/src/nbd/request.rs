@@ -309,9 +309,9 @@ impl Requests {
     ///
     /// NBD cannot pass that on, so the command is submitted again: a few times at once, and later whenever something
     /// may have changed: the view, another request of this connection that was answered, or bytes from the host
-    /// ([`Requests::retry`]). Nothing here has a clock. A driver whose view can stay the same while the array refuses
-    /// must call `view_changed` now and then all the same. The write is not acknowledged meanwhile, and it is the same
-    /// connection's, so trying again never revives what the host believes dead.
+    /// ([`Requests::retry`]). Nothing here has a clock; the driver has one, and is asked to use it
+    /// ([`Requests::has_refused`]). The write is not acknowledged meanwhile, and it is the same connection's, so trying
+    /// again never revives what the host believes dead.
     pub fn refused(&mut self, tag: Tag, outside: &mut dyn Outside) {
         if self.disconnected {
             self.remove(tag);
@@ -330,6 +330,11 @@ impl Requests {
         } else {
             self.refused.push(tag);
         }
+    }
+
+    /// Whether something was refused for the moment and waits for a retry.
+    pub fn has_refused(&self) -> bool {
+        !self.refused.is_empty()
     }
 
     /// Submits again what was refused, before what waits, as many as may be.

@@ -492,9 +492,12 @@ fn what_is_refused_for_the_moment_is_tried_again() {
         rig.complete(tag, Status::Busy);
         assert_eq!(rig.submitted(), (tag, first), "at once");
     }
+    assert!(!rig.session.wants_view_changed());
     rig.complete(tag, Status::Transitioning);
     assert_eq!(rig.calls(), [], "not for ever");
+    assert!(rig.session.wants_view_changed());
     rig.session.view_changed(&mut rig.outside);
+    assert!(!rig.session.wants_view_changed());
     assert_eq!(rig.submitted(), (tag, first));
     rig.complete(tag, Status::Transitioning);
     assert_eq!(rig.calls(), []);
