@@ -219,9 +219,10 @@ impl Engine {
 
     /// The end of a drain: posts what it has left to be sent and received.
     fn finish(&mut self) {
-        self.link.finish(clock::now(), &mut self.ring, &mut self.queue);
+        let now = clock::now();
+        self.link.finish(now, &mut self.ring, &mut self.queue);
         let (hosts, ring, mut shared) = self.hosts();
-        hosts.finish(ring, &mut shared);
+        hosts.finish(now, ring, &mut shared);
     }
 
     /// Hosts, and what they share with the rest.
@@ -393,7 +394,7 @@ impl Engine {
             }
             Effect::Complete { id, status } => {
                 let (hosts, _, mut shared) = self.hosts();
-                hosts.complete(id, status, now, &mut shared);
+                hosts.complete(id, status, &mut shared);
             }
             Effect::LinkSend { connection, frame } => {
                 self.link.send(connection, &frame, &self.memories, &mut self.counters);
@@ -566,7 +567,7 @@ impl Engine {
     fn tear_down(&mut self) -> io::Result<()> {
         self.queue.clear();
         let (hosts, _, mut shared) = self.hosts();
-        hosts.close(&mut shared);
+        hosts.cut(&mut shared);
         self.link.stop(&mut self.ring);
         self.disk_ios.stop();
         self.ring.cancel(Token::Wake);

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::time::Duration;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 use twincell_core::event::Event;
 use twincell_core::host::{HostCommand, HostOp, Status};
 use twincell_core::ids::{BLOCK_BYTES, BlockCount, CommandId, Nanos, Time};
@@ -27,7 +27,7 @@ const INPUT_BYTES: usize = 256 << 10;
 const OUTPUT_BYTES_MAX: usize = 4 << 20;
 /// Host connections at a time.
 const CONNECTIONS_MAX: usize = 256;
-/// A session whose command was refused for the moment is reminded after this long, so that it can try again.
+/// A session that waits for a change of the view is told after this long that there may have been one.
 const REMIND: Nanos = Nanos::from_millis(20);
 
 /// A host's protocol.
@@ -57,7 +57,20 @@ struct Connection {
     stream: Stream,
     /// Its commands in progress.
     tags: HashMap<Tag, CommandId>,
+    /// Nothing more is received or sent. The socket is closed when the core has completed every command: a host that
+    /// waits for that knows that nothing of the connection is executed any more (R12).
+    ending: bool,
+    /// Counts connections.
+    serial: u64,
+    /// Whose session it is, where the protocol has such names.
+    initiator: Option<Initiator>,
+    /// Sessions of the same initiator that this one took the place of, by serial number. Nothing is said to the host
+    /// while commands of theirs are in progress.
+    replaced: Vec<u64>,
 }
+
+/// A name, and the initiator's part of a session identifier.
+type Initiator = (String, [u8; 6]);
 
 /// What sessions and the core share.
 pub(crate) struct Shared<'a> {
@@ -71,6 +84,7 @@ pub(crate) struct Hosts {
     listeners: Vec<(Protocol, Listener)>,
     greet: Greet,
     connections: Slab<Connection>,
+    last_serial: u64,
     commands: Commands,
     view: View,
     serving: bool,
@@ -88,6 +102,7 @@ impl Hosts {
             listeners: addresses.iter().enumerate().map(bind).collect::<Result<_, _>>()?,
             greet,
             connections: Slab::new(),
+            last_serial: 0,
             commands: Commands::default(),
             view,
             serving: false,
@@ -106,7 +121,7 @@ impl Hosts {
         self.listeners.iter_mut().for_each(|(_, listener)| listener.open(ring));
     }
 
-    /// Ends every connection and lets nobody in. Nothing more is sent.
+    /// Ends every connection, each when its commands are completed, and lets nobody in. Nothing more is sent.
     pub(crate) fn close(&mut self, shared: &mut Shared) {
         self.serving = false;
         self.listeners.iter_mut().for_each(|(_, listener)| listener.close());
@@ -116,10 +131,16 @@ impl Hosts {
         }
     }
 
+    /// Ends every connection at once: the core that had the commands is gone.
+    pub(crate) fn cut(&mut self, shared: &mut Shared) {
+        self.close(shared);
+        self.connections.iter_mut().for_each(|(_, c)| c.stream.close());
+    }
+
     /// Gives the sessions another view.
     pub(crate) fn set_view(&mut self, view: View, shared: &mut Shared) {
         self.view = view;
-        self.remind(shared);
+        self.tell_view_changed(|_| true, shared);
     }
 
     /// The view that sessions have.
@@ -127,13 +148,11 @@ impl Hosts {
         &self.view
     }
 
-    fn remind(&mut self, shared: &mut Shared) {
-        self.remind_at = None;
-        let keys: Vec<usize> = self.connections.iter().map(|(key, _)| key).collect();
+    fn tell_view_changed(&mut self, whom: impl Fn(&dyn Session) -> bool, shared: &mut Shared) {
+        let told = |(_, c): &(usize, &Connection)| !c.ending && whom(&*c.session);
+        let keys: Vec<usize> = self.connections.iter().filter(told).map(|(key, _)| key).collect();
         for key in keys {
-            if !self.connections[key].stream.is_closed() {
-                self.with_session(key, shared, |session, outside| session.view_changed(outside));
-            }
+            self.with_session(key, shared, |session, outside| session.view_changed(outside));
         }
     }
 
@@ -152,7 +171,8 @@ impl Hosts {
             .iter_mut()
             .for_each(|(_, listener)| listener.poll(now, ring));
         if self.remind_at.is_some_and(|at| at <= now) {
-            self.remind(shared);
+            self.remind_at = None;
+            self.tell_view_changed(|session| session.wants_view_changed(), shared);
         }
     }
 
@@ -168,12 +188,17 @@ impl Hosts {
         }
         keep_alive(&socket);
         debug!(?protocol, peer = ?socket.peer_addr().ok().and_then(|a| a.as_socket()), "host connection open");
+        self.last_serial += 1;
         let connection = self.connections.vacant_entry();
         let handle = NonZeroU16::MIN.saturating_add(connection.key() as u16);
         connection.insert(Connection {
             session: (self.greet)(*protocol, handle),
             stream: Stream::new(socket, INPUT_BYTES),
             tags: HashMap::new(),
+            ending: false,
+            serial: self.last_serial,
+            initiator: None,
+            replaced: Vec::new(),
         });
     }
 
@@ -185,15 +210,45 @@ impl Hosts {
             self.disconnect(key, shared);
             return;
         }
-        let mut outside = HostOutside {
-            view: &self.view,
-            connection: key,
-            tags: &mut connection.tags,
-            commands: &mut self.commands,
-            shared,
+        let length = connection.stream.input().len();
+        if !connection.ending {
+            let mut outside = HostOutside {
+                view: &self.view,
+                connection: key,
+                tags: &mut connection.tags,
+                commands: &mut self.commands,
+                shared,
+            };
+            connection.session.receive(connection.stream.input(), &mut outside);
+        }
+        connection.stream.consume(length);
+        self.reinstate(key, shared);
+    }
+
+    /// Once a session has said whose it is, it takes the place of those of the same initiator (RFC 7143, 6.3.5).
+    fn reinstate(&mut self, key: usize, shared: &mut Shared) {
+        let connection = &mut self.connections[key];
+        if connection.initiator.is_some() || connection.ending || connection.session.is_over() {
+            return;
+        }
+        let Some((name, isid)) = connection.session.initiator() else {
+            return;
         };
-        connection.session.receive(connection.stream.input(), &mut outside);
-        connection.stream.consume(connection.stream.input().len());
+        let initiator = Some((name.to_owned(), isid));
+        let is_older = |(other, c): &(usize, &Connection)| *other != key && c.initiator == initiator;
+        let older: Vec<usize> = self.connections.iter().filter(is_older).map(|(key, _)| key).collect();
+        let serials = older.iter().map(|key| self.connections[*key].serial).collect();
+        let connection = &mut self.connections[key];
+        connection.replaced = serials;
+        connection.initiator = initiator;
+        for older in older {
+            info!(
+                connection = older,
+                by = key,
+                "a session is reinstated: the older one ends"
+            );
+            self.disconnect(older, shared);
+        }
     }
 
     /// The completion of a send.
@@ -215,7 +270,7 @@ impl Hosts {
             offset: u64::from(offset.0) * BLOCK_BYTES as u64,
             into: *into,
         });
-        if self.connections[key].stream.is_closed() {
+        if self.connections[key].ending {
             end_fetch(&mut self.commands, id, false, shared.queue);
             return;
         }
@@ -232,7 +287,7 @@ impl Hosts {
         };
         let (key, tag) = (task.connection, task.tag);
         let connection = &mut self.connections[key];
-        if connection.stream.is_closed() {
+        if connection.ending {
             return;
         }
         let mut offset = offset.0;
@@ -245,26 +300,22 @@ impl Hosts {
     }
 
     /// Effect `Complete`.
-    pub(crate) fn complete(&mut self, id: CommandId, status: Status, now: Time, shared: &mut Shared) {
+    pub(crate) fn complete(&mut self, id: CommandId, status: Status, shared: &mut Shared) {
         let Some(task) = self.commands.remove(id) else {
             return;
         };
-        if matches!(status, Status::Busy | Status::Transitioning) && self.remind_at.is_none() {
-            self.remind_at = Some(now + REMIND);
-        }
         self.connections[task.connection].tags.remove(&task.tag);
         self.with_session(task.connection, shared, |session, outside| {
             session.complete(task.tag, status, outside);
         });
     }
 
-    /// The connection is gone: aborts its commands, once each.
+    /// Nothing more comes from or goes to this host: aborts its commands, once each.
     fn disconnect(&mut self, key: usize, shared: &mut Shared) {
-        if self.connections[key].stream.is_closed() {
+        if std::mem::replace(&mut self.connections[key].ending, true) {
             return;
         }
-        self.connections[key].stream.close();
-        debug!(key, "host connection closed");
+        debug!(key, "host connection ends");
         self.with_session(key, shared, |session, outside| {
             session.output().clear();
             session.disconnected(outside);
@@ -276,23 +327,42 @@ impl Hosts {
     }
 
     /// The end of a drain: posts what can be posted, and forgets what is over and reaped.
-    pub(crate) fn finish(&mut self, ring: &mut Ring, shared: &mut Shared) {
-        let mut over = Vec::new();
-        self.connections.retain(|key, connection| {
-            let Connection { session, stream, tags } = connection;
-            stream.post_send(ring, Token::HostSend(key as u32), session.output());
-            let unsent = session.output().len() + stream.unsent();
-            if session.is_over() {
-                if unsent == 0 && !stream.is_closed() {
-                    over.push(key);
-                }
-            } else if unsent <= OUTPUT_BYTES_MAX {
-                stream.post_receive(ring, Token::HostReceive(key as u32), 1);
+    pub(crate) fn finish(&mut self, now: Time, ring: &mut Ring, shared: &mut Shared) {
+        self.let_go_on();
+        let (mut over, mut wants_view_changed) = (Vec::new(), false);
+        for (key, connection) in &mut self.connections {
+            connection.post(key as u32, ring);
+            if connection.is_over() {
+                over.push(key);
             }
-            !(stream.is_reaped() && tags.is_empty())
-        });
+            wants_view_changed |= !connection.ending && connection.session.wants_view_changed();
+        }
+        self.remind_at = wants_view_changed.then(|| self.remind_at.unwrap_or(now + REMIND));
         for key in over {
             self.disconnect(key, shared);
+        }
+        self.connections.retain(|_, connection| {
+            let is_idle = connection.tags.is_empty();
+            if connection.ending && is_idle {
+                connection.stream.close();
+            }
+            !(connection.stream.is_reaped() && is_idle)
+        });
+    }
+
+    /// Who took the place of sessions goes on when the last of their commands is completed.
+    fn let_go_on(&mut self) {
+        let connections = &self.connections;
+        let is_busy = |serial: u64| {
+            connections
+                .iter()
+                .any(|(_, c)| c.serial == serial && !c.tags.is_empty())
+        };
+        let waiting = connections.iter().filter(|(_, c)| !c.replaced.is_empty());
+        let free = waiting.filter(|(_, c)| !c.replaced.iter().any(|serial| is_busy(*serial)));
+        let keys: Vec<usize> = free.map(|(key, _)| key).collect();
+        for key in keys {
+            self.connections[key].replaced.clear();
         }
     }
 
@@ -312,6 +382,28 @@ impl Hosts {
             shared,
         };
         f(&mut *connection.session, &mut outside);
+    }
+}
+
+impl Connection {
+    /// Posts what can be posted.
+    fn post(&mut self, key: u32, ring: &mut Ring) {
+        if self.ending || !self.replaced.is_empty() {
+            return;
+        }
+        self.stream.post_send(ring, Token::HostSend(key), self.session.output());
+        if !self.session.is_over() && self.unsent() <= OUTPUT_BYTES_MAX {
+            self.stream.post_receive(ring, Token::HostReceive(key), 1);
+        }
+    }
+
+    fn unsent(&mut self) -> usize {
+        self.session.output().len() + self.stream.unsent()
+    }
+
+    /// Whether the session wants an end, and everything that it had to say is sent.
+    fn is_over(&mut self) -> bool {
+        !self.ending && self.session.is_over() && self.unsent() == 0
     }
 }
 
@@ -430,13 +522,17 @@ mod tests {
     use twincell_core::ids::{Controller, NcaeIndex, Noid, TransferIndex, Uuid, Vba};
 
     /// A protocol of single letters: `r` reads 2 blocks, `w` writes 2 blocks of zeroes, `n` writes 2 blocks whose
-    /// data never come, `m` asks for a mebibyte, `q` ends. The answers: data, and then a letter for the status.
+    /// data never come, `m` asks for a mebibyte, `i` says that this is initiator `i`, `q` ends. The answers: data, and
+    /// then a letter for the status; after a bad one the session wants to know of a change of the view.
     #[derive(Default)]
     struct Letters {
         last: u32,
         never: Vec<Tag>,
         output: Vec<u8>,
         over: bool,
+        initiator: Option<&'static str>,
+        /// How often it still wants to be told.
+        wants_view_changed: u32,
     }
 
     impl Letters {
@@ -466,6 +562,10 @@ mod tests {
                         self.never.push(tag);
                     }
                     b'm' => self.output.extend_from_slice(&[b'm'; 1 << 20]),
+                    b'i' => {
+                        self.initiator = Some("i");
+                        self.output.push(b'I');
+                    }
                     b'q' => {
                         self.output.extend_from_slice(b"bye");
                         self.over = true;
@@ -494,10 +594,20 @@ mod tests {
 
         fn complete(&mut self, _: Tag, status: Status, _: &mut dyn Outside) {
             self.output.push(if status == Status::Good { b'G' } else { b'B' });
+            self.wants_view_changed = if status == Status::Good { 0 } else { 2 };
         }
 
         fn view_changed(&mut self, _: &mut dyn Outside) {
             self.output.push(b'V');
+            self.wants_view_changed = self.wants_view_changed.saturating_sub(1);
+        }
+
+        fn wants_view_changed(&self) -> bool {
+            self.wants_view_changed > 0
+        }
+
+        fn initiator(&self) -> Option<(&str, [u8; 6])> {
+            self.initiator.map(|name| (name, [1; 6]))
         }
 
         fn disconnected(&mut self, outside: &mut dyn Outside) {
@@ -568,7 +678,7 @@ mod tests {
 
         fn turn(&mut self) {
             let shared = shared!(self);
-            self.hosts.finish(&mut self.ring, shared);
+            self.hosts.finish(clock::now(), &mut self.ring, shared);
             self.ring
                 .submit_and_wait(Some(Duration::from_millis(2)))
                 .expect("submitted");
@@ -610,7 +720,7 @@ mod tests {
         }
 
         fn complete(&mut self, id: CommandId, status: Status) {
-            self.hosts.complete(id, status, clock::now(), shared!(self));
+            self.hosts.complete(id, status, shared!(self));
         }
 
         /// Whether the client has been sent exactly this.
@@ -662,13 +772,8 @@ mod tests {
             let id = side.command();
             side.hosts.close(shared!(side));
             assert_eq!(side.next("an abort"), Event::HostAbort { id });
-            side.expect_end(&mut client);
-            assert_eq!(
-                side.hosts.connections.len(),
-                1,
-                "a connection is forgotten before its commands"
-            );
             side.complete(id, Status::Aborted);
+            side.expect_end(&mut client);
             side.until("the connection to be forgotten", |s| s.hosts.connections.is_empty());
             side.until("everything to be reaped", |s| s.ring.outstanding() == 0);
         }
@@ -779,13 +884,90 @@ mod tests {
     }
 
     #[test]
-    fn who_is_refused_for_the_moment_is_reminded() {
+    fn who_is_refused_for_the_moment_is_told_of_a_change_until_it_wants_no_more() {
         let dir = TempDir::in_memory("hosts");
         let (mut side, mut client) = Side::serving(&dir);
+        let mut other = side.connect();
         client.write_all(b"r").expect("sent");
         let id = side.command();
+        assert_eq!(side.hosts.next_deadline(), None, "a wake-up that nobody needs");
         side.complete(id, Status::Busy);
-        side.expect(&mut client, b"BV");
-        assert_eq!(side.hosts.next_deadline(), None);
+        side.expect(&mut client, b"BVV");
+        side.turn();
+        assert_eq!(side.hosts.next_deadline(), None, "a wake-up that nobody needs");
+        other.write_all(b"q").expect("sent");
+        side.expect(&mut other, b"bye");
+    }
+
+    #[test]
+    fn a_socket_is_closed_when_the_last_of_its_commands_is_over() {
+        let dir = TempDir::in_memory("hosts");
+        let (mut side, mut client) = Side::serving(&dir);
+        client.write_all(b"rn").expect("sent");
+        client.shutdown(std::net::Shutdown::Write).expect("half closed");
+        let (first, second) = (side.command(), side.command());
+        side.hosts.fetch(second, BlockCount(0), &transfer(), shared!(side));
+        let mut aborts = [side.next("an abort"), side.next("no data"), side.next("an abort")];
+        aborts.sort_by_key(|event| format!("{event:?}"));
+        let mut expected = [
+            Event::HostAbort { id: first },
+            Event::HostAbort { id: second },
+            Event::HostData {
+                id: second,
+                complete: false,
+            },
+        ];
+        expected.sort_by_key(|event| format!("{event:?}"));
+        assert_eq!(aborts, expected);
+        for id in [second, first] {
+            (0..10).for_each(|_| side.turn());
+            let error = client
+                .read(&mut [0; 64])
+                .expect_err("closed before its commands were over");
+            assert_eq!(error.kind(), ErrorKind::WouldBlock);
+            side.complete(id, Status::Aborted);
+        }
+        side.until("the end", |_| matches!(client.read(&mut [0; 64]), Ok(0)));
+        side.until("the connection to be forgotten", |s| s.hosts.connections.is_empty());
+        assert!(side.queue.is_empty());
+    }
+
+    #[test]
+    fn a_session_takes_the_place_of_an_older_one_when_its_commands_are_over() {
+        let dir = TempDir::in_memory("hosts");
+        let (mut side, mut older) = Side::serving(&dir);
+        older.write_all(b"i").expect("sent");
+        side.expect(&mut older, b"I");
+        older.write_all(b"r").expect("sent");
+        let id = side.command();
+        let mut stranger = side.connect();
+        stranger.write_all(b"r").expect("sent");
+        let strangers = side.command();
+
+        let mut newer = side.connect();
+        newer.write_all(b"i").expect("sent");
+        assert_eq!(side.next("an abort"), Event::HostAbort { id });
+        (0..10).for_each(|_| side.turn());
+        let error = newer.read(&mut [0; 64]).expect_err("goes on before the older is over");
+        assert_eq!(error.kind(), ErrorKind::WouldBlock);
+        side.complete(id, Status::Aborted);
+        side.expect(&mut newer, b"I");
+        side.expect_end(&mut older);
+        assert!(side.queue.is_empty(), "a session of somebody else was ended");
+        side.complete(strangers, Status::Good);
+        side.expect(&mut stranger, b"G");
+
+        // One that has ended already, and whose command goes on.
+        newer.write_all(b"r").expect("sent");
+        let id = side.command();
+        drop(newer);
+        assert_eq!(side.next("an abort"), Event::HostAbort { id });
+        let mut newest = side.connect();
+        newest.write_all(b"i").expect("sent");
+        (0..10).for_each(|_| side.turn());
+        let error = newest.read(&mut [0; 64]).expect_err("goes on before the older is over");
+        assert_eq!(error.kind(), ErrorKind::WouldBlock);
+        side.complete(id, Status::Good);
+        side.expect(&mut newest, b"I");
     }
 }
