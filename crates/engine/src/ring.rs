@@ -8,10 +8,11 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
-/// Entries of the submission queue: what one system call can submit.
-const SUBMISSIONS: u32 = 256;
+/// Entries of the submission queue: what one system call can submit. Small, as the queue below: the kernel counts both
+/// controllers' rings against the locked memory of an ordinary user, who may have only 64 KiB.
+const SUBMISSIONS: u32 = 128;
 /// Entries of the completion queue: what can be in flight.
-const COMPLETIONS: u32 = 2048;
+const COMPLETIONS: u32 = 1024;
 
 /// What was posted, as its completion names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
