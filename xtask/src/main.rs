@@ -36,6 +36,12 @@ enum Task {
         #[arg(long, default_value_t = 1)]
         start: u64,
     },
+    /// Seeded protocol bugs: the simulator must catch each, and never the one that breaks nothing.
+    Mutants {
+        /// How many seeds each gets at most.
+        #[arg(long, default_value_t = 5000)]
+        seeds: u64,
+    },
     /// One seed of the simulator, with its whole story.
     Repro {
         /// The seed, as a failing run printed it.
@@ -79,8 +85,10 @@ fn dispatch(task: Task) -> Result<(), Failed> {
         Task::Test { no_install } => test::test(no_install),
         Task::Tidy => tidy::tidy(),
         Task::Sim { seeds, start } => test::simulate(seeds, start),
+        Task::Mutants { seeds } => test::mutants(seeds),
         Task::Repro { seed } => {
-            step(cargo(["run", "--release", "--quiet", "-p", "twincell-sim", "--", "repro"]).arg(seed.to_string()))
+            let mut sim = cargo(["run", "--profile", "sim", "--quiet", "-p", "twincell-sim", "--", "repro"]);
+            step(sim.arg(seed.to_string()))
         }
         Task::Bench => test::bench(),
         Task::Soak { minutes, cycles } => test::soak(minutes, cycles),
