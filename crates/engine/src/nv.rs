@@ -12,7 +12,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::slice;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use twincell_core::config::Geometry;
 use twincell_core::ids::{BLOCK_BYTES, BUFFER_BYTES, BufferIndex, NvAddress, Uuid};
 use twincell_core::memory::Segment;
@@ -21,7 +21,7 @@ use twincell_wire::crc32c_append;
 use twincell_wire::nv::{self, HEADER_BYTES, IDENTITY_BYTES, IDENTITY_OFFSET, NvHeader, NvLayout};
 
 /// Bits of a seal that are checksum; above them is the mask of the blocks that it covers.
-const SEAL_CRC_BITS: u32 = 24;
+const SEAL_CRC_BITS: u32 = 32;
 
 /// The NV memory of this controller.
 pub(crate) struct NvMemory {
@@ -122,8 +122,8 @@ impl NvMemory {
         fs::remove_file(&self.lock.path)
     }
 
-    /// The mask, and the low bits of the CRC-32C of the blocks that it names.
-    fn checksum(&self, buffer: BufferIndex, mask: u8) -> u32 {
+    /// The mask, and the CRC-32C of the blocks that it names.
+    fn checksum(&self, buffer: BufferIndex, mask: u8) -> u64 {
         let blocks = (0..BUFFER_BYTES / BLOCK_BYTES).filter(|b| mask >> b & 1 == 1);
         let crc = blocks.fold(0, |crc, block| {
             // SAFETY: `block` gives an address inside the mapping with a whole block behind it. Nobody writes there
@@ -131,7 +131,7 @@ impl NvMemory {
             let bytes = unsafe { slice::from_raw_parts(self.block(buffer, block), BLOCK_BYTES) };
             crc32c_append(crc, bytes)
         });
-        u32::from(mask) << SEAL_CRC_BITS | crc & ((1 << SEAL_CRC_BITS) - 1)
+        u64::from(mask) << SEAL_CRC_BITS | u64::from(crc)
     }
 
     fn word(&self, address: NvAddress) -> &AtomicU64 {
@@ -142,11 +142,11 @@ impl NvMemory {
         unsafe { AtomicU64::from_ptr(at.cast()) }
     }
 
-    fn seal_of(&self, buffer: BufferIndex) -> &AtomicU32 {
+    fn seal_of(&self, buffer: BufferIndex) -> &AtomicU64 {
         assert!(buffer.0 < self.layout.buffers, "{buffer:?} is not in NV memory");
-        let at = self.map.at(self.layout.seals_offset as usize + buffer.index() * 4);
+        let at = self.map.at(self.layout.seals_offset as usize + buffer.index() * 8);
         // SAFETY: as for `word`.
-        unsafe { AtomicU32::from_ptr(at.cast()) }
+        unsafe { AtomicU64::from_ptr(at.cast()) }
     }
 
     fn header_page(&self) -> &[u8; HEADER_BYTES] {

@@ -44,7 +44,7 @@ pub struct NvLayout {
     pub words_offset: u64,
     /// How many buffers, of both segment pairs.
     pub buffers: u32,
-    /// The checksums of the buffers, 4 bytes each.
+    /// The seals of the buffers, 8 bytes each.
     pub seals_offset: u64,
     /// The buffers, [`BUFFER_BYTES`] each.
     pub buffers_offset: u64,
@@ -64,7 +64,7 @@ impl NvLayout {
         let (words, buffers) = (geometry.words(), geometry.buffers_of_both());
         let words_offset = HEADER_BYTES as u64;
         let seals_offset = page(words_offset + 8 * u64::from(words));
-        let buffers_offset = page(seals_offset + 4 * u64::from(buffers));
+        let buffers_offset = page(seals_offset + 8 * u64::from(buffers));
         NvLayout {
             words,
             words_offset,

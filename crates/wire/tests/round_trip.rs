@@ -85,7 +85,7 @@ proptest! {
         let NvLayout { words, words_offset, buffers, seals_offset, buffers_offset, bytes } = header.layout();
         prop_assert!(words_offset >= nv::HEADER_BYTES as u64);
         prop_assert!(words_offset + 8 * u64::from(words) <= seals_offset);
-        prop_assert!(seals_offset + 4 * u64::from(buffers) <= buffers_offset);
+        prop_assert!(seals_offset + 8 * u64::from(buffers) <= buffers_offset);
         prop_assert_eq!(buffers_offset + u64::from(buffers) * BUFFER_BYTES as u64, bytes);
         prop_assert_eq!((words_offset % 4096, seals_offset % 4096, buffers_offset % 4096), (0, 0, 0));
     }
