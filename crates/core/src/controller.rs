@@ -127,6 +127,7 @@ pub struct Core {
     /// The partner said that it leaves: it is fenced only after this, or once its connection is over.
     pub(crate) leaver_may_go_until: Option<Time>,
     pub(crate) partner_heartbeat: (u64, Time),
+    pub(crate) operator_called: bool,
     pub(crate) metadata: Option<Metadata>,
     pub(crate) metadata_tries: u8,
     pub(crate) lun_of: Vec<Option<u16>>,
@@ -213,6 +214,7 @@ impl Core {
             has_served: false,
             leaver_may_go_until: None,
             partner_heartbeat: (0, Time(0)),
+            operator_called: false,
             metadata: None,
             metadata_tries: 0,
             lun_of: vec![None; crate::ids::LUNS_MAX],

@@ -258,14 +258,19 @@ impl Core {
         if heartbeat != self.partner_heartbeat.0 || self.link.is_up() {
             self.partner_heartbeat = (heartbeat, self.now);
         }
-        let still = self.now.since(self.partner_heartbeat.1) >= self.config.timing.still;
-        if still && matches!(self.mode(), Some(Mode::Alone { dirty: false, .. })) {
+        self.call_operator();
+        if self.is_partner_still() && matches!(self.mode(), Some(Mode::Alone { dirty: false, .. })) {
             self.take_locks();
             if self.locks == Locks::Held {
                 self.fresh_image();
                 self.phase = Phase::Deciding;
             }
         }
+    }
+
+    /// Whether the partner has shown no sign of life for so long that it does not run.
+    pub(crate) fn is_partner_still(&self) -> bool {
+        self.now.since(self.partner_heartbeat.1) >= self.config.timing.still
     }
 
     /// A newer record, whose metadata may have to be read first.

@@ -148,19 +148,24 @@ impl Core {
         }
         self.phase = Phase::AwaitAttach;
         self.partner_heartbeat.1 = self.now;
-        if self.awaits_operator() {
-            let missing = self.missing_image();
-            self.note(Note::AwaitsOperator { missing });
-        }
     }
 
-    /// Whether only an operator can decide, as far as this controller can see now (R8).
+    /// Whether only an operator can decide (R8): the partner, whose memory may have what the disks lack, shows no sign of
+    /// life.
     pub(crate) fn awaits_operator(&self) -> bool {
         self.phase == Phase::AwaitAttach
-            && !self.link.is_up()
+            && self.is_partner_still()
             && self
                 .record
                 .is_some_and(|r| !matches!(r.mode, Mode::Alone { dirty: false, .. }))
+    }
+
+    /// Tells the operator once.
+    pub(crate) fn call_operator(&mut self) {
+        if self.awaits_operator() && !std::mem::replace(&mut self.operator_called, true) {
+            let missing = self.missing_image();
+            self.note(Note::AwaitsOperator { missing });
+        }
     }
 
     fn missing_image(&self) -> crate::ids::Controller {
