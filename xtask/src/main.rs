@@ -87,7 +87,16 @@ fn dispatch(task: Task) -> Result<(), Failed> {
         Task::Sim { seeds, start } => test::simulate(seeds, start),
         Task::Mutants { seeds } => test::mutants(seeds),
         Task::Repro { seed } => {
-            let mut sim = cargo(["run", "--profile", "sim", "--quiet", "-p", "twincell-sim", "--", "repro"]);
+            let mut sim = cargo([
+                "run",
+                "--profile",
+                "sim",
+                "--quiet",
+                "-p",
+                "twincell-sim",
+                "--",
+                "repro",
+            ]);
             step(sim.arg(seed.to_string()))
         }
         Task::Bench => test::bench(),
