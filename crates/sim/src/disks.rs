@@ -47,7 +47,7 @@ impl SimDisk {
     /// The shelf loses power: of what was not flushed, any part is lost.
     pub fn lose_power(&mut self, random: &mut Random) {
         for (block, before) in std::mem::take(&mut self.unflushed).into_iter().rev() {
-            if random.one_in(2) {
+            if !random.one_in(2) {
                 self.blocks.insert(block, before);
             }
         }
@@ -63,8 +63,10 @@ pub struct Shelf {
     pub locks: [Option<u32>; 2],
     /// Writes in flight, by process: a dead process holds its locks until they are over.
     pub in_flight: BTreeMap<u32, u32>,
-    /// Reads and writes fail while this is true.
+    /// This disk answers with errors.
     pub failing: Option<usize>,
+    /// Writes of data that are submitted now take so many nanoseconds longer.
+    pub write_delay: u64,
 }
 
 impl Shelf {
@@ -75,6 +77,7 @@ impl Shelf {
             locks: [None; 2],
             in_flight: BTreeMap::new(),
             failing: None,
+            write_delay: 0,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::history::Moment;
 use crate::random::Random;
-use twincell_core::host::HostOp;
+use twincell_core::host::{HostOp, Status};
 
 /// A command of a host, whatever the attempts that it takes.
 #[derive(Clone, Debug)]
@@ -25,6 +25,12 @@ pub struct Command {
     pub attempt: u64,
     /// Data of a read.
     pub data: Vec<u64>,
+    /// The host does not try again when its path fails: whether a write was done is never known.
+    pub once: bool,
+    /// Blocks of a write that come with the command; `None` leaves it to chance.
+    pub in_hand: Option<u32>,
+    /// How it ended, if there was an answer.
+    pub status: Option<Status>,
     /// It is over.
     pub done: bool,
 }
@@ -76,6 +82,9 @@ pub fn draw(random: &mut Random, host: usize, lun: usize, tag: u64, begun: Momen
         begun,
         attempt: 0,
         data: Vec::new(),
+        once: false,
+        in_hand: None,
+        status: None,
         done: false,
     }
 }

@@ -11,6 +11,7 @@
 //! | `hosts` | hosts that write, read, abort and retry |
 //! | `history` | the oracle: what a read may return |
 //! | `plan` | which faults a seed brings, and when |
+//! | `Scenario` | a script for the same world, in place of a seed |
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 #![allow(clippy::large_enum_variant)]
@@ -23,4 +24,4 @@ pub mod process;
 pub mod random;
 pub mod world;
 
-pub use world::{Report, run};
+pub use world::{Report, Scenario, Sent, run};

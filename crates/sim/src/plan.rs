@@ -2,9 +2,67 @@
 //! partner has everything.
 
 use crate::random::Random;
+use twincell_core::Effect;
 use twincell_core::ids::Controller;
 
 const MS: u64 = 1_000_000;
+
+/// A point at which a process may end: just before it carries out an effect of this kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Point {
+    /// Mirror data go to their buffers.
+    Absorb,
+    /// Old data are merged.
+    Merge,
+    /// A status goes to a host.
+    Complete,
+    /// Data go to a disk.
+    DiskWrite,
+    /// A disk is flushed.
+    DiskFlush,
+    /// The own slot is written: a ballot.
+    SlotWrite,
+    /// Metadata are written.
+    MetadataWrite,
+    /// A new LUN's blocks are zeroed.
+    DiskZero,
+    /// The partner is fenced.
+    Fence,
+    /// Hosts are accepted.
+    Serve,
+}
+
+impl Point {
+    /// All.
+    pub const ALL: [Point; 10] = [
+        Point::Absorb,
+        Point::Merge,
+        Point::Complete,
+        Point::DiskWrite,
+        Point::DiskFlush,
+        Point::SlotWrite,
+        Point::MetadataWrite,
+        Point::DiskZero,
+        Point::Fence,
+        Point::Serve,
+    ];
+
+    /// Whether this effect is of the kind.
+    pub fn is_at(self, effect: &Effect) -> bool {
+        match self {
+            Point::Absorb => matches!(effect, Effect::Absorb { .. }),
+            Point::Merge => matches!(effect, Effect::Merge { .. }),
+            Point::Complete => matches!(effect, Effect::Complete { .. }),
+            Point::DiskWrite => matches!(effect, Effect::DiskWrite { .. }),
+            Point::DiskFlush => matches!(effect, Effect::DiskFlush { .. }),
+            Point::SlotWrite => matches!(effect, Effect::SlotWrite { .. }),
+            Point::MetadataWrite => matches!(effect, Effect::MetadataWrite { .. }),
+            Point::DiskZero => matches!(effect, Effect::DiskZero { .. }),
+            Point::Fence => matches!(effect, Effect::Fence { .. }),
+            Point::Serve => matches!(effect, Effect::Serve),
+        }
+    }
+}
 
 /// A fault, or something that an operator does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,8 +104,9 @@ pub enum Fault {
 pub struct Plan {
     /// Moments in nanoseconds, and what happens then; in order.
     pub faults: Vec<(u64, Fault)>,
-    /// When a controller that is down is started again, in nanoseconds after it went down; least and most.
-    pub restart: (u64, u64),
+    /// When a controller that is down is started again, in nanoseconds after it went down; least and most. `None`:
+    /// a script says when.
+    pub restart: Option<(u64, u64)>,
     /// How many host commands.
     pub commands: u32,
     /// Host commands in flight for each host.
@@ -59,6 +118,18 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Nothing happens by itself: a script brings it all.
+    pub fn scripted() -> Plan {
+        Plan {
+            faults: Vec::new(),
+            restart: None,
+            commands: 0,
+            depth: 0,
+            small: false,
+            apart: false,
+        }
+    }
+
     /// The plan of a seed.
     pub fn new(random: &mut Random) -> Plan {
         let count = random.below(6);
@@ -80,7 +151,7 @@ impl Plan {
         };
         Plan {
             faults,
-            restart,
+            restart: Some(restart),
             commands: random.between(40, 250) as u32,
             depth: random.between(1, 8) as u32,
             small: random.one_in(3),

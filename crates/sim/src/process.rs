@@ -1,5 +1,6 @@
 //! One controller's process, and its NV memory, which outlives it.
 
+use crate::plan::Point;
 use std::collections::{BTreeMap, VecDeque};
 use twincell_core::config::Geometry;
 use twincell_core::ids::{CommandId, NvAddress, TransferIndex, Uuid};
@@ -87,6 +88,8 @@ pub struct Process {
     pub wants_fence: bool,
     /// It crashes after so many effects.
     pub crash_after: Option<u32>,
+    /// It crashes before it carries out an effect of this kind.
+    pub crash_before: Option<Point>,
     /// Commands of hosts that are not completed: the attempt that each is.
     pub commands: BTreeMap<CommandId, u64>,
     /// Volatile memory.
@@ -107,6 +110,7 @@ impl Process {
             wants_locks: false,
             wants_fence: false,
             crash_after: None,
+            crash_before: None,
             commands: BTreeMap::new(),
             transfers: vec![[0; TRANSFER_BLOCKS]; geometry.transfers.into()],
             tick_at: 0,

@@ -66,7 +66,8 @@ impl World {
         let process_id = process.id;
         process.commands.insert(id, number);
         self.attempts.get_mut(&number).expect("known").process = process_id;
-        let in_hand = if self.random.one_in(3) { 0 } else { command.blocks };
+        let drawn = if self.random.one_in(3) { 0 } else { command.blocks };
+        let in_hand = command.in_hand.unwrap_or(drawn);
         let event = Event::HostCommand(HostCommand {
             id,
             ncae: NcaeIndex(command.lun as u16),
@@ -185,6 +186,7 @@ impl World {
             return;
         }
         let moment = self.number;
+        self.commands[attempt.command].status = Some(status);
         match status {
             Status::Good => {
                 if let Err(what) = self.good(&command, moment) {
@@ -240,7 +242,7 @@ impl World {
         if command.done || command.attempt != number {
             return;
         }
-        if attempt.withdrawn {
+        if attempt.withdrawn || command.once {
             return self.done(attempt.command);
         }
         self.attempts.get_mut(&number).expect("known").given_up = true;

@@ -1,7 +1,6 @@
 //! The processes of the controllers: they start, handle events, stop for a while, and end.
 
 use super::queue::Happening;
-use super::short;
 use super::{DISKS, MS, US, World};
 use crate::process::{NvMemory, Process};
 use std::collections::VecDeque;
@@ -50,6 +49,11 @@ impl World {
 
     /// Hands an event to a process, and carries out what it wants.
     pub(super) fn deliver(&mut self, controller: Controller, id: u32, event: Event) {
+        self.deliver_with(controller, id, event, &[]);
+    }
+
+    /// The same, with the payload of a frame at hand.
+    pub(super) fn deliver_with(&mut self, controller: Controller, id: u32, event: Event, payload: &[u64]) {
         let now = self.now;
         let Some(process) = self.process(controller, id) else {
             return;
@@ -61,8 +65,9 @@ impl World {
         let mut ready = VecDeque::from([event]);
         while let Some(event) = ready.pop_front() {
             event.hash(&mut self.digest);
-            if self.verbose && !matches!(event, Event::Tick) {
-                self.log(|| format!("{controller} <- {}", short(&event)));
+            self.tell_event(controller, &event);
+            if std::mem::take(&mut self.trapped) {
+                return self.crash(controller);
             }
             let Some(process) = self.process(controller, id) else {
                 return;
@@ -71,28 +76,43 @@ impl World {
             process.core.step(Time(now), event, &mut effects);
             for effect in effects {
                 effect.hash(&mut self.digest);
-                if self.verbose
-                    && !matches!(
-                        effect,
-                        Effect::Store { .. } | Effect::Seal { .. } | Effect::Persist { .. }
-                    )
-                {
-                    self.log(|| format!("{controller} -> {}", short(&effect)));
+                if self.is_to_crash_before(controller, &effect) {
+                    return self.crash(controller);
                 }
-                self.carry_out(controller, id, effect, &mut ready);
-                let Some(process) = self.process(controller, id) else {
+                self.tell_effect(controller, &effect);
+                self.carry_out(controller, id, effect, payload, &mut ready);
+                if self.is_to_crash_now(controller, id) {
+                    self.crash(controller);
+                }
+                if self.process(controller, id).is_none() {
                     return;
-                };
-                if let Some(left) = &mut process.crash_after {
-                    if *left == 0 {
-                        self.crash(controller);
-                        return;
-                    }
-                    *left -= 1;
                 }
             }
         }
         self.schedule_tick(controller, id);
+    }
+
+    /// Whether the process is to end before it carries out this effect.
+    fn is_to_crash_before(&mut self, controller: Controller, effect: &Effect) -> bool {
+        let Some(process) = &mut self.processes[controller.index()] else {
+            return false;
+        };
+        process.crash_before.is_some_and(|point| point.is_at(effect))
+    }
+
+    /// Whether the process is to end now that an effect was carried out.
+    fn is_to_crash_now(&mut self, controller: Controller, id: u32) -> bool {
+        if std::mem::take(&mut self.trapped) {
+            return true;
+        }
+        match self.process(controller, id).and_then(|p| p.crash_after.as_mut()) {
+            Some(0) => true,
+            Some(left) => {
+                *left -= 1;
+                false
+            }
+            None => false,
+        }
     }
 
     pub(super) fn schedule_tick(&mut self, controller: Controller, id: u32) {
@@ -114,13 +134,15 @@ impl World {
             return;
         }
         self.log(|| format!("{controller}: crashes"));
+        self.tell(controller, format!("{controller} ends"));
         self.end(controller);
         self.check_image(controller);
         self.restart_later(controller);
     }
 
     pub(super) fn restart_later(&mut self, controller: Controller) {
-        let (low, high) = if self.healing { (MS, 10 * MS) } else { self.plan.restart };
+        let restart = if self.healing { Some((MS, 10 * MS)) } else { self.plan.restart };
+        let Some((low, high)) = restart else { return };
         let delay = self.random.between(low, high);
         self.after(delay, Happening::Start(controller));
     }

@@ -11,7 +11,16 @@ use twincell_core::nv::resolve::resolve;
 use twincell_core::{Effect, Event};
 
 impl World {
-    pub(super) fn carry_out(&mut self, controller: Controller, id: u32, effect: Effect, ready: &mut VecDeque<Event>) {
+    /// Carries out one effect. `payload` came with the frame that is being handled; `ready` takes answers that are there
+    /// at once.
+    pub(super) fn carry_out(
+        &mut self,
+        controller: Controller,
+        id: u32,
+        effect: Effect,
+        payload: &[u64],
+        ready: &mut VecDeque<Event>,
+    ) {
         let c = controller.index();
         match effect {
             Effect::Store { address, word } => {
@@ -33,7 +42,7 @@ impl World {
                 let tags = self.read_memory(c, &from);
                 self.write_memory(c, &to, &tags);
             }
-            Effect::Absorb { .. } => unreachable!("handled where the frame arrives"),
+            Effect::Absorb { into } => self.write_memory(c, &into, payload),
             Effect::Fetch {
                 id: command,
                 offset,

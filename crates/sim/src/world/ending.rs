@@ -104,6 +104,9 @@ impl World {
                         begun,
                         attempt: 0,
                         data: vec![0; blocks as usize],
+                        once: false,
+                        in_hand: None,
+                        status: None,
                         done: false,
                     });
                     self.in_flight += 1;

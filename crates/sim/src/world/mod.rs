@@ -7,8 +7,12 @@ mod effects;
 mod ending;
 mod faults;
 mod queue;
+mod scenario;
 mod shelf;
+mod story;
 mod wire;
+
+pub use scenario::{Scenario, Sent};
 
 use crate::disks::Shelf;
 use crate::history::History;
@@ -77,6 +81,12 @@ struct World {
     next_request: u64,
     check_every_store: bool,
     healing: bool,
+    /// What happened, in compact words, if anybody wants to know.
+    story: Option<Vec<String>>,
+    /// A controller that ends at once when a line of the story that it causes has this text.
+    traps: Vec<(Controller, String)>,
+    /// That has just happened.
+    trapped: bool,
     failure: Option<String>,
 }
 
@@ -99,6 +109,11 @@ impl World {
     pub(super) fn new(seed: u64, verbose: bool) -> World {
         let mut random = Random::new(seed);
         let plan = Plan::new(&mut random);
+        let check_every_store = random.one_in(8);
+        World::with(random, plan, check_every_store, verbose)
+    }
+
+    fn with(random: Random, plan: Plan, check_every_store: bool, verbose: bool) -> World {
         let geometry = Geometry {
             buffers: if plan.small { 64 } else { 192 },
             ries: if plan.small { 2 } else { 16 },
@@ -115,7 +130,6 @@ impl World {
             }
             disk.metadata[0] = Some(metadata.clone());
         }
-        let check_every_store = random.one_in(8);
         World {
             now: 1_000 * MS,
             number: 0,
@@ -141,13 +155,10 @@ impl World {
             next_request: 1,
             check_every_store,
             healing: false,
+            story: None,
+            traps: Vec::new(),
+            trapped: false,
             failure: None,
-        }
-    }
-
-    pub(super) fn log(&self, text: impl FnOnce() -> String) {
-        if self.verbose {
-            println!("{:>12.3} ms  {}", self.now as f64 / MS as f64 - 1000.0, text());
         }
     }
 
@@ -235,14 +246,5 @@ impl World {
 
     pub(super) fn fail(&mut self, what: String) {
         self.failure.get_or_insert(what);
-    }
-}
-
-fn short(what: &impl std::fmt::Debug) -> String {
-    let text = format!("{what:?}");
-    if text.len() > 400 {
-        format!("{}…", &text[..text.char_indices().take(400).last().map_or(0, |c| c.0)])
-    } else {
-        text
     }
 }

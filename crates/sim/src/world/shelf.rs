@@ -49,10 +49,14 @@ impl World {
         if what.writes() {
             self.shelf.submitted(process);
         }
-        let delay = match self.random.below(20) {
-            0 => self.random.between(2 * MS, 30 * MS),
-            _ => self.random.between(30 * US, 800 * US),
+        let mut delay = if self.random.one_in(20) {
+            self.random.between(2 * MS, 30 * MS)
+        } else {
+            self.random.between(30 * US, 800 * US)
         };
+        if matches!(what, Io::Write { .. }) {
+            delay += self.shelf.write_delay;
+        }
         self.after(
             delay,
             Happening::Land(Landing {

@@ -1,13 +1,10 @@
 //! The wire between the controllers.
 
 use super::queue::Happening;
-use super::short;
 use super::{MS, US, World};
-use std::collections::VecDeque;
-use std::hash::Hash;
-use twincell_core::ids::{BlockCount, ConnectionId, Controller, Time};
+use twincell_core::ids::{BlockCount, ConnectionId, Controller};
 use twincell_core::link::frame::Frame;
-use twincell_core::{Effect, Event};
+use twincell_core::Event;
 
 /// The wire between the controllers.
 #[derive(Default)]
@@ -135,43 +132,6 @@ impl World {
             frame,
             payload: BlockCount(payload.len() as u32),
         };
-        self.deliver_frame(to, id, event, &payload);
-    }
-
-    /// Like `deliver`, with the payload at hand for `Absorb`.
-    pub(super) fn deliver_frame(&mut self, to: Controller, id: u32, event: Event, payload: &[u64]) {
-        event.hash(&mut self.digest);
-        self.log(|| format!("{to} <- {}", short(&event)));
-        let now = self.now;
-        let mut ready = VecDeque::new();
-        let mut effects = Vec::new();
-        let Some(process) = self.process(to, id) else { return };
-        process.core.step(Time(now), event, &mut effects);
-        for effect in effects {
-            effect.hash(&mut self.digest);
-            if self.verbose
-                && !matches!(
-                    effect,
-                    Effect::Store { .. } | Effect::Seal { .. } | Effect::Persist { .. }
-                )
-            {
-                self.log(|| format!("{to} -> {}", short(&effect)));
-            }
-            match effect {
-                Effect::Absorb { into } => self.write_memory(to.index(), &into, payload),
-                effect => self.carry_out(to, id, effect, &mut ready),
-            }
-            let Some(process) = self.process(to, id) else { return };
-            if let Some(left) = &mut process.crash_after {
-                if *left == 0 {
-                    return self.crash(to);
-                }
-                *left -= 1;
-            }
-        }
-        for event in ready {
-            self.deliver(to, id, event);
-        }
-        self.schedule_tick(to, id);
+        self.deliver_with(to, id, event, &payload);
     }
 }

@@ -1,0 +1,346 @@
+//! A script for the world: what hosts and operators do, which faults come, and at which line of the story.
+//!
+//! Nothing is left to chance, and no controller starts or host tries again unless the script says so. Every step panics
+//! with the story so far when what it waits for does not come, or when an oracle of the simulator objects.
+
+use super::{HOSTS, LIVENESS, MS, World};
+use crate::hosts::Command;
+use crate::plan::{Fault, Plan};
+use crate::random::Random;
+use twincell_core::cell::record::{Mode, Record};
+use twincell_core::controller::Role;
+use twincell_core::host::{HostOp, Status};
+use twincell_core::ids::Controller;
+use twincell_core::manage::ManageOp;
+
+/// A command that a host has sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sent(usize);
+
+/// A script and its world.
+pub struct Scenario {
+    world: World,
+    /// Lines of the story that the script has seen.
+    seen: usize,
+    /// Where what `story` tells begins.
+    mark: usize,
+}
+
+impl Default for Scenario {
+    fn default() -> Self {
+        Scenario::new()
+    }
+}
+
+impl Scenario {
+    /// A cell that was just created; no controller runs.
+    pub fn new() -> Scenario {
+        let verbose = std::env::var_os("TWINCELL_VERBOSE").is_some();
+        let mut world = World::with(Random::calm(), Plan::scripted(), true, verbose);
+        world.story = Some(Vec::new());
+        Scenario {
+            world,
+            seen: 0,
+            mark: 0,
+        }
+    }
+
+    /// A cell whose controllers cannot see each other's processes: a fence has only the lock byte (R5).
+    pub fn apart() -> Scenario {
+        let mut scenario = Scenario::new();
+        scenario.world.plan.apart = true;
+        scenario
+    }
+
+    // ---- controllers ----
+
+    /// Starts both, and waits until both are in. A owns every LUN.
+    pub fn both_serving(mut self) -> Self {
+        self.start(Controller::A);
+        self.until("A serves");
+        self.start(Controller::B);
+        self.until_both_serve();
+        self.pass(10);
+        self.mark();
+        self
+    }
+
+    /// Starts `c` alone, and waits until it serves.
+    pub fn alone(mut self, c: Controller) -> Self {
+        self.start(c);
+        self.until(&format!("{c} serves"));
+        self.mark();
+        self
+    }
+
+    /// Starts a process.
+    pub fn start(&mut self, c: Controller) {
+        self.world.start(c);
+    }
+
+    /// Starts whoever is down now, and whoever ends by itself from now on a millisecond later, as a supervisor does.
+    pub fn start_when_down(&mut self) {
+        self.world.plan.restart = Some((MS, MS));
+        for c in Controller::BOTH {
+            self.start(c);
+        }
+    }
+
+    /// Ends a process; its NV memory stays.
+    pub fn crash(&mut self, c: Controller) {
+        self.world.crash(c);
+    }
+
+    /// Ends a process as soon as a line of the story that it causes has `text`, before anything else that it wants.
+    pub fn crash_at(&mut self, c: Controller, text: &str) {
+        self.world.traps.push((c, text.into()));
+    }
+
+    /// Stops a process for so many milliseconds. What arrives waits.
+    pub fn pause(&mut self, c: Controller, ms: u64) {
+        self.world.fault(Fault::Pause(c, ms));
+    }
+
+    /// Ends a process, and its NV memory is gone.
+    pub fn lose(&mut self, c: Controller) {
+        self.world.crash(c);
+        self.world.nv[c.index()] = None;
+    }
+
+    /// Whether a process runs and hosts are accepted by it.
+    pub fn serves(&self, c: Controller) -> bool {
+        let process = self.world.processes[c.index()].as_ref();
+        process.is_some_and(|p| p.serves && p.core.cell_view().role == Role::Serving)
+    }
+
+    /// The membership record as `c` knows it.
+    pub fn record(&self, c: Controller) -> Option<Record> {
+        self.world.processes[c.index()]
+            .as_ref()
+            .and_then(|p| p.core.cell_view().record)
+    }
+
+    /// The mode of the record as `c` knows it.
+    pub fn mode(&self, c: Controller) -> Option<Mode> {
+        self.record(c).map(|r| r.mode)
+    }
+
+    /// The owner of LUN 0, as a controller that serves knows it.
+    ///
+    /// # Panics
+    /// If none serves.
+    pub fn owner(&self) -> Controller {
+        let view = |c: Controller| self.world.processes[c.index()].as_ref();
+        let serving = Controller::BOTH.into_iter().find(|c| self.serves(*c));
+        let lun = serving.and_then(view).and_then(|p| p.core.luns().next());
+        lun.expect("a controller serves").owner
+    }
+
+    /// Asks a controller for something, as an operator.
+    pub fn manage(&mut self, c: Controller, op: ManageOp) {
+        self.world.manage_on(c, op);
+    }
+
+    // ---- link and disks ----
+
+    /// Cuts the link: what is on it is lost.
+    pub fn cut(&mut self) {
+        self.world.tell(Controller::A, "the link is cut".into());
+        self.world.wire.cut = true;
+        if self.world.wire.open {
+            self.world.close_link();
+        }
+    }
+
+    /// Mends the link.
+    pub fn mend(&mut self) {
+        self.world.wire.cut = false;
+        self.world.maybe_open_link();
+    }
+
+    /// Disk writes that are submitted from now on take so many milliseconds longer.
+    pub fn disk_writes_take(&mut self, ms: u64) {
+        self.world.shelf.write_delay = ms * MS;
+    }
+
+    /// A disk answers with errors, or does so no more.
+    pub fn fail_disk(&mut self, disk: Option<usize>) {
+        self.world.shelf.failing = disk;
+    }
+
+    /// Both processes end, and the disks lose all that was not flushed.
+    pub fn power_loss(&mut self) {
+        self.world.fault(Fault::PowerLoss);
+    }
+
+    // ---- hosts ----
+
+    /// A host writes to LUN 0 through `path`, its data with the command.
+    pub fn write(&mut self, path: Controller, start: u64, blocks: u32) -> Sent {
+        self.send(path, HostOp::Write { fua: false }, start, blocks, Some(blocks))
+    }
+
+    /// The same, without the data: the controller has to ask for them.
+    pub fn write_long(&mut self, path: Controller, start: u64, blocks: u32) -> Sent {
+        self.send(path, HostOp::Write { fua: false }, start, blocks, Some(0))
+    }
+
+    /// The same, with status only when the data are on disk.
+    pub fn write_fua(&mut self, path: Controller, start: u64, blocks: u32) -> Sent {
+        self.send(path, HostOp::Write { fua: true }, start, blocks, Some(blocks))
+    }
+
+    /// A host reads LUN 0 through `path`.
+    pub fn read(&mut self, path: Controller, start: u64, blocks: u32) -> Sent {
+        self.send(path, HostOp::Read, start, blocks, None)
+    }
+
+    /// From now on the host tries a command again, through the other path first, when its path fails.
+    pub fn retries(&mut self, sent: Sent) {
+        self.world.commands[sent.0].once = false;
+    }
+
+    fn send(&mut self, path: Controller, op: HostOp, start: u64, blocks: u32, in_hand: Option<u32>) -> Sent {
+        let world = &mut self.world;
+        let at = world.commands.len();
+        let tag = at as u64 + 1;
+        if matches!(op, HostOp::Write { .. }) {
+            world.histories[0].submit(tag, start, blocks, world.number);
+        }
+        world.commands.push(Command {
+            host: at % HOSTS,
+            lun: 0,
+            op,
+            start,
+            blocks,
+            tag,
+            begun: world.number,
+            attempt: 0,
+            data: vec![0; blocks as usize],
+            once: true,
+            in_hand,
+            status: None,
+            done: false,
+        });
+        world.in_flight += 1;
+        world.try_on(at, path.index());
+        Sent(at)
+    }
+
+    /// Whether a command was answered with "good".
+    pub fn is_good(&self, sent: Sent) -> bool {
+        self.world.commands[sent.0].status == Some(Status::Good)
+    }
+
+    /// Waits until a command is answered with "good".
+    pub fn good(&mut self, sent: Sent) {
+        let what = format!("a good end of {:?}", self.world.commands[sent.0]);
+        self.wait(&what, |s| s.is_good(sent));
+    }
+
+    /// Writes, and waits for the end.
+    pub fn written(&mut self, path: Controller, start: u64, blocks: u32) -> Sent {
+        let sent = self.write(path, start, blocks);
+        self.good(sent);
+        sent
+    }
+
+    /// Reads, and expects the data of `write` in every block.
+    pub fn reads(&mut self, path: Controller, start: u64, blocks: u32, write: Sent) {
+        let sent = self.read(path, start, blocks);
+        self.good(sent);
+        let (data, tag) = (&self.world.commands[sent.0].data, self.world.commands[write.0].tag);
+        if data.iter().any(|d| *d != tag) {
+            self.panic(&format!("a read through {path} returns {data:?}, not {tag}"));
+        }
+    }
+
+    // ---- time ----
+
+    /// Waits until a line of the story that the script has not seen yet has `text`; what is after it is not seen.
+    pub fn until(&mut self, text: &str) {
+        self.wait(&format!("{text:?} in the story"), |s| s.look_for(text));
+    }
+
+    fn look_for(&mut self, text: &str) -> bool {
+        let story = self.lines();
+        let found = story[self.seen..].iter().position(|l| l.contains(text));
+        self.seen = found.map_or(story.len(), |at| self.seen + at + 1);
+        found.is_some()
+    }
+
+    /// Waits until both serve under a record that says `BOTH`.
+    pub fn until_both_serve(&mut self) {
+        self.wait("both controllers serving", |s| s.world.is_well());
+        self.seen = self.lines().len();
+    }
+
+    /// Waits until `c` serves under a record that says so of it alone; `dirty` as given.
+    pub fn until_alone(&mut self, c: Controller, dirty: bool) {
+        let alone = Mode::Alone { controller: c, dirty };
+        let what = format!("{c} serving under {alone:?}");
+        self.wait(&what, |s| s.serves(c) && s.mode(c) == Some(alone));
+    }
+
+    /// Lets so many milliseconds pass.
+    pub fn pass(&mut self, ms: u64) {
+        let end = self.world.now + ms * MS;
+        while self.world.queue.peek().is_some_and(|next| next.at <= end) {
+            self.advance();
+        }
+        self.world.now = end;
+    }
+
+    fn wait(&mut self, what: &str, mut is_there: impl FnMut(&mut Scenario) -> bool) {
+        let limit = self.world.now + LIVENESS;
+        while !is_there(self) {
+            if self.world.now > limit || !self.advance() {
+                self.panic(&format!("waited for {what}: {}", self.world.state()));
+            }
+        }
+    }
+
+    fn advance(&mut self) -> bool {
+        match self.world.advance() {
+            Ok(more) => more,
+            Err(what) => self.panic(&what),
+        }
+    }
+
+    /// The end: all faults are healed, everything must become well, what is on all LUNs is read back through both
+    /// controllers, and all must come to rest.
+    pub fn end(mut self) {
+        let result = self.world.heal_and_drain();
+        let result = result.and_then(|()| self.world.scan());
+        let result = result.and_then(|()| self.world.check_quiet());
+        if let Err(what) = result {
+            self.panic(&what);
+        }
+    }
+
+    // ---- the story ----
+
+    /// The story that `story` tells begins here.
+    pub fn mark(&mut self) {
+        self.mark = self.lines().len();
+        self.seen = self.mark;
+    }
+
+    /// What has happened since `mark`, one line for each event and effect that matters.
+    pub fn story(&self) -> String {
+        self.lines()[self.mark..].iter().map(|l| format!("{l}\n")).collect()
+    }
+
+    /// Whether a line of the whole story has `text`.
+    pub fn tells(&self, text: &str) -> bool {
+        self.lines().iter().any(|l| l.contains(text))
+    }
+
+    fn lines(&self) -> &[String] {
+        self.world.story.as_deref().expect("a scenario has a story")
+    }
+
+    fn panic(&self, what: &str) -> ! {
+        panic!("{what}\n--- the story\n{}", self.story());
+    }
+}

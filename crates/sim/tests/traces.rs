@@ -1,0 +1,397 @@
+//! The failure traces that shaped the protocol, each as a script: the shortest run that a design without its rule allows.
+//! Where the core has a mutant that drops the rule (feature `mutants`), the same script must fail with it.
+
+use twincell_core::cell::record::Mode;
+use twincell_core::ids::Controller::{A, B};
+use twincell_sim::Scenario;
+
+/// Runs a script; with the feature `mutants` once more with each of `mutants`, which must be caught.
+#[cfg(not(feature = "mutants"))]
+fn trace(_mutants: &[&str], script: fn()) {
+    script();
+}
+
+#[cfg(feature = "mutants")]
+fn trace(mutants: &[&str], script: fn()) {
+    use std::sync::Mutex;
+    use twincell_core::mutant::activate;
+    // A mutant is active in the whole process: one script at a time.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _guard = ONE_AT_A_TIME
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    script();
+    for mutant in mutants {
+        assert!(activate(mutant), "there is no mutant {mutant}");
+        let result = std::panic::catch_unwind(script);
+        activate("null");
+        assert!(result.is_err(), "the script does not catch the mutant {mutant}");
+    }
+}
+
+fn both() -> Scenario {
+    Scenario::new().both_serving()
+}
+
+/// B is out, A serves alone and its memory is clean.
+fn a_alone_and_clean() -> Scenario {
+    let mut s = both();
+    s.crash(B);
+    s.until_alone(A, true);
+    s.until_alone(A, false);
+    s
+}
+
+/// 1. v1 is on both controllers and destaged; its release is lost with the link. v2 must not meet it again.
+#[test]
+fn lost_release() {
+    trace(&["drop-releases"], || {
+        let mut s = both();
+        s.written(A, 0, 8);
+        s.until("A -> B: release");
+        s.cut();
+        s.mend();
+        s.start_when_down();
+        s.until(" serves");
+        s.until_both_serve();
+        let owner = s.owner();
+        let v2 = s.written(owner, 0, 8);
+        s.crash(owner);
+        s.until_alone(owner.other(), true);
+        s.reads(owner.other(), 0, 8, v2);
+        s.end();
+    });
+}
+
+/// 2. The first process's disk write of v1 is still on its way when the second one destages v2.
+#[test]
+fn ones_own_late_write() {
+    trace(&["do-not-drain"], || {
+        let mut s = both();
+        s.disk_writes_take(400);
+        s.written(A, 0, 8);
+        s.until("A -> disk 0: write");
+        let v2 = s.written(A, 0, 8);
+        s.disk_writes_take(0);
+        s.crash(A);
+        s.crash(B);
+        s.start(A);
+        s.start(B);
+        s.until_both_serve();
+        s.reads(A, 0, 8, v2);
+        s.pass(1000);
+        s.reads(A, 0, 8, v2);
+        s.end();
+    });
+}
+
+/// 3. Both think that the other is gone. One wins, once; the other waits, and does not ballot without end.
+#[test]
+fn duel() {
+    trace(&["accept-any-slot"], || {
+        let mut s = Scenario::apart().both_serving();
+        s.written(A, 0, 8);
+        s.cut();
+        s.until(" serves");
+        let winner = if s.serves(A) { A } else { B };
+        s.until_alone(winner, false);
+        s.start_when_down();
+        let epoch = s.record(winner).expect("it serves").epoch;
+        for _ in 0..20 {
+            s.pass(1000);
+            assert!(s.serves(winner) && !s.serves(winner.other()));
+        }
+        assert_eq!(s.record(winner).expect("it serves").epoch, epoch, "a ballot without need");
+        s.end();
+    });
+}
+
+/// 4. B has won the ballot and dies before it fences. The record does not say that the fence happened: A, stopped
+///    meanwhile, still has a disk write on its way.
+#[test]
+fn crash_between_ballot_and_fence() {
+    trace(&["serve-before-the-fence"], || {
+        let mut s = Scenario::apart().both_serving();
+        s.disk_writes_take(6000);
+        s.written(A, 0, 8);
+        s.until("A -> disk 0: write");
+        s.disk_writes_take(0);
+        s.pause(A, 5000);
+        s.crash_at(B, "B notes: ballot won");
+        s.until("B ends");
+        s.start(B);
+        s.until("B serves");
+        let v2 = s.write(B, 0, 8);
+        s.good(v2);
+        s.pass(10_000);
+        s.reads(B, 0, 8, v2);
+        s.end();
+    });
+}
+
+/// 5. A write-through has half landed when the controller that is alone crashes: its record must not say "clean".
+#[test]
+fn clean_is_not_clean() {
+    trace(&[], || {
+        let mut s = a_alone_and_clean();
+        s.start(B);
+        s.cut();
+        s.disk_writes_take(50);
+        s.write(A, 0, 256);
+        s.until("A -> disk 0: write");
+        s.crash(A);
+        s.pass(20_000);
+        assert!(!s.serves(B), "B lacks what is in A's memory");
+        s.start(A);
+        s.until_alone(A, true);
+        s.mend();
+        s.until_both_serve();
+        s.end();
+    });
+}
+
+/// 6. A controller that is alone and clean is stopped, and goes on much later. Its partner, which could take over from a
+///    clean one, waits for its locks; what the stopped one does when it goes on must not reach a host before it has read
+///    the record again.
+#[test]
+fn unbounded_zombie() {
+    trace(&[], || {
+        let mut s = Scenario::apart().both_serving();
+        let v1 = s.written(A, 0, 8);
+        s.crash(B);
+        s.until_alone(A, true);
+        s.until_alone(A, false);
+        s.cut();
+        s.start(B);
+        s.pass(10);
+        s.pause(A, 20_000);
+        let late = s.read(A, 0, 8);
+        s.pass(19_000);
+        assert!(!s.serves(B), "A still holds the locks");
+        s.pass(2000);
+        assert!(!s.is_good(late), "the host has long gone to the other path");
+        s.reads(A, 0, 8, v1);
+        s.crash(A);
+        s.until("B serves");
+        let v2 = s.written(B, 0, 8);
+        s.start(A);
+        s.mend();
+        s.until_both_serve();
+        s.reads(A, 0, 8, v2);
+        s.end();
+    });
+}
+
+/// 7a. A proposes BOTH while a write is in progress, and dies with half of it on disk.
+#[test]
+fn joining_a() {
+    trace(&[], || {
+        let mut s = both();
+        s.crash(B);
+        s.until_alone(A, true);
+        s.start(B);
+        s.until("A -> B: attached");
+        s.disk_writes_take(100);
+        let v1 = s.write(A, 0, 256);
+        s.until("A -> disk 0: write");
+        s.crash(A);
+        s.pass(5000);
+        assert!(!s.serves(B) || s.mode(B) == Some(Mode::Alone { controller: B, dirty: true }));
+        s.disk_writes_take(0);
+        s.start(A);
+        s.start_when_down();
+        s.until_both_serve();
+        assert!(!s.is_good(v1));
+        s.end();
+    });
+}
+
+/// 7b. What is older than the joiner is not on it: BOTH waits until the disks have it.
+#[test]
+fn joining_b() {
+    trace(&["both-while-untwinned"], || {
+        let mut s = both();
+        s.crash(B);
+        s.until_alone(A, true);
+        s.disk_writes_take(3000);
+        let v1 = s.write_fua(A, 0, 8);
+        s.start(B);
+        s.until("A -> B: attached");
+        s.pass(1000);
+        assert!(!s.serves(B), "v1 is only in A's memory");
+        s.disk_writes_take(0);
+        s.good(v1);
+        s.until_both_serve();
+        s.crash(A);
+        s.until("B serves");
+        s.reads(B, 0, 8, v1);
+        s.end();
+    });
+}
+
+/// 8. A has voted for ALONE(A) and crashes; the vote must not win later behind the back of both.
+#[test]
+fn undecided_ballot() {
+    trace(&[], || {
+        let mut s = both();
+        let v1 = s.written(A, 0, 8);
+        s.crash_at(A, "A -> disk 1: votes for ALONE(A");
+        s.pause(B, 1000);
+        s.cut();
+        s.until("A ends");
+        s.mend();
+        s.start(A);
+        s.until("serves");
+        s.start_when_down();
+        s.until_both_serve();
+        s.lose(A);
+        s.until("B serves");
+        s.reads(B, 0, 8, v1);
+        s.end();
+    });
+}
+
+/// 9. The loser of a ballot is alive, and its disk write lands after it has lost.
+#[test]
+fn losing_a_ballot_alive() {
+    trace(&["serve-before-the-fence"], || {
+        let mut s = Scenario::apart().both_serving();
+        s.disk_writes_take(4000);
+        s.written(A, 0, 8);
+        s.until("A -> disk 0: write");
+        s.disk_writes_take(0);
+        s.pause(A, 3000);
+        s.until("B notes: ballot won");
+        s.until("B serves");
+        let v2 = s.written(B, 0, 8);
+        s.pass(5000);
+        s.start_when_down();
+        s.until_both_serve();
+        s.reads(B, 0, 8, v2);
+        s.reads(A, 0, 8, v2);
+        s.end();
+    });
+}
+
+/// 10. A goes on alone and dies. B still has v1 in its memory, which v2 on disk has made old.
+#[test]
+fn alone_and_forgotten() {
+    trace(&["trust-own-image-on-return"], || {
+        let mut s = both();
+        s.written(A, 0, 8);
+        s.crash(B);
+        s.until_alone(A, true);
+        let v2 = s.written(A, 0, 8);
+        s.crash(A);
+        s.start(B);
+        s.pass(10_000);
+        assert!(!s.serves(B), "the record says ALONE(A, dirty)");
+        s.start(A);
+        s.until_both_serve();
+        s.crash(A);
+        s.until("B serves");
+        s.reads(B, 0, 8, v2);
+        s.end();
+    });
+}
+
+/// 12. A has committed v2 and B has not when both die. What a reader has seen must not go back.
+#[test]
+fn going_back() {
+    trace(&["level-nothing"], || {
+        let mut s = both();
+        let v1 = s.written(A, 0, 8);
+        s.crash_at(A, "A -> B: RQR");
+        let v2 = s.write(A, 0, 8);
+        s.until("A ends");
+        s.crash(B);
+        s.start(A);
+        s.start(B);
+        s.until_both_serve();
+        s.reads(A, 0, 8, v1);
+        s.crash(A);
+        s.until("B serves");
+        s.reads(B, 0, 8, v1);
+        assert!(!s.is_good(v2));
+        s.end();
+    });
+}
+
+/// 14. A buffer and its twin are freed only after a flush: the shelf loses power after the disk write.
+#[test]
+fn freed_too_early() {
+    trace(&["free-before-the-flush"], || {
+        let mut s = both();
+        let v1 = s.written(A, 0, 8);
+        s.until("A -> disk 1: write");
+        s.pass(1);
+        s.power_loss();
+        s.start(A);
+        s.start(B);
+        s.until_both_serve();
+        s.reads(A, 0, 8, v1);
+        s.end();
+    });
+}
+
+/// 15. After a takeover B's dirty data are in the segment that A allocates from. A returns, and must not use it before
+///     it is empty.
+#[test]
+fn two_allocators() {
+    trace(&["ignore-the-mirror-segment"], || {
+        let mut s = both();
+        let v1 = s.written(A, 0, 256);
+        s.disk_writes_take(2000);
+        s.crash(A);
+        s.until("B serves");
+        s.start(A);
+        s.until("B -> A: attached");
+        s.pass(100);
+        assert!(!s.serves(A), "its segment is in use");
+        s.disk_writes_take(0);
+        s.until_both_serve();
+        s.reads(B, 0, 256, v1);
+        let v2 = s.written(A, 0, 256);
+        s.reads(B, 0, 256, v2);
+        s.end();
+    });
+}
+
+/// 18. v1 waits at A, which is stopped; the host writes v1 through B, and then v2. v1 must not be executed again.
+#[test]
+fn late_host_command() {
+    trace(&[], || {
+        let mut s = both();
+        s.pause(A, 5000);
+        let v1 = s.write(A, 0, 8);
+        s.retries(v1);
+        s.until("B serves");
+        s.good(v1);
+        let v2 = s.written(B, 0, 8);
+        s.pass(10_000);
+        s.reads(B, 0, 8, v2);
+        s.end();
+    });
+}
+
+/// Not a trace of its own: without the mirror's answer nothing is acknowledged.
+#[test]
+fn acknowledged_after_the_mirror() {
+    trace(&["acknowledge-before-mda", "ignore-the-mirror-segment"], || {
+        let mut s = both();
+        s.crash_at(B, "B <- A: RQR");
+        let v1 = s.write(A, 0, 8);
+        s.until("B ends");
+        s.crash(A);
+        s.start(B);
+        s.start(A);
+        s.until_both_serve();
+        assert!(!s.is_good(v1), "it was on A only");
+        let v2 = s.written(A, 0, 8);
+        s.lose(A);
+        s.until("B serves");
+        s.reads(B, 0, 8, v2);
+        s.end();
+    });
+}
+
