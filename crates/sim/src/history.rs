@@ -154,17 +154,23 @@ impl History {
     }
 
     fn note_seen(&mut self, block: u64, tag: u64, begun: Moment, now: Moment) {
-        let Some(known) = self.blocks.get_mut(&block) else {
+        let Some(known) = self.blocks.get(&block) else {
             return;
         };
-        for (other, ended) in &known.seen {
-            if *other != tag && *ended < begun {
-                known.dead.entry(*other).or_insert((begun, now));
-            }
+        let first = !known.seen.iter().any(|(t, _)| *t == tag);
+        let seen_before = known.seen.iter().filter(|(t, ended)| *t != tag && *ended < begun);
+        let mut dead: Vec<u64> = seen_before.map(|(t, _)| *t).collect();
+        if first {
+            // Whatever was acknowledged before this write was submitted is older, seen or not.
+            let written = known.tags.iter().copied().chain([0]);
+            dead.extend(written.filter(|t| *t != tag && self.precedes(*t, tag)));
         }
-        match known.seen.iter_mut().find(|(t, _)| *t == tag) {
-            Some(_) => {}
-            None => known.seen.push((tag, now)),
+        let known = self.blocks.get_mut(&block).expect("looked at");
+        for older in dead {
+            known.dead.entry(older).or_insert((begun, now));
+        }
+        if first {
+            known.seen.push((tag, now));
         }
     }
 }
@@ -196,6 +202,15 @@ mod tests {
         assert!(history.read(0, &[1], 4, 5, true).is_ok());
         assert!(history.read(0, &[2], 6, 7, true).is_ok());
         assert!(history.read(0, &[1], 8, 9, true).is_err(), "going back");
+    }
+
+    #[test]
+    fn an_unacknowledged_write_that_was_seen_stays() {
+        let mut history = History::default();
+        written(&mut history, 1, 0, 1, 1, Some(2));
+        written(&mut history, 2, 0, 1, 3, None);
+        assert!(history.read(0, &[2], 4, 5, true).is_ok());
+        assert!(history.read(0, &[1], 6, 7, true).is_err(), "nobody has read 1 before");
     }
 
     #[test]

@@ -111,7 +111,7 @@ impl World {
             self.write_memory(controller.index(), &into, &tags);
             ready.push_back(Event::HostData { id, complete: true });
         } else {
-            let delay = self.random.between(20 * US, 3 * MS);
+            let delay = self.fetch_delay + self.random.between(20 * US, 3 * MS);
             let offset = offset.0;
             self.after(
                 delay,

@@ -81,6 +81,8 @@ struct World {
     next_request: u64,
     check_every_store: bool,
     healing: bool,
+    /// Data that a controller asks for come so many nanoseconds later.
+    fetch_delay: u64,
     /// What happened, in compact words, if anybody wants to know.
     story: Option<Vec<String>>,
     /// A controller that ends at once when a line of the story that it causes has this text.
@@ -155,6 +157,7 @@ impl World {
             next_request: 1,
             check_every_store,
             healing: false,
+            fetch_delay: 0,
             story: None,
             traps: Vec::new(),
             trapped: false,

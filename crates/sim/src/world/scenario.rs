@@ -3,7 +3,7 @@
 //! Nothing is left to chance, and no controller starts or host tries again unless the script says so. Every step panics
 //! with the story so far when what it waits for does not come, or when an oracle of the simulator objects.
 
-use super::{HOSTS, LIVENESS, MS, World};
+use super::{HOSTS, MS, World};
 use crate::hosts::Command;
 use crate::plan::{Fault, Plan};
 use crate::random::Random;
@@ -12,6 +12,9 @@ use twincell_core::controller::Role;
 use twincell_core::host::{HostOp, Status};
 use twincell_core::ids::Controller;
 use twincell_core::manage::ManageOp;
+
+/// What a script waits for must come within this.
+const PATIENCE: u64 = 30_000 * MS;
 
 /// A command that a host has sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,6 +198,17 @@ impl Scenario {
         self.send(path, HostOp::Read, start, blocks, None)
     }
 
+    /// Data that controllers ask for from now on come so many milliseconds later.
+    pub fn host_data_takes(&mut self, ms: u64) {
+        self.world.fetch_delay = ms * MS;
+    }
+
+    /// The host withdraws a command.
+    pub fn withdraw(&mut self, sent: Sent) {
+        let attempt = self.world.commands[sent.0].attempt;
+        self.world.withdraw(attempt);
+    }
+
     /// From now on the host tries a command again, through the other path first, when its path fails.
     pub fn retries(&mut self, sent: Sent) {
         self.world.commands[sent.0].once = false;
@@ -292,7 +306,7 @@ impl Scenario {
     }
 
     fn wait(&mut self, what: &str, mut is_there: impl FnMut(&mut Scenario) -> bool) {
-        let limit = self.world.now + LIVENESS;
+        let limit = self.world.now + PATIENCE;
         while !is_there(self) {
             if self.world.now > limit || !self.advance() {
                 self.panic(&format!("waited for {what}: {}", self.world.state()));
