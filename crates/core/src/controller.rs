@@ -116,6 +116,11 @@ pub struct Core {
     /// The own slot must be written for others to see.
     pub(crate) announce: bool,
     pub(crate) locks: Locks,
+    pub(crate) locks_taken_at: Time,
+    /// The own slot was read since the own locks are held.
+    pub(crate) own_slot_known: bool,
+    /// The record says `BOTH`, and neither image is current (R8).
+    pub(crate) both_images_lost: bool,
     pub(crate) partner_process: ProcessId,
     pub(crate) grant_until: Time,
     pub(crate) lease_until: Time,
@@ -205,6 +210,9 @@ impl Core {
             undecided: false,
             announce: false,
             locks: Locks::None,
+            locks_taken_at: Time(0),
+            own_slot_known: false,
+            both_images_lost: false,
             partner_process: ProcessId::default(),
             grant_until: Time(0),
             lease_until: Time(0),

@@ -139,7 +139,7 @@ impl Core {
     }
 
     fn begin_ballot(&mut self) {
-        if self.ballot.is_some() || self.quorum.is_busy() || self.locks != Locks::Held || !self.quorum.is_known() {
+        if self.ballot.is_some() || self.quorum.is_busy() || !self.own_slot_known {
             return;
         }
         if self.ballot_not_before > self.now {
@@ -166,9 +166,10 @@ impl Core {
         let alone = self.phase == Phase::Serving && self.is_write_through();
         let waits = matches!(self.phase, Phase::AwaitAttach);
         let due = (alone || waits) && self.now >= self.renew_at;
-        if self.phase == Phase::AwaitRecord {
+        let own_slot_wanted = self.locks == Locks::Held && !self.own_slot_known;
+        if self.phase == Phase::AwaitRecord || own_slot_wanted {
             self.quorum.begin(Kind::Read, self.now);
-        } else if (due && alone || self.announce) && self.locks == Locks::Held && self.quorum.is_known() {
+        } else if (due && alone || self.announce) && self.own_slot_known {
             self.announce = false;
             self.quorum.slot_mut().heartbeat += 1;
             self.quorum.begin(Kind::WriteRead, self.now);
@@ -188,8 +189,11 @@ impl Core {
             return;
         };
         self.ballot_seen = self.ballot_seen.max(ballot::highest_begun(&found));
+        self.take_own_slot(&found);
         match self.ballot {
-            _ if self.phase == Phase::AwaitRecord => self.on_record_read(&found),
+            _ if self.phase == Phase::AwaitRecord || self.phase == Phase::AwaitLocks && self.own_slot_known => {
+                self.on_record_read(&found)
+            }
             _ if self.phase == Phase::Yielding => self.start_anew(),
             Some(ballot) => self.on_ballot_round(ballot, &found),
             None => self.on_renewal(&found),
@@ -261,7 +265,7 @@ impl Core {
         self.call_operator();
         if self.is_partner_still() && matches!(self.mode(), Some(Mode::Alone { dirty: false, .. })) {
             self.take_locks();
-            if self.locks == Locks::Held {
+            if self.own_slot_known {
                 self.fresh_image();
                 self.phase = Phase::Deciding;
             }

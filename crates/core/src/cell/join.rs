@@ -12,7 +12,7 @@
 //! ```
 
 use super::{Joiner, Phase};
-use crate::controller::{Core, Locks, Violation};
+use crate::controller::{Core, Violation};
 use crate::effect::{Effect, Note};
 use crate::htb::{Origin, Stage};
 use crate::ids::Uuid;
@@ -65,7 +65,7 @@ impl Core {
         }
         self.phase = Phase::Attaching;
         self.take_locks();
-        if self.locks == Locks::Held {
+        if self.own_slot_known {
             self.attach();
         }
         Ok(())

@@ -177,8 +177,10 @@ impl Core {
     pub(crate) fn on_leveled(&mut self, level: bool) -> Result<(), Violation> {
         self.expect_leveling()?;
         if !level {
-            // It lost what it must have: one of the two goes on alone.
-            return Err(Violation("the partner's copy lacks acknowledged data"));
+            // It lost what it must have. This controller has it, and goes on alone.
+            self.drop_link();
+            self.phase = Phase::AwaitPartner { until: self.now };
+            return Ok(());
         }
         self.leveling.own_done = true;
         self.finish_leveling();

@@ -32,6 +32,8 @@ pub enum Phase {
     AwaitRecord,
     /// The metadata that the record names.
     AwaitMetadata,
+    /// The own locks, and the own slot as it is once they are held (R5).
+    AwaitLocks,
     /// The result of a ballot that somebody had begun before this process started.
     Undecided,
     /// The record says `BOTH`, and the own image is current: the partner, or that it does not come (R6).

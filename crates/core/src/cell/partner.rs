@@ -229,18 +229,17 @@ impl Core {
             Phase::AwaitPartner { .. } if self.has_open_ballot() => {}
             Phase::AwaitPartner { .. } if same && current => self.begin_leveling(),
             Phase::AwaitPartner { .. } if same => self.phase = Phase::AwaitPartner { until: self.now },
-            Phase::AwaitAttach if same && record.mode == Mode::Both && !current => self.both_images_lost(),
+            Phase::AwaitAttach if same && record.mode == Mode::Both && !current => self.go_on_without_images(),
             Phase::AwaitAttach if !record.has(self.own()) => self.attach(),
             _ => {}
         }
     }
 
     /// R8: A goes on from what the disks have. Hosts are told, because the record said `BOTH`.
-    fn both_images_lost(&mut self) {
+    fn go_on_without_images(&mut self) {
         if self.own() == Controller::A {
-            self.take_locks();
-            self.fresh_image();
-            self.phase = Phase::Deciding;
+            self.both_images_lost = true;
+            self.take_role();
         }
     }
 

@@ -32,13 +32,8 @@ impl Core {
             return;
         };
         let own = quorum::furthest_slot(found, self.own());
-        let mut slot = own.unwrap_or(Slot::idle(self.own(), self.config.process, record));
-        slot.process = self.config.process;
-        slot.heartbeat += 1;
-        if slot.record.epoch < record.epoch {
-            super::ballot::learn(&mut slot, record);
-        }
-        self.quorum.set_slot(slot);
+        let slot = own.unwrap_or(Slot::idle(self.own(), self.config.process, record));
+        self.know_own_slot(slot, record);
         self.undecided = quorum::is_undecided(found, &record);
         self.partner_process = quorum::process_of(found, self.partner());
         let heartbeat = quorum::furthest_slot(found, self.partner()).map_or(0, |s| s.heartbeat);
@@ -110,27 +105,22 @@ impl Core {
     pub(crate) fn take_role(&mut self) {
         let record = self.record.expect("the record was read");
         let current = record.is_current(self.own(), self.image);
+        let own = record.has(self.own());
         match record.mode {
-            _ if self.undecided && record.has(self.own()) => {
+            // Whoever is to be in needs its locks first, and its own slot as the predecessor's last write left it.
+            _ if self.is_to_be_in(&record) && !self.own_slot_known => {
                 self.take_locks();
-                self.phase = Phase::Undecided;
+                self.phase = Phase::AwaitLocks;
             }
+            _ if own && self.undecided => self.phase = Phase::Undecided,
             Mode::Both if current => {
-                self.take_locks();
                 let until = self.now + self.config.timing.await_partner;
                 self.phase = Phase::AwaitPartner { until };
                 self.note(Note::AwaitsPartner);
             }
-            Mode::Alone { controller, .. } if controller == self.own() && current => {
-                self.take_locks();
-                self.fence();
-            }
-            Mode::Alone {
-                controller,
-                dirty: false,
-            } if controller == self.own() => {
-                // Nothing is missing on the disks: a fresh image will do.
-                self.take_locks();
+            Mode::Alone { .. } if own && current => self.fence(),
+            // Nothing is missing on the disks, or nobody has what is missing: a fresh image will do.
+            _ if self.is_to_be_in(&record) => {
                 self.fresh_image();
                 self.phase = Phase::Deciding;
             }
@@ -139,6 +129,13 @@ impl Core {
         if self.phase != Phase::Out {
             self.say_hello();
         }
+    }
+
+    /// Whether the record lets this controller in without its partner's leave.
+    fn is_to_be_in(&self, record: &Record) -> bool {
+        let clean = matches!(record.mode, Mode::Alone { dirty: false, .. });
+        let current = record.is_current(self.own(), self.image);
+        record.has(self.own()) && (current || clean || self.undecided || self.both_images_lost)
     }
 
     fn await_attach(&mut self) {
@@ -190,10 +187,32 @@ impl Core {
     /// The own locks are held.
     pub(crate) fn on_locks_taken(&mut self) {
         self.locks = Locks::Held;
+        self.locks_taken_at = self.now;
+    }
+
+    /// A majority of the slots was read while the own locks are held: no write of the predecessor can change the own slot
+    /// any more (R5), so what it voted for is known.
+    pub(crate) fn take_own_slot(&mut self, found: &[OptionalSlots]) {
+        if self.own_slot_known || self.locks != Locks::Held || self.quorum.began() < self.locks_taken_at {
+            return;
+        }
+        self.own_slot_known = true;
         self.announce = true;
+        if let (Some(slot), Some(record)) = (quorum::furthest_slot(found, self.own()), self.record) {
+            self.know_own_slot(slot, record);
+        }
         if self.phase == Phase::Attaching {
             self.attach();
         }
+    }
+
+    fn know_own_slot(&mut self, mut slot: Slot, record: Record) {
+        slot.process = self.config.process;
+        slot.heartbeat += 1;
+        if slot.record.epoch < record.epoch {
+            super::ballot::learn(&mut slot, record);
+        }
+        self.quorum.set_slot(slot);
     }
 
     /// An empty image with a fresh identity takes the place of one that the record does not name (R8).
