@@ -65,6 +65,8 @@ pub struct Shelf {
     pub in_flight: BTreeMap<u32, u32>,
     /// This disk answers with errors.
     pub failing: Option<usize>,
+    /// Writes of data to this disk end with errors.
+    pub failing_writes: Option<usize>,
     /// Writes of data that are submitted now take so many nanoseconds longer.
     pub write_delay: u64,
 }
@@ -77,6 +79,7 @@ impl Shelf {
             locks: [None; 2],
             in_flight: BTreeMap::new(),
             failing: None,
+            failing_writes: None,
             write_delay: 0,
         }
     }

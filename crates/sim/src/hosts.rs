@@ -2,6 +2,7 @@
 
 use crate::history::Moment;
 use crate::random::Random;
+use std::ops::Range;
 use twincell_core::host::{HostOp, Status};
 
 /// A command of a host, whatever the attempts that it takes.
@@ -27,6 +28,8 @@ pub struct Command {
     pub data: Vec<u64>,
     /// The host does not try again when its path fails: whether a write was done is never known.
     pub once: bool,
+    /// Sent beside another one: its end brings no next one.
+    pub extra: bool,
     /// Blocks of a write that come with the command; `None` leaves it to chance.
     pub in_hand: Option<u32>,
     /// How it ended, if there was an answer.
@@ -50,21 +53,26 @@ pub struct Attempt {
     pub withdrawn: bool,
 }
 
+/// How many hosts there are.
+pub const HOSTS: u64 = 3;
 /// Blocks of each LUN that hosts use: they lie across the border of two RStores, and are few, so that commands overlap.
 pub const HOT: std::ops::Range<u64> = 3900..4500;
+/// So few that almost every command overlaps with others.
+pub const NARROW: std::ops::Range<u64> = 4084..4108;
 
 /// The next command of a host.
-pub fn draw(random: &mut Random, host: usize, lun: usize, tag: u64, begun: Moment) -> Command {
+pub fn draw(random: &mut Random, hot: &Range<u64>, host: usize, lun: usize, tag: u64, begun: Moment) -> Command {
     let blocks = match random.below(10) {
         0..=4 => 8 * random.between(1, 4),
         5..=7 => random.between(1, 40),
         8 => random.between(200, 256),
         _ => random.between(257, 400),
     } as u32;
-    let room = HOT.end - HOT.start - u64::from(blocks);
-    let mut start = HOT.start + random.below(room + 1);
+    let blocks = blocks.min((hot.end - hot.start) as u32);
+    let room = hot.end - hot.start - u64::from(blocks);
+    let mut start = hot.start + random.below(room + 1);
     if random.one_in(2) {
-        start = start / 8 * 8;
+        start = (start / 8 * 8).max(hot.start);
     }
     let op = match random.below(20) {
         0 => HostOp::Sync,
@@ -82,7 +90,8 @@ pub fn draw(random: &mut Random, host: usize, lun: usize, tag: u64, begun: Momen
         begun,
         attempt: 0,
         data: Vec::new(),
-        once: false,
+        once: random.one_in(8),
+        extra: false,
         in_hand: None,
         status: None,
         done: false,

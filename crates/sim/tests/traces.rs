@@ -17,9 +17,7 @@ fn trace(mutants: &[&str], script: fn()) {
     use twincell_core::mutant::activate;
     // A mutant is active in the whole process: one script at a time.
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _guard = ONE_AT_A_TIME
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     script();
     for mutant in mutants {
         assert!(activate(mutant), "there is no mutant {mutant}");
@@ -116,7 +114,11 @@ fn duel() {
             s.pass(1000);
             assert!(s.serves(winner) && !s.serves(winner.other()));
         }
-        assert_eq!(s.record(winner).expect("it serves").epoch, epoch, "a ballot without need");
+        assert_eq!(
+            s.record(winner).expect("it serves").epoch,
+            epoch,
+            "a ballot without need"
+        );
         s.end();
     });
 }
@@ -211,7 +213,14 @@ fn joining_a() {
         s.until("A -> disk 0: write");
         s.crash(A);
         s.pass(5000);
-        assert!(!s.serves(B) || s.mode(B) == Some(Mode::Alone { controller: B, dirty: true }));
+        assert!(
+            !s.serves(B)
+                || s.mode(B)
+                    == Some(Mode::Alone {
+                        controller: B,
+                        dirty: true
+                    })
+        );
         s.disk_writes_take(0);
         s.start(A);
         s.start_when_down();
@@ -485,4 +494,3 @@ fn acknowledged_after_the_mirror() {
         s.end();
     });
 }
-

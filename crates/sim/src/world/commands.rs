@@ -3,10 +3,11 @@
 use super::queue::Happening;
 use super::{HOST_TIMEOUT, LUNS, MS, US, World};
 use crate::hosts::{Attempt, Command};
+use crate::plan::LONG_PAUSES;
 use std::collections::VecDeque;
 use twincell_core::Event;
 use twincell_core::host::{HostCommand, HostOp, Status};
-use twincell_core::ids::{BlockCount, CommandId, Controller, NcaeIndex, Noid, Vba};
+use twincell_core::ids::{BlockCount, CommandId, Controller, Vba};
 use twincell_core::memory::Memory;
 
 impl World {
@@ -14,14 +15,15 @@ impl World {
         if self.commands.len() as u32 >= self.plan.commands || self.healing {
             return;
         }
-        let lun = self.random.below(LUNS as u64) as usize;
+        let lun = self.random.below(self.luns.len() as u64) as usize;
         let tag = self.commands.len() as u64 + 1;
-        let mut command = crate::hosts::draw(&mut self.random, host, lun, tag, self.number);
+        let mut command = crate::hosts::draw(&mut self.random, &self.plan.hot, host, lun, tag, self.number);
         command.data = vec![0; command.blocks as usize];
         if matches!(command.op, HostOp::Write { .. }) {
             self.histories[lun].submit(tag, command.start, command.blocks, self.number);
         }
-        self.commands.push(command);
+        let both_ways = command.op == HostOp::Read && self.random.one_in(4);
+        self.commands.push(command.clone());
         self.in_flight += 1;
         let path = if self.random.one_in(4) {
             1 - self.paths[host]
@@ -29,6 +31,11 @@ impl World {
             self.paths[host]
         };
         self.try_on(self.commands.len() - 1, path);
+        if both_ways {
+            self.commands.push(Command { extra: true, ..command });
+            self.in_flight += 1;
+            self.try_on(self.commands.len() - 1, 1 - path);
+        }
     }
 
     pub(super) fn try_on(&mut self, command: usize, controller: usize) {
@@ -70,8 +77,8 @@ impl World {
         let in_hand = command.in_hand.unwrap_or(drawn);
         let event = Event::HostCommand(HostCommand {
             id,
-            ncae: NcaeIndex(command.lun as u16),
-            noid: Noid(command.lun as u32 + 1),
+            ncae: self.luns[command.lun].ncae,
+            noid: self.luns[command.lun].noid,
             op: command.op,
             start: Vba(command.start),
             blocks: BlockCount(command.blocks),
@@ -200,6 +207,12 @@ impl World {
             }
             Status::Aborted if attempt.withdrawn => self.done(attempt.command),
             Status::Aborted if attempt.given_up => self.after(MS, Happening::PathFails(number)),
+            Status::NoSuchLun if self.luns[command.lun].doomed => self.done(attempt.command),
+            // A LUN that was just made, which this controller does not know yet.
+            Status::NoSuchLun if command.lun >= LUNS => {
+                let delay = self.random.between(MS, 20 * MS);
+                self.after(delay, Happening::PathFails(number));
+            }
             Status::Busy | Status::Transitioning | Status::ReadError | Status::WriteError => {
                 let delay = self.random.between(MS, 20 * MS);
                 self.after(delay, Happening::PathFails(number));
@@ -228,9 +241,13 @@ impl World {
     pub(super) fn done(&mut self, command: usize) {
         self.commands[command].done = true;
         self.in_flight -= 1;
-        let delay = match self.random.below(8) {
-            0 => self.random.between(MS, 300 * MS),
-            _ => self.random.below(2 * MS),
+        if self.commands[command].extra {
+            return;
+        }
+        let delay = if self.random.one_in(LONG_PAUSES) {
+            self.random.below(self.plan.idle)
+        } else {
+            self.random.below(2 * MS)
         };
         self.after(delay, Happening::NextCommand(self.commands[command].host));
     }

@@ -2,6 +2,7 @@
 
 use super::queue::Happening;
 use super::{DISKS, MS, US, World};
+use crate::plan::Fault;
 use crate::process::{NvMemory, Process};
 use std::collections::VecDeque;
 use std::hash::Hash;
@@ -43,6 +44,9 @@ impl World {
         let image = (!nv.image.uuid.is_nil()).then(|| nv.image.clone());
         let core = Core::new(config, image);
         self.processes[c] = Some(Process::new(id, core, self.geometry));
+        if let Some(delay) = self.ends_after_start[c].take() {
+            self.after(delay, Happening::Fault(Fault::Crash(controller)));
+        }
         self.deliver(controller, id, Event::Start);
         self.maybe_open_link();
     }
@@ -77,7 +81,7 @@ impl World {
             for effect in effects {
                 effect.hash(&mut self.digest);
                 if self.is_to_crash_before(controller, &effect) {
-                    return self.crash(controller);
+                    return self.crash_at_point(controller);
                 }
                 self.tell_effect(controller, &effect);
                 self.carry_out(controller, id, effect, payload, &mut ready);
@@ -98,6 +102,13 @@ impl World {
             return false;
         };
         process.crash_before.is_some_and(|point| point.is_at(effect))
+    }
+
+    fn crash_at_point(&mut self, controller: Controller) {
+        self.crash(controller);
+        if let Some(delay) = self.partner_follows[controller.index()].take() {
+            self.after(delay, Happening::Fault(Fault::Crash(controller.other())));
+        }
     }
 
     /// Whether the process is to end now that an effect was carried out.
@@ -141,7 +152,11 @@ impl World {
     }
 
     pub(super) fn restart_later(&mut self, controller: Controller) {
-        let restart = if self.healing { Some((MS, 10 * MS)) } else { self.plan.restart };
+        let restart = if self.healing {
+            Some((MS, 10 * MS))
+        } else {
+            self.plan.restart
+        };
         let Some((low, high)) = restart else { return };
         let delay = self.random.between(low, high);
         self.after(delay, Happening::Start(controller));

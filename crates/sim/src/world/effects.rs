@@ -3,6 +3,7 @@
 use super::queue::Happening;
 use super::shelf::Io;
 use super::{MS, US, World};
+use crate::plan::Fault;
 use crate::process::NvMemory;
 use std::collections::VecDeque;
 use twincell_core::ids::Controller;
@@ -96,8 +97,14 @@ impl World {
                 self.shelf.unlock(controller.other(), id);
             }
             Effect::CloseHosts => self.close_hosts(controller, ready),
-            Effect::Serve => self.processes[c].as_mut().expect("it wants something").serves = true,
-            Effect::ViewChanged | Effect::Reply { .. } => {}
+            Effect::Serve => {
+                self.processes[c].as_mut().expect("it wants something").serves = true;
+                if let Some(delay) = self.ends_after_serving[c].take() {
+                    self.after(delay, Happening::Fault(Fault::Crash(controller)));
+                }
+            }
+            Effect::ViewChanged => self.look_at_luns(controller),
+            Effect::Reply { .. } => {}
             Effect::Restart => {
                 self.end(controller);
                 self.after(MS, Happening::Start(controller));

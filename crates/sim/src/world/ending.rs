@@ -2,7 +2,7 @@
 
 use super::queue::Happening;
 use super::wire::Wire;
-use super::{LIVENESS, LUNS, MS, World};
+use super::{LIVENESS, MS, World};
 use crate::hosts::{Command, HOT};
 use crate::process::Process;
 use twincell_core::cell::record::Mode;
@@ -23,10 +23,15 @@ impl World {
             ..Wire::default()
         };
         self.shelf.failing = None;
+        self.shelf.failing_writes = None;
+        self.ends_after_start = [None; 2];
+        self.ends_after_serving = [None; 2];
+        self.partner_follows = [None; 2];
         for controller in Controller::BOTH {
             self.stopped[controller.index()] = false;
             if let Some(process) = &mut self.processes[controller.index()] {
                 process.crash_after = None;
+                process.crash_before = None;
             } else {
                 self.after(MS, Happening::Start(controller));
             }
@@ -88,7 +93,10 @@ impl World {
     /// Reads everything back through both controllers.
     pub(super) fn scan(&mut self) -> Result<(), String> {
         for path in 0..2 {
-            for lun in 0..LUNS {
+            for lun in 0..self.luns.len() {
+                if self.luns[lun].doomed {
+                    continue;
+                }
                 let mut start = HOT.start;
                 while start < HOT.end {
                     let blocks = (HOT.end - start).min(200) as u32;
@@ -105,6 +113,7 @@ impl World {
                         attempt: 0,
                         data: vec![0; blocks as usize],
                         once: false,
+                        extra: false,
                         in_hand: None,
                         status: None,
                         done: false,

@@ -2,8 +2,9 @@
 
 use super::cell::lun_name;
 use super::queue::Happening;
-use super::{MS, World};
-use crate::plan::Fault;
+use super::{LUNS, MS, SeenLun, US, World};
+use crate::history::History;
+use crate::plan::{Fault, Point};
 use twincell_core::Event;
 use twincell_core::controller::Role;
 use twincell_core::ids::{Controller, RequestId, Uuid};
@@ -21,6 +22,16 @@ impl World {
                     process.crash_after = Some(n);
                 }
             }
+            Fault::CrashBefore(c, point) => self.crash_before(c, point),
+            Fault::CrashBothAround(c, point, us) => {
+                self.partner_follows[c.index()] = Some(us * US);
+                self.crash_before(c, point);
+            }
+            Fault::CrashInRecovery(c, us) => {
+                self.ends_after_start[c.index()] = Some(us * US);
+                self.crash(c);
+            }
+            Fault::CrashAfterServing(c, us) => self.ends_after_serving[c.index()] = Some(us * US),
             Fault::CrashBoth => Controller::BOTH.into_iter().for_each(|c| self.crash(c)),
             Fault::CrashBothAfterEffects(a, b) => {
                 for (process, effects) in self.processes.iter_mut().zip([a, b]) {
@@ -41,13 +52,10 @@ impl World {
                     self.nv[c.index()] = None;
                 }
             }
-            Fault::Pause(c, ms) => {
-                let until = self.now + ms * MS;
-                if let Some(process) = &mut self.processes[c.index()] {
-                    process.paused_until = until;
-                    let id = process.id;
-                    self.after(ms * MS, Happening::Resume(c, id));
-                }
+            Fault::Pause(c, ms) => self.pause(c, ms),
+            Fault::PauseBoth(a, b) => {
+                self.pause(Controller::A, a);
+                self.pause(Controller::B, b);
             }
             Fault::CutLink(ms) => {
                 self.wire.cut = true;
@@ -72,14 +80,58 @@ impl World {
                 name: lun_name(lun.into()),
                 to,
             }),
-            Fault::CreateLun => self.manage(ManageOp::LunCreate {
+            Fault::FailWrites(disk, ms) => {
+                self.shelf.failing_writes = Some(disk);
+                self.after(heal_after(ms), Happening::Heal(fault));
+            }
+            Fault::CreateLun => self.manage(create_lun()),
+            Fault::CreateLunAndCrash(c, point) => {
+                self.manage_on(c, create_lun());
+                self.crash_before(c, point);
+            }
+            Fault::GrowLun => self.manage(ManageOp::LunGrow {
                 name: lun_name(9),
-                uuid: Uuid(99),
-                blocks: 5000,
-                redundancy: Redundancy::Vraid1,
+                blocks: 9000,
             }),
-            Fault::DeleteLun => self.manage(ManageOp::LunDelete { name: lun_name(9) }),
+            Fault::DeleteLun => {
+                for lun in &mut self.luns[LUNS..] {
+                    lun.doomed = true;
+                }
+                self.manage(ManageOp::LunDelete { name: lun_name(9) });
+            }
             Fault::Stop(c) => self.manage_on(c, ManageOp::Stop),
+        }
+    }
+
+    fn crash_before(&mut self, c: Controller, point: Point) {
+        if let Some(process) = &mut self.processes[c.index()] {
+            process.crash_before = Some(point);
+        }
+    }
+
+    fn pause(&mut self, c: Controller, ms: u64) {
+        let until = self.now + ms * MS;
+        if let Some(process) = &mut self.processes[c.index()] {
+            process.paused_until = until;
+            let id = process.id;
+            self.after(ms * MS, Happening::Resume(c, id));
+        }
+    }
+
+    /// Hosts find the LUNs that a controller has.
+    pub(super) fn look_at_luns(&mut self, c: Controller) {
+        let Some(process) = &self.processes[c.index()] else {
+            return;
+        };
+        for lun in process.core.luns() {
+            if !self.luns.iter().any(|l| l.noid == lun.noid) {
+                self.luns.push(SeenLun {
+                    ncae: lun.ncae,
+                    noid: lun.noid,
+                    doomed: false,
+                });
+                self.histories.push(History::default());
+            }
         }
     }
 
@@ -89,6 +141,7 @@ impl World {
             Fault::SilentLink(_) => self.wire.silent = false,
             Fault::LossyLink(_) => self.wire.lossy = false,
             Fault::FailDisk(..) => self.shelf.failing = None,
+            Fault::FailWrites(..) => self.shelf.failing_writes = None,
             _ => {}
         }
         self.maybe_open_link();
@@ -105,6 +158,8 @@ impl World {
         };
         let view = process.core.cell_view();
         process.crash_after.is_none()
+            && process.crash_before.is_none()
+            && self.ends_after_serving[other.index()].is_none()
             && process.paused_until <= self.now
             && view.role == Role::Serving
             && view
@@ -127,5 +182,14 @@ impl World {
         let request = RequestId(self.next_request);
         self.next_request += 1;
         self.deliver(controller, id, Event::Manage { request, op });
+    }
+}
+
+fn create_lun() -> ManageOp {
+    ManageOp::LunCreate {
+        name: lun_name(9),
+        uuid: Uuid(99),
+        blocks: 5000,
+        redundancy: Redundancy::Vraid1,
     }
 }

@@ -28,14 +28,14 @@ use std::hash::{Hash, Hasher};
 use twincell_core::Event;
 use twincell_core::cell::record::{Record, Slot};
 use twincell_core::config::Geometry;
-use twincell_core::ids::{Controller, DiskIndex, ProcessId};
+use twincell_core::ids::{Controller, DiskIndex, NcaeIndex, Noid, ProcessId};
 use wire::Wire;
 
 const US: u64 = 1_000;
 const MS: u64 = 1_000_000;
 const DISKS: usize = 4;
 const LUNS: usize = 2;
-const HOSTS: usize = 3;
+const HOSTS: usize = crate::hosts::HOSTS as usize;
 /// A host gives an attempt up after this.
 const HOST_TIMEOUT: u64 = 8_000 * MS;
 /// After the last fault is healed, everything must be well again within this.
@@ -54,6 +54,25 @@ pub struct Report {
     pub reads: u64,
     /// Takeovers.
     pub takeovers: u64,
+}
+
+/// A LUN as hosts know it. Its place in the list is what commands and histories go by.
+#[derive(Clone, Copy, Debug)]
+struct SeenLun {
+    ncae: NcaeIndex,
+    noid: Noid,
+    /// An operator wants it deleted: it may be gone at any time.
+    doomed: bool,
+}
+
+impl SeenLun {
+    fn first(n: u16) -> SeenLun {
+        SeenLun {
+            ncae: NcaeIndex(n),
+            noid: Noid(u32::from(n) + 1),
+            doomed: false,
+        }
+    }
 }
 
 struct World {
@@ -79,6 +98,12 @@ struct World {
     report: Report,
     verbose: bool,
     next_request: u64,
+    luns: Vec<SeenLun>,
+    /// Nanoseconds from the start of each process, or from its beginning to serve, to its end.
+    ends_after_start: [Option<u64>; 2],
+    ends_after_serving: [Option<u64>; 2],
+    /// When one ends at its point, the partner ends so many nanoseconds later.
+    partner_follows: [Option<u64>; 2],
     check_every_store: bool,
     healing: bool,
     /// Data that a controller asks for come so many nanoseconds later.
@@ -155,6 +180,10 @@ impl World {
             report: Report::default(),
             verbose,
             next_request: 1,
+            luns: (0..LUNS as u16).map(SeenLun::first).collect(),
+            ends_after_start: [None; 2],
+            ends_after_serving: [None; 2],
+            partner_follows: [None; 2],
             check_every_store,
             healing: false,
             fetch_delay: 0,

@@ -232,6 +232,7 @@ impl Scenario {
             attempt: 0,
             data: vec![0; blocks as usize],
             once: true,
+            extra: false,
             in_hand,
             status: None,
             done: false,

@@ -80,7 +80,8 @@ impl World {
             .is_some_and(|p| p.id == process);
         let writes = what.writes();
         let disk = what.disk().index();
-        let result = if self.shelf.failing == Some(disk) {
+        let fails = self.shelf.failing_writes == Some(disk) && matches!(what, Io::Write { .. });
+        let result = if fails || self.shelf.failing == Some(disk) {
             Err(DiskError)
         } else {
             Ok(())

@@ -52,7 +52,11 @@ impl World {
     /// Adds a line to the story, and springs the trap that waits for it.
     pub(super) fn tell(&mut self, controller: Controller, words: String) {
         let Some(story) = &mut self.story else { return };
-        if let Some(at) = self.traps.iter().position(|(c, text)| *c == controller && words.contains(text)) {
+        if let Some(at) = self
+            .traps
+            .iter()
+            .position(|(c, text)| *c == controller && words.contains(text))
+        {
             self.traps.remove(at);
             self.trapped = true;
         }
@@ -120,7 +124,9 @@ fn effect_in_words(c: Controller, effect: &Effect, geometry: Geometry) -> Option
         Effect::DiskRead { disk, block, into, .. } => format!("{c} -> disk {disk}: read {block}+{}", into.blocks()),
         Effect::DiskWrite { disk, block, from, .. } => format!("{c} -> disk {disk}: write {block}+{}", from.blocks()),
         Effect::DiskFlush { disk, .. } => format!("{c} -> disk {disk}: flush"),
-        Effect::DiskZero { disk, block, blocks, .. } => format!("{c} -> disk {disk}: zero {block}+{blocks}"),
+        Effect::DiskZero {
+            disk, block, blocks, ..
+        } => format!("{c} -> disk {disk}: zero {block}+{blocks}"),
         Effect::MetadataWrite { disk, copy, .. } => format!("{c} -> disk {disk}: metadata {copy}"),
         Effect::SlotWrite { disk, slot, .. } => {
             // A slot without a vote is a sign of life.
@@ -163,7 +169,11 @@ fn note_in_words(note: &Note) -> String {
     match note {
         Note::BallotWon { .. } => "ballot won".into(),
         Note::BallotLost { .. } => "ballot lost".into(),
-        Note::Resolved { valid, absorbed, dropped } => {
+        Note::Resolved {
+            valid,
+            absorbed,
+            dropped,
+        } => {
             format!("resolved: {valid} valid, {absorbed} absorbed, {dropped} dropped")
         }
         note => format!("{note:?}"),
@@ -226,7 +236,10 @@ fn rqr_in_words(rqr: &Rqr) -> String {
     let new = buffers_in_words(rqr.new.iter().copied());
     let old = buffers_in_words(rqr.old.iter().copied());
     let form = if rqr.express { " express" } else { "" };
-    format!("RQR{form} {}:{}+{} RIE {} new {new} old {old}", rqr.ncae, rqr.start, rqr.blocks, rqr.rie)
+    format!(
+        "RQR{form} {}:{}+{} RIE {} new {new} old {old}",
+        rqr.ncae, rqr.start, rqr.blocks, rqr.rie
+    )
 }
 
 fn mfc_in_words(mfc: &Mfc) -> String {
@@ -248,12 +261,31 @@ fn mfc_in_words(mfc: &Mfc) -> String {
         Mfc::Attach { .. } => "attach".into(),
         Mfc::RecordIs(record) => format!("record is {}", record_in_words(record)),
         Mfc::RecordAdopted(_) => "record adopted".into(),
-        Mfc::Request { request: Request::Forward { op, ncae, start, blocks, .. }, .. } => {
+        Mfc::Request {
+            request:
+                Request::Forward {
+                    op,
+                    ncae,
+                    start,
+                    blocks,
+                    ..
+                },
+            ..
+        } => {
             format!("forward {} {ncae}:{start}+{blocks}", op_in_words(*op))
         }
-        Mfc::Request { request: Request::Manage(op), .. } => format!("manage {}", first_word(op)),
-        Mfc::Response { response: Response::Forwarded(status), .. } => format!("forwarded {status:?}"),
-        Mfc::Response { response: Response::Managed(result), .. } => format!("managed {}", first_word(result)),
+        Mfc::Request {
+            request: Request::Manage(op),
+            ..
+        } => format!("manage {}", first_word(op)),
+        Mfc::Response {
+            response: Response::Forwarded(status),
+            ..
+        } => format!("forwarded {status:?}"),
+        Mfc::Response {
+            response: Response::Managed(result),
+            ..
+        } => format!("managed {}", first_word(result)),
         other => first_word(other).to_lowercase(),
     }
 }

@@ -2,9 +2,9 @@
 
 use super::queue::Happening;
 use super::{MS, US, World};
+use twincell_core::Event;
 use twincell_core::ids::{BlockCount, ConnectionId, Controller};
 use twincell_core::link::frame::Frame;
-use twincell_core::Event;
 
 /// The wire between the controllers.
 #[derive(Default)]
