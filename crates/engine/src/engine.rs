@@ -210,10 +210,12 @@ impl Engine {
         debug!(event = ?happening.event);
         let mut effects = std::mem::take(&mut self.effects);
         self.core.step(now, happening.event, &mut effects);
-        for effect in effects.drain(..) {
+        // By reference: an effect is half a KiB, and a write has dozens of them.
+        for effect in &effects {
             trace!(?effect);
             self.carry_out(now, effect, happening.payload.as_ref());
         }
+        effects.clear();
         self.effects = effects;
     }
 
@@ -374,30 +376,30 @@ impl Engine {
 
     // ---- What the core wants done. ----
 
-    fn carry_out(&mut self, now: Time, effect: Effect, payload: Option<&Payload>) {
-        match effect {
+    fn carry_out(&mut self, now: Time, effect: &Effect, payload: Option<&Payload>) {
+        match *effect {
             Effect::Store { address, word } => self.memories.nv.store(address, word),
             Effect::NewImage { uuid } => self.memories.nv.new_image(uuid),
             // Mapped memory survives this process from the store on.
             Effect::Persist { token } => self.queue.push(Event::Persisted { token }),
             Effect::Seal { buffer, mask } => self.memories.nv.seal(buffer, mask),
             Effect::Merge { from, to, mask } => self.merge(from, to, mask),
-            Effect::Copy { from, to } => self.copy(&from, &to),
-            Effect::Absorb { into } => self.absorb(&into, payload),
-            Effect::Fetch { id, offset, into } => {
+            Effect::Copy { ref from, ref to } => self.copy(from, to),
+            Effect::Absorb { ref into } => self.absorb(into, payload),
+            Effect::Fetch { id, offset, ref into } => {
                 let (hosts, _, mut shared) = self.hosts();
-                hosts.fetch(id, offset, &into, &mut shared);
+                hosts.fetch(id, offset, into, &mut shared);
             }
-            Effect::SendData { id, offset, from } => {
+            Effect::SendData { id, offset, ref from } => {
                 let (hosts, _, mut shared) = self.hosts();
-                hosts.send_data(id, offset, &from, &mut shared);
+                hosts.send_data(id, offset, from, &mut shared);
             }
             Effect::Complete { id, status } => {
                 let (hosts, _, mut shared) = self.hosts();
                 hosts.complete(id, status, &mut shared);
             }
-            Effect::LinkSend { connection, frame } => {
-                self.link.send(connection, &frame, &self.memories, &mut self.counters);
+            Effect::LinkSend { connection, ref frame } => {
+                self.link.send(connection, frame, &self.memories, &mut self.counters);
             }
             Effect::LinkClose { connection } => self.link.close(connection),
             Effect::TakeLocks => {
@@ -454,24 +456,34 @@ impl Engine {
 
     fn absorb(&mut self, into: &Memory, payload: Option<&Payload>) {
         let payload = payload.expect("the core absorbs the payload of the frame that it handles");
-        self.memories.unseal(into);
-        self.memories.copy_in(into, 0, self.link.payload(payload));
+        let (bytes, crcs) = self.link.payload(payload);
+        self.memories.absorb(into, bytes, crcs);
         self.counters.bytes_copied += u64::from(into.blocks()) * 512;
     }
 
-    fn start_disk_io(&mut self, effect: Effect) {
+    fn start_disk_io(&mut self, effect: &Effect) {
         self.counters.disk_ios += 1;
         let failed = Err(DiskError);
-        match effect {
-            Effect::DiskRead { io, disk, block, into } => {
-                self.memories.unseal(&into);
+        match *effect {
+            Effect::DiskRead {
+                io,
+                disk,
+                block,
+                ref into,
+            } => {
+                self.memories.unseal(into);
                 match self.disk(disk) {
-                    Some((ios, ring, memories, disk)) => ios.read(ring, disk, io, block, memories.pieces(&into)),
+                    Some((ios, ring, memories, disk)) => ios.read(ring, disk, io, block, memories.pieces(into)),
                     None => self.queue.push(Event::DiskDone { io, result: failed }),
                 }
             }
-            Effect::DiskWrite { io, disk, block, from } if self.is_intact(io, &from) => match self.disk(disk) {
-                Some((ios, ring, memories, disk)) => ios.write(ring, disk, io, block, memories.pieces(&from)),
+            Effect::DiskWrite {
+                io,
+                disk,
+                block,
+                ref from,
+            } if self.is_intact(io, from) => match self.disk(disk) {
+                Some((ios, ring, memories, disk)) => ios.write(ring, disk, io, block, memories.pieces(from)),
                 None => self.queue.push(Event::DiskDone { io, result: failed }),
             },
             Effect::DiskWrite { io, .. } => self.queue.push(Event::DiskDone { io, result: failed }),
@@ -495,8 +507,8 @@ impl Engine {
                     slots: Err(DiskError),
                 }),
             },
-            Effect::SlotWrite { io, disk, slot } => match self.disk(disk) {
-                Some((ios, ring, _, disk)) => ios.write_slot(ring, disk, io, &slot),
+            Effect::SlotWrite { io, disk, ref slot } => match self.disk(disk) {
+                Some((ios, ring, _, disk)) => ios.write_slot(ring, disk, io, slot),
                 None => self.queue.push(Event::DiskDone { io, result: failed }),
             },
             Effect::MetadataRead { io, disk, copy } => match self.disk(disk) {
@@ -507,7 +519,7 @@ impl Engine {
                 }),
             },
             Effect::MetadataWrite { io, disk, copy } => self.write_metadata(io, disk, copy),
-            other => unreachable!("{other:?} is no disk I/O"),
+            ref other => unreachable!("{other:?} is no disk I/O"),
         }
     }
 

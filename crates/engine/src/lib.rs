@@ -6,6 +6,7 @@
 
 mod clock;
 mod commands;
+mod crc;
 mod create;
 mod disk;
 mod disk_io;

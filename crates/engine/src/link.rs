@@ -2,6 +2,7 @@
 //! sees it, and stays in the input of its connection until the end of the drain; what leaves in one drain leaves in
 //! one send.
 
+use crate::crc;
 use crate::error::OpenError;
 use crate::listener::Listener;
 use crate::memory::Memories;
@@ -17,16 +18,17 @@ use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use tracing::{debug, info, warn};
 use twincell_core::event::Event;
-use twincell_core::ids::{BlockCount, ConnectionId, Controller, Nanos, Time};
+use twincell_core::ids::{BLOCK_BYTES, BUFFER_BYTES, BlockCount, ConnectionId, Controller, Nanos, Time};
 use twincell_core::link::frame::Frame;
-use twincell_core::memory::Memory;
+use twincell_wire::crc32c;
 use twincell_wire::frame::{self, BODY_BYTES_MAX, FrameHeader, HEADER_BYTES, PAYLOAD_BLOCKS_MAX};
-use twincell_wire::{crc32c, crc32c_append};
 
 /// Bytes of the largest frame with its payload.
 const FRAME_BYTES: usize = HEADER_BYTES + BODY_BYTES_MAX + PAYLOAD_BLOCKS_MAX as usize * 512;
 /// Bytes of the input of a connection: several of the largest frames.
 const INPUT_BYTES: usize = 4 * FRAME_BYTES;
+/// From this many bytes of payload on a frame is sent at once: a copy costs more than a system call.
+const SENT_AT_ONCE_BYTES: u64 = 32 << 10;
 /// How long B waits before it connects again.
 const DIAL_AGAIN: Nanos = Nanos::from_millis(50);
 /// How long B waits for an answer to its connect.
@@ -42,6 +44,10 @@ struct Connection {
     output: Vec<u8>,
     /// How much of the input is in the queue already.
     parsed: usize,
+    /// CRCs of payload that is in the queue, granule by granule.
+    crcs: Vec<u32>,
+    /// Bytes that are missing of the frame that the input ends in; 0 if not even its header is there.
+    missing: usize,
     /// Whether a good frame has ever come.
     proved: bool,
 }
@@ -214,6 +220,8 @@ impl Link {
             stream: Stream::new(socket, INPUT_BYTES),
             output: Vec::new(),
             parsed: 0,
+            crcs: Vec::new(),
+            missing: 0,
             proved: false,
         });
         queue.push(Event::LinkOpened { connection: id });
@@ -255,7 +263,7 @@ impl Link {
         }
     }
 
-    /// Takes a copy of a frame and its payload, to be sent at the end of the drain.
+    /// Sends a frame and its payload, or takes a copy of what is to be sent at the end of the drain.
     pub(crate) fn send(&mut self, to: ConnectionId, frame: &Frame, memories: &Memories, counters: &mut Counters) {
         let Some((_, connection)) = self.connections.iter_mut().find(|(_, c)| c.id == to) else {
             return;
@@ -263,15 +271,26 @@ impl Link {
         if connection.stream.is_closed() {
             return;
         }
-        let before = connection.output.len();
+        let output = &mut connection.output;
+        let before = output.len();
         let payload = match frame {
             Frame::Messages(messages) => messages.payload.as_ref(),
             _ => None,
         };
-        append(frame, payload, memories, &mut connection.output);
-        counters.bytes_copied += payload.map_or(0, |p| u64::from(p.blocks()) * 512);
+        let (blocks, crc) = payload.map_or((0, 0), |p| (p.blocks(), memories.crc(p)));
+        frame::encode(frame, blocks, crc, output);
+        let payload_bytes = u64::from(blocks) * BLOCK_BYTES as u64;
         counters.frames_sent += 1;
-        counters.link_bytes_sent += (connection.output.len() - before) as u64;
+        counters.link_bytes_sent += (output.len() - before) as u64 + payload_bytes;
+        let Some(payload) = payload else { return };
+        let pieces = memories.slices(payload);
+        let copied = if payload_bytes >= SENT_AT_ONCE_BYTES {
+            connection.stream.send_at_once(output, pieces)
+        } else {
+            pieces.for_each(|piece| output.extend_from_slice(piece));
+            payload_bytes as usize
+        };
+        counters.bytes_copied += copied as u64;
     }
 
     /// Ends a connection; `LinkClosed` follows when it is reaped.
@@ -281,9 +300,12 @@ impl Link {
         }
     }
 
-    /// The payload of a queued frame.
-    pub(crate) fn payload(&self, payload: &Payload) -> &[u8] {
-        &self.connections[payload.key].stream.input()[payload.bytes.clone()]
+    /// The payload of a queued frame, and the CRC of each granule from its beginning on.
+    pub(crate) fn payload(&self, payload: &Payload) -> (&[u8], &[u32]) {
+        let connection = &self.connections[payload.key];
+        let bytes = &connection.stream.input()[payload.bytes.clone()];
+        let granules = bytes.len().div_ceil(BUFFER_BYTES);
+        (bytes, &connection.crcs[payload.crcs..][..granules])
     }
 
     /// The end of a drain: every queued frame was handled. Posts what can be posted, and queues `LinkClosed` for what
@@ -293,8 +315,10 @@ impl Link {
         self.connections.retain(|key, connection| {
             let stream = &mut connection.stream;
             stream.consume(std::mem::take(&mut connection.parsed));
+            connection.crcs.clear();
             stream.post_send(ring, Token::LinkSend(key as u32), &mut connection.output);
-            stream.post_receive(ring, Token::LinkReceive(key as u32), FRAME_BYTES);
+            let room = connection.missing.max(HEADER_BYTES);
+            stream.post_receive(ring, Token::LinkReceive(key as u32), room);
             if !stream.is_reaped() {
                 return true;
             }
@@ -321,17 +345,25 @@ impl Connection {
     /// The next frame of the input, if all of it is there.
     fn parse(&mut self, key: usize) -> Result<Option<(Event, Option<Payload>)>, twincell_wire::Error> {
         let input = &self.stream.input()[self.parsed..];
+        self.missing = 0;
         let Some(head) = input.first_chunk::<HEADER_BYTES>() else {
             return Ok(None);
         };
         let header = FrameHeader::decode(head)?;
         let body_end = HEADER_BYTES + header.body_len;
         let end = body_end + header.payload_bytes();
-        if input.len() < end {
+        self.missing = end.saturating_sub(input.len());
+        if self.missing > 0 {
             return Ok(None);
         }
         let frame = frame::decode_body(&header, &input[HEADER_BYTES..body_end])?;
-        if header.payload_blocks > 0 && crc32c(&input[body_end..end]) != header.payload_crc {
+        let crcs = self.crcs.len();
+        self.crcs.extend(input[body_end..end].chunks(BUFFER_BYTES).map(crc32c));
+        let granules = input[body_end..end].chunks(BUFFER_BYTES).zip(&self.crcs[crcs..]);
+        let crc = granules.fold(0, |crc, (granule, next)| {
+            crc::joined(crc, *next, granule.len() / BLOCK_BYTES)
+        });
+        if header.payload_blocks > 0 && crc != header.payload_crc {
             return Err(twincell_wire::Error::Checksum {
                 what: "payload of a link frame",
             });
@@ -339,6 +371,7 @@ impl Connection {
         let payload = (header.payload_blocks > 0).then(|| Payload {
             key,
             bytes: self.parsed + body_end..self.parsed + end,
+            crcs,
         });
         self.parsed += end;
         self.proved = true;
@@ -349,14 +382,6 @@ impl Connection {
         };
         Ok(Some((event, payload)))
     }
-}
-
-/// Appends a frame and its payload to `out`.
-fn append(frame: &Frame, payload: Option<&Memory>, memories: &Memories, out: &mut Vec<u8>) {
-    let pieces = || payload.into_iter().flat_map(|p| memories.pieces(p));
-    let crc = pieces().fold(0, |crc, piece| crc32c_append(crc, piece.read()));
-    frame::encode(frame, payload.map_or(0, Memory::blocks), crc, out);
-    pieces().for_each(|piece| out.extend_from_slice(piece.read()));
 }
 
 #[cfg(test)]
@@ -373,6 +398,7 @@ mod tests {
     use twincell_core::ids::{Incarnation, RieGeneration, RieIndex, TransferIndex, Uuid};
     use twincell_core::link::frame::{Messages, Mfc};
     use twincell_core::list::List;
+    use twincell_core::memory::Memory;
 
     /// A controller that has nothing but a link.
     struct Side {
@@ -510,7 +536,7 @@ mod tests {
                 panic!("{frame:?} was never sent")
             };
             assert_eq!((messages.sequence, messages.payload), (sequence, None));
-            let arrived = happening.payload.map_or(Vec::new(), |p| a.link.payload(&p).to_vec());
+            let arrived = happening.payload.map_or(Vec::new(), |p| a.link.payload(&p).0.to_vec());
             assert!(arrived == bytes, "{blocks} blocks of payload differ");
         }
         assert_eq!((b.counters.frames_sent, a.counters.frames_received), (4, 4));
@@ -564,8 +590,9 @@ mod tests {
         assert_eq!(a.next("its end").event, Event::LinkClosed { connection });
 
         let mut bytes = Vec::new();
-        append(&data(0, 2), Some(&payload_of(&data(0, 2))), &a.memories, &mut bytes);
-        *bytes.last_mut().expect("payload") ^= 1;
+        frame::encode(&data(0, 2), 2, crc32c(&[0; 1024]), &mut bytes);
+        bytes.extend_from_slice(&[0; 1023]);
+        bytes.push(1);
         let mut stranger = TcpStream::connect(address).expect("connected");
         stranger.write_all(&bytes).expect("sent");
         let connection = a.opened();
@@ -573,15 +600,6 @@ mod tests {
 
         b.send(to_a, &data(0, 0));
         assert!(matches!(a.next("a frame").event, Event::LinkFrame { .. }));
-    }
-
-    fn payload_of(frame: &Frame) -> Memory {
-        match frame {
-            Frame::Messages(Messages {
-                payload: Some(payload), ..
-            }) => *payload,
-            other => panic!("{other:?} has no payload"),
-        }
     }
 
     #[test]

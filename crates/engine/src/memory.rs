@@ -3,11 +3,13 @@
 //! The core decides who may use which block when; while a disk reads into or writes from a place, the core names
 //! it for nothing else. All copies go through raw pointers, so that no reference claims more than that.
 
+use crate::crc;
 use crate::nv::NvMemory;
 use std::alloc::{self, Layout};
 use std::ptr::NonNull;
 use twincell_core::ids::{ATOMIC_GRANULES, BLOCK_BYTES, BUFFER_BYTES, TransferIndex};
 use twincell_core::memory::{Memory, Segment};
+use twincell_wire::{crc32c, crc32c_append};
 
 /// Blocks of a transfer buffer.
 const TRANSFER_BLOCKS: usize = ATOMIC_GRANULES * BUFFER_BYTES / BLOCK_BYTES;
@@ -136,7 +138,7 @@ impl Memories {
     }
 
     /// The pieces that `memory` is made of, in order.
-    pub(crate) fn pieces<'a>(&'a self, memory: &'a Memory) -> impl Iterator<Item = Piece> + 'a {
+    pub(crate) fn pieces<'a>(&'a self, memory: &'a Memory) -> impl Iterator<Item = Piece> + Clone + 'a {
         let (segments, transfer) = match memory {
             Memory::Buffers(sgl) => (&sgl[..], None),
             Memory::Transfer {
@@ -146,6 +148,13 @@ impl Memories {
             } => (&[][..], Some(self.transfer(*transfer, *first, *blocks))),
         };
         segments.iter().map(|segment| self.segment(*segment)).chain(transfer)
+    }
+
+    /// The bytes of `memory`, to be read at once.
+    pub(crate) fn slices<'a>(&'a self, memory: &'a Memory) -> impl Iterator<Item = &'a [u8]> + Clone + 'a {
+        // SAFETY: as for `Piece::read`, but that the lifetime is that of the memory, and not of the piece.
+        self.pieces(memory)
+            .map(|piece| unsafe { std::slice::from_raw_parts(piece.start, piece.bytes) })
     }
 
     fn segment(&self, segment: Segment) -> Piece {
@@ -181,6 +190,34 @@ impl Memories {
         }
     }
 
+    /// The CRC-32C of `memory`, from what is sealed where all of that is meant.
+    pub(crate) fn crc(&self, memory: &Memory) -> u32 {
+        match memory {
+            Memory::Buffers(sgl) => sgl.iter().fold(0, |crc, segment| {
+                let sealed = self.nv.sealed_crc(*segment);
+                let next = sealed.unwrap_or_else(|| crc32c(self.segment(*segment).read()));
+                crc::joined(crc, next, usize::from(segment.count))
+            }),
+            Memory::Transfer { .. } => self.pieces(memory).fold(0, |crc, p| crc32c_append(crc, p.read())),
+        }
+    }
+
+    /// Copies all of `into` from `from`, whose granules from its beginning on have the checksums `crcs`.
+    pub(crate) fn absorb(&self, into: &Memory, from: &[u8], crcs: &[u32]) {
+        self.unseal(into);
+        self.copy_in(into, 0, from);
+        let Memory::Buffers(sgl) = into else { return };
+        let mut at = 0;
+        for segment in sgl.iter() {
+            let end = at + usize::from(segment.count) * BLOCK_BYTES;
+            let is_granule = at.is_multiple_of(BUFFER_BYTES) && (end - at == BUFFER_BYTES || end == from.len());
+            if let Some(crc) = crcs.get(at / BUFFER_BYTES).filter(|_| is_granule) {
+                self.nv.expect(*segment, *crc);
+            }
+            at = end;
+        }
+    }
+
     /// Copies `from` to byte `offset` of `into`. Panics if it is not inside.
     pub(crate) fn copy_in(&self, into: &Memory, offset: usize, from: &[u8]) {
         let mut skip = offset;
@@ -213,6 +250,45 @@ impl Memories {
         for block in (0..8).filter(|b| mask >> b & 1 == 1) {
             to.skip(block * BLOCK_BYTES)
                 .fill(&from.read()[block * BLOCK_BYTES..][..BLOCK_BYTES]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{TempDir, settings};
+    use twincell_core::config::Geometry;
+    use twincell_core::ids::{BufferIndex, Controller, Uuid};
+
+    #[test]
+    fn what_was_absorbed_is_sealed_as_it_came() {
+        let dir = TempDir::in_memory("memory");
+        let settings = settings(&dir, Controller::A);
+        let nv = NvMemory::open(&settings, &Geometry::for_cache(0), Uuid(1)).expect("NV memory");
+        let memories = Memories::new(nv, 1);
+        // From the beginning of a granule, and from its middle.
+        for counts in [[8, 8, 3], [5, 8, 8], [8, 2, 8], [1, 0, 0]] {
+            let used = counts.iter().zip(0..).filter(|(count, _)| **count > 0);
+            let into = used.map(|(count, buffer)| Segment {
+                buffer: BufferIndex(buffer),
+                first: if *count < 8 && buffer == 0 { 8 - count } else { 0 },
+                count: *count,
+            });
+            let segments: Vec<Segment> = into.collect();
+            let into = Memory::Buffers(segments.iter().copied().collect());
+            let bytes: Vec<u8> = (0..into.blocks() * 512).map(|i| (i / 100) as u8).collect();
+            let crcs: Vec<u32> = bytes.chunks(BUFFER_BYTES).map(crc32c).collect();
+            memories.absorb(&into, &bytes, &crcs);
+            assert_eq!(memories.crc(&into), crc32c(&bytes), "{counts:?}, not yet sealed");
+            for segment in &segments {
+                let mask = ((1u16 << segment.count) - 1) << segment.first;
+                memories.nv.seal(segment.buffer, mask as u8);
+                let crc = crc32c(memories.segment(*segment).read());
+                assert_eq!(memories.nv.sealed_crc(*segment), Some(crc), "{counts:?}, {segment:?}");
+                assert!(memories.nv.is_intact(*segment));
+            }
+            assert_eq!(memories.crc(&into), crc32c(&bytes), "{counts:?}, sealed");
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use crate::error::OpenError;
 use crate::settings::Settings;
+use std::cell::Cell;
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -27,6 +28,8 @@ const SEAL_CRC_BITS: u32 = 32;
 pub(crate) struct NvMemory {
     map: Mapping,
     layout: NvLayout,
+    /// By buffer, what its seal will be if nothing changes until then; 0 where that is not known. Volatile.
+    known: Vec<Cell<u64>>,
     path: PathBuf,
     /// Held as long as this lives: no second process uses this memory.
     lock: Lock,
@@ -42,6 +45,7 @@ impl NvMemory {
         let map = Mapping::open(&path, layout.bytes.next_multiple_of(unit))?;
         let memory = NvMemory {
             map,
+            known: vec![Cell::new(0); layout.buffers as usize],
             layout,
             path,
             lock,
@@ -98,21 +102,38 @@ impl NvMemory {
 
     /// Notes the checksum of the blocks `mask` of a buffer.
     pub(crate) fn seal(&self, buffer: BufferIndex, mask: u8) {
-        self.seal_of(buffer)
-            .store(self.checksum(buffer, mask), Ordering::Release);
+        let known = self.known[buffer.index()].get();
+        let seal = if mask_of(known) == mask {
+            known
+        } else {
+            self.checksum(buffer, mask)
+        };
+        self.seal_of(buffer).store(seal, Ordering::Release);
     }
 
     /// Forgets the checksum of a buffer.
     pub(crate) fn unseal(&self, buffer: BufferIndex) {
+        self.known[buffer.index()].set(0);
         self.seal_of(buffer).store(0, Ordering::Release);
+    }
+
+    /// What was just written to `segment`, and nothing else in its buffer that counts, has the checksum `crc`.
+    pub(crate) fn expect(&self, segment: Segment, crc: u32) {
+        let seal = u64::from(mask_of_segment(segment)) << SEAL_CRC_BITS | u64::from(crc);
+        self.known[segment.buffer.index()].set(seal);
+    }
+
+    /// The checksum of `segment`, if that is what was sealed.
+    pub(crate) fn sealed_crc(&self, segment: Segment) -> Option<u32> {
+        let seal = self.seal_of(segment.buffer).load(Ordering::Acquire);
+        (mask_of(seal) == mask_of_segment(segment)).then_some(seal as u32)
     }
 
     /// Whether the blocks of `segment` are what they were when they were sealed, as far as can be told: only if all
     /// blocks of the seal are in the segment.
     pub(crate) fn is_intact(&self, segment: Segment) -> bool {
         let seal = self.seal_of(segment.buffer).load(Ordering::Acquire);
-        let mask = (seal >> SEAL_CRC_BITS) as u8;
-        let written = (((1u32 << segment.count) - 1) << segment.first) as u8;
+        let (mask, written) = (mask_of(seal), mask_of_segment(segment));
         mask == 0 || mask & !written != 0 || self.checksum(segment.buffer, mask) == seal
     }
 
@@ -124,13 +145,19 @@ impl NvMemory {
 
     /// The mask, and the CRC-32C of the blocks that it names.
     fn checksum(&self, buffer: BufferIndex, mask: u8) -> u64 {
-        let blocks = (0..BUFFER_BYTES / BLOCK_BYTES).filter(|b| mask >> b & 1 == 1);
-        let crc = blocks.fold(0, |crc, block| {
-            // SAFETY: `block` gives an address inside the mapping with a whole block behind it. Nobody writes there
-            // meanwhile: the core names a buffer for one use at a time, and there is one thread.
-            let bytes = unsafe { slice::from_raw_parts(self.block(buffer, block), BLOCK_BYTES) };
-            crc32c_append(crc, bytes)
-        });
+        let mut crc = 0;
+        let mut rest = mask;
+        while rest != 0 {
+            let first = rest.trailing_zeros();
+            let count = (rest >> first).trailing_ones();
+            // SAFETY: `block` gives an address inside the mapping, in a buffer of 8 blocks of which the run has no more
+            // than are left. Nobody writes there meanwhile: the core names a buffer for one use at a time, and there is
+            // one thread.
+            let run =
+                unsafe { slice::from_raw_parts(self.block(buffer, first as usize), count as usize * BLOCK_BYTES) };
+            crc = crc32c_append(crc, run);
+            rest &= !(((1u32 << count) - 1) << first) as u8;
+        }
         u64::from(mask) << SEAL_CRC_BITS | u64::from(crc)
     }
 
@@ -154,6 +181,15 @@ impl NvMemory {
         // no such reference exists.
         unsafe { &*self.map.at(0).cast() }
     }
+}
+
+/// The mask of a seal.
+fn mask_of(seal: u64) -> u8 {
+    (seal >> SEAL_CRC_BITS) as u8
+}
+
+fn mask_of_segment(segment: Segment) -> u8 {
+    (((1u32 << segment.count) - 1) << segment.first) as u8
 }
 
 /// A shared mapping of a whole file, every page of it present.
@@ -462,6 +498,33 @@ mod tests {
         assert!(memory.is_intact(segment(buffer, 3, 2)));
         memory.unseal(buffer);
         assert!(memory.is_intact(segment(buffer, 3, 3)));
+    }
+
+    #[test]
+    fn what_is_known_of_a_buffer_is_its_seal_until_it_changes() {
+        let dir = TempDir::in_memory("nv");
+        let memory = open(&settings(&dir, Controller::A));
+        let (buffer, middle) = (BufferIndex(2), segment(BufferIndex(2), 2, 3));
+        let crc = |byte: u8| {
+            let blocks: Vec<u8> = (2..5).flat_map(|block| [byte + block; BLOCK_BYTES]).collect();
+            crc32c_append(0, &blocks)
+        };
+        fill(&memory, buffer, 10);
+        memory.unseal(buffer);
+        assert_eq!(memory.sealed_crc(middle), None);
+        memory.expect(middle, crc(10));
+        memory.seal(buffer, 0b0001_1100);
+        assert_eq!(memory.sealed_crc(middle), Some(crc(10)));
+        assert_eq!(memory.sealed_crc(segment(buffer, 2, 2)), None);
+        assert!(memory.is_intact(middle));
+
+        // What is known of some blocks is not taken for what others are, nor for what comes later.
+        memory.seal(buffer, 0b0011_1100);
+        assert!(memory.is_intact(segment(buffer, 0, 8)));
+        memory.unseal(buffer);
+        fill(&memory, buffer, 20);
+        memory.seal(buffer, 0b0001_1100);
+        assert_eq!(memory.sealed_crc(middle), Some(crc(20)));
     }
 
     #[test]

@@ -11,6 +11,8 @@ pub(crate) struct Payload {
     pub key: usize,
     /// The bytes of its input.
     pub bytes: Range<usize>,
+    /// The first of its CRCs there, one for each granule from the beginning of the payload.
+    pub crcs: usize,
 }
 
 /// Something that happened.

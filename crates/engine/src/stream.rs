@@ -7,10 +7,15 @@ use crate::memory::Pages;
 use crate::ring::{Ring, Token};
 use io_uring::{opcode, types};
 use socket2::Socket;
+use std::io::IoSlice;
 use std::mem;
 use std::net::Shutdown;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
+use twincell_core::ids::ATOMIC_GRANULES;
+
+/// Most pieces of memory that are sent at once.
+const PIECES_MAX: usize = ATOMIC_GRANULES;
 
 /// A connection.
 pub(crate) struct Stream {
@@ -92,6 +97,36 @@ impl Stream {
     pub(crate) fn consume(&mut self, bytes: usize) {
         assert!(bytes <= self.filled.len());
         self.filled.start += bytes;
+    }
+
+    /// Sends `next` and then `pieces`, at most [`PIECES_MAX`], as much as the kernel takes now, if nothing else is being
+    /// sent. What it does not take is in `next` afterwards. Returns how many bytes of the pieces were copied there.
+    pub(crate) fn send_at_once<'a>(&self, next: &mut Vec<u8>, pieces: impl Iterator<Item = &'a [u8]> + Clone) -> usize {
+        let mut taken = 0;
+        if !self.closed && self.unsent() == 0 {
+            let mut slices = [IoSlice::new(&[]); PIECES_MAX + 1];
+            slices[0] = IoSlice::new(next);
+            let mut used = 1;
+            for (slice, piece) in slices[1..].iter_mut().zip(pieces.clone()) {
+                *slice = IoSlice::new(piece);
+                used += 1;
+            }
+            let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+            let result = self.socket.send_vectored_with_flags(&slices[..used], flags);
+            // Nothing was taken where it failed; if that was not for want of room, the send that is posted later fails.
+            taken = result.unwrap_or(0);
+        }
+        let of_next = taken.min(next.len());
+        next.drain(..of_next);
+        let mut skip = taken - of_next;
+        let mut copied = 0;
+        for piece in pieces {
+            let rest = &piece[skip.min(piece.len())..];
+            skip -= piece.len() - rest.len();
+            next.extend_from_slice(rest);
+            copied += rest.len();
+        }
+        copied
     }
 
     /// Posts a send of all of `next`, which it empties, if nothing is being sent.

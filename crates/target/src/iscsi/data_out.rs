@@ -52,7 +52,11 @@ impl IscsiSession {
         let offset = burst.next;
         burst.next += bytes.len() as u32;
         match task.state {
-            State::AwaitsUnsolicited | State::AwaitsData => task.data.extend_from_slice(bytes),
+            State::AwaitsUnsolicited | State::AwaitsData => {
+                // Once for the whole burst: it comes in many pieces.
+                task.data.reserve((burst.end - offset) as usize);
+                task.data.extend_from_slice(bytes);
+            }
             State::InArray => outside.data(tag, offset.into(), bytes),
             State::Free | State::AwaitsOrder => {}
         }

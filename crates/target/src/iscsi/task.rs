@@ -7,7 +7,7 @@ use crate::session::Tag;
 use std::collections::HashMap;
 
 /// Buffers up to this size are kept for the next task of a slot.
-const KEPT_BYTES_MAX: usize = 65_536;
+const KEPT_BYTES_MAX: usize = 262_144;
 
 /// What a task waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
