@@ -90,7 +90,7 @@ pub fn draw(random: &mut Random, hot: &Range<u64>, host: usize, lun: usize, tag:
         begun,
         attempt: 0,
         data: Vec::new(),
-        once: random.one_in(8),
+        once: random.one_in(4),
         extra: false,
         in_hand: None,
         status: None,

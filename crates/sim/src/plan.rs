@@ -83,6 +83,9 @@ pub enum Fault {
     CrashBefore(Controller, Point),
     /// The same, and the partner's process ends so many microseconds later.
     CrashBothAround(Controller, Point, u64),
+    /// Both end around a point, as above; and when they are back, the one that did not end at the point ends again so
+    /// many microseconds after it serves: what it alone had is needed.
+    CrashBothThenOne(Controller, Point, u64, u64),
     /// The process ends, and ends again so many microseconds after it was started: in the middle of its recovery.
     CrashInRecovery(Controller, u64),
     /// The process ends so many microseconds after it next begins to serve.
@@ -240,11 +243,12 @@ impl Kind {
                 1 => Fault::CrashBefore(controller, point),
                 _ => Fault::CrashAfterEffects(controller, random.below(120) as u32),
             },
-            Kind::CrashBoth => match random.below(5) {
+            Kind::CrashBoth => match random.below(6) {
                 0 => Fault::CrashBoth,
                 1 => Fault::PowerLoss,
                 2 => Fault::CrashBothAround(controller, point, random.below(300)),
-                3 => Fault::CrashBothAround(controller, Point::Absorb, random.below(60)),
+                3 => Fault::CrashBothThenOne(controller, Point::Absorb, random.below(60), random.below(25_000)),
+                4 => Fault::CrashBothThenOne(controller, point, random.below(300), random.below(25_000)),
                 _ => Fault::CrashBothAfterEffects(random.below(60) as u32, random.below(60) as u32),
             },
             Kind::Recovery => match random.below(3) {

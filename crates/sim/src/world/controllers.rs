@@ -7,7 +7,9 @@ use crate::process::{NvMemory, Process};
 use std::collections::VecDeque;
 use std::hash::Hash;
 use twincell_core::config::{Config, Timing};
+use twincell_core::controller::Role;
 use twincell_core::ids::{Controller, DiskIndex, ProcessId, Time, Uuid};
+use twincell_core::link::frame::{Frame, Mfc};
 use twincell_core::{Core, Effect, Event};
 
 impl World {
@@ -76,8 +78,12 @@ impl World {
             let Some(process) = self.process(controller, id) else {
                 return;
             };
+            let faultless = is_faultless(&event) && process.core.cell_view().role != Role::Stopping;
             let mut effects = Vec::new();
             process.core.step(Time(now), event, &mut effects);
+            if faultless && effects.iter().any(|e| matches!(e, Effect::LinkClose { .. })) {
+                self.fail(format!("{controller} takes offence at what a sound partner has sent"));
+            }
             for effect in effects {
                 effect.hash(&mut self.digest);
                 if self.is_to_crash_before(controller, &effect) {
@@ -200,4 +206,18 @@ impl World {
         }
         self.deliver(controller, id, Event::Tick);
     }
+}
+
+/// Whether these are messages that a controller always takes from a sound partner, unless it is about to stop. Not so
+/// those that ask to join or say that a copy is not level, which may be refused, and a new record, which may mean that
+/// all begins anew.
+fn is_faultless(event: &Event) -> bool {
+    let Event::LinkFrame { frame, .. } = event else {
+        return false;
+    };
+    let Frame::Messages(messages) = &**frame else {
+        return false;
+    };
+    let may_end_it = |mfc: &Mfc| matches!(mfc, Mfc::Attach { .. } | Mfc::Leveled(_) | Mfc::RecordIs(_));
+    !messages.mfcs.iter().any(may_end_it)
 }

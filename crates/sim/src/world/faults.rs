@@ -27,6 +27,11 @@ impl World {
                 self.partner_follows[c.index()] = Some(us * US);
                 self.crash_before(c, point);
             }
+            Fault::CrashBothThenOne(c, point, us, later) => {
+                self.partner_follows[c.index()] = Some(us * US);
+                self.ends_after_serving[c.other().index()] = Some(later * US);
+                self.crash_before(c, point);
+            }
             Fault::CrashInRecovery(c, us) => {
                 self.ends_after_start[c.index()] = Some(us * US);
                 self.crash(c);
@@ -94,9 +99,7 @@ impl World {
                 blocks: 9000,
             }),
             Fault::DeleteLun => {
-                for lun in &mut self.luns[LUNS..] {
-                    lun.doomed = true;
-                }
+                self.doom_luns();
                 self.manage(ManageOp::LunDelete { name: lun_name(9) });
             }
             Fault::Stop(c) => self.manage_on(c, ManageOp::Stop),
@@ -115,6 +118,13 @@ impl World {
             process.paused_until = until;
             let id = process.id;
             self.after(ms * MS, Happening::Resume(c, id));
+        }
+    }
+
+    /// The LUNs that were made may be gone at any time.
+    pub(super) fn doom_luns(&mut self) {
+        for lun in &mut self.luns[LUNS..] {
+            lun.doomed = true;
         }
     }
 

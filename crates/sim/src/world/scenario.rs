@@ -27,6 +27,8 @@ pub struct Scenario {
     seen: usize,
     /// Where what `story` tells begins.
     mark: usize,
+    /// Which LUN commands are for.
+    lun: usize,
 }
 
 impl Default for Scenario {
@@ -45,6 +47,7 @@ impl Scenario {
             world,
             seen: 0,
             mark: 0,
+            lun: 0,
         }
     }
 
@@ -141,6 +144,9 @@ impl Scenario {
 
     /// Asks a controller for something, as an operator.
     pub fn manage(&mut self, c: Controller, op: ManageOp) {
+        if let ManageOp::LunDelete { .. } = op {
+            self.world.doom_luns();
+        }
         self.world.manage_on(c, op);
     }
 
@@ -178,7 +184,7 @@ impl Scenario {
 
     // ---- hosts ----
 
-    /// A host writes to LUN 0 through `path`, its data with the command.
+    /// A host writes through `path`, its data with the command.
     pub fn write(&mut self, path: Controller, start: u64, blocks: u32) -> Sent {
         self.send(path, HostOp::Write { fua: false }, start, blocks, Some(blocks))
     }
@@ -193,9 +199,15 @@ impl Scenario {
         self.send(path, HostOp::Write { fua: true }, start, blocks, Some(blocks))
     }
 
-    /// A host reads LUN 0 through `path`.
+    /// A host reads through `path`.
     pub fn read(&mut self, path: Controller, start: u64, blocks: u32) -> Sent {
         self.send(path, HostOp::Read, start, blocks, None)
+    }
+
+    /// Commands from now on are for LUN `lun`, by the order in which hosts have found the LUNs; 0 and 1 are there from the
+    /// beginning.
+    pub fn use_lun(&mut self, lun: usize) {
+        self.lun = lun;
     }
 
     /// Data that controllers ask for from now on come so many milliseconds later.
@@ -219,11 +231,11 @@ impl Scenario {
         let at = world.commands.len();
         let tag = at as u64 + 1;
         if matches!(op, HostOp::Write { .. }) {
-            world.histories[0].submit(tag, start, blocks, world.number);
+            world.histories[self.lun].submit(tag, start, blocks, world.number);
         }
         world.commands.push(Command {
             host: at % HOSTS,
-            lun: 0,
+            lun: self.lun,
             op,
             start,
             blocks,
