@@ -1,5 +1,6 @@
 //! Disk I/O in flight. Each is a short list of steps, one posted at a time.
 
+use crate::clock;
 use crate::disk::Disk;
 use crate::memory::{Pages, Piece};
 use crate::ring::{Ring, Token};
@@ -10,11 +11,13 @@ use std::mem;
 use tracing::warn;
 use twincell_core::cell::record::Slot;
 use twincell_core::event::{DiskError, Event};
-use twincell_core::ids::{BLOCK_BYTES, Controller, DiskIndex, IoId, Uuid};
+use twincell_core::ids::{BLOCK_BYTES, Controller, DiskIndex, IoId, Nanos, Time, Uuid};
 use twincell_core::layout::metadata::Metadata;
 use twincell_wire::layout::{METADATA_AREA_BYTES, METADATA_OFFSETS, PAGE_BYTES, SLOT_OFFSETS, slot_offsets};
 use twincell_wire::{metadata, slot};
 
+/// A step of an I/O that takes longer is overdue.
+const OVERDUE: Nanos = Nanos::from_millis(30_000);
 /// Zeroes that are written at a time where the medium cannot zero by itself.
 const ZEROES_BYTES: usize = 1 << 20;
 
@@ -68,9 +71,21 @@ struct Io {
     offset: u64,
     /// Memory of its own.
     pages: Option<Pages>,
+    /// When the current step was posted.
+    posted: Time,
+    /// The current step takes too long.
+    overdue: bool,
+    /// It was answered with an error before it ended.
+    answered: bool,
 }
 
 impl Io {
+    /// Whether memory of the core is posted. Nobody but the core could keep that from being used again, and the core
+    /// does so until the answer.
+    fn pins_core(&self) -> bool {
+        matches!(self.kind, Kind::Read | Kind::Write)
+    }
+
     /// The step after those that are done.
     fn step(&self) -> Option<Step> {
         match (&self.kind, self.done) {
@@ -281,6 +296,10 @@ pub(crate) struct DiskIos {
     spare: Vec<Vec<libc::iovec>>,
     /// No further step is begun.
     stopped: bool,
+    /// How many are overdue.
+    overdue: usize,
+    /// When to look for what is overdue.
+    look_at: Option<Time>,
 }
 
 // SAFETY: what the iovecs point to belongs to the process, not to a thread: NV memory, transfer buffers and pages
@@ -295,7 +314,43 @@ impl DiskIos {
             ios: Slab::new(),
             spare: Vec::new(),
             stopped: false,
+            overdue: 0,
+            look_at: None,
         }
+    }
+
+    /// Whether something on this disk takes too long. Until it ends nothing else may be begun there: it could be
+    /// carried out after what is begun later, and undo it.
+    pub(crate) fn is_overdue(&self, disk: DiskIndex) -> bool {
+        self.overdue > 0 && self.ios.iter().any(|(_, io)| io.overdue && io.disk == disk)
+    }
+
+    /// When to poll next.
+    pub(crate) fn next_deadline(&self) -> Option<Time> {
+        self.look_at
+    }
+
+    /// Answers what is overdue with an error. Its memory stays until it really ends. What is on memory of the core is
+    /// not answered: the core may use memory again after an answer.
+    pub(crate) fn poll(&mut self, now: Time, mut tell: impl FnMut(Event)) {
+        if self.look_at.is_none_or(|at| at > now) {
+            return;
+        }
+        for (_, io) in self
+            .ios
+            .iter_mut()
+            .filter(|(_, io)| !io.overdue && io.posted + OVERDUE <= now)
+        {
+            warn!(disk = %io.disk, io = ?io.kind, "a disk does not answer");
+            io.overdue = true;
+            self.overdue += 1;
+            io.answered = !io.pins_core();
+            if io.answered {
+                tell(io.event(Err(io::ErrorKind::TimedOut.into()), self.cell));
+            }
+        }
+        let waiting = self.ios.iter().filter(|(_, io)| !io.overdue);
+        self.look_at = waiting.map(|(_, io)| io.posted + OVERDUE).min();
     }
 
     /// Lets what is posted end, and begins no further step: as a crash would.
@@ -430,6 +485,9 @@ impl DiskIos {
             moved: 0,
             offset,
             pages,
+            posted: Time(0),
+            overdue: false,
+            answered: false,
         };
         io.prepare();
         let key = self.ios.insert(io);
@@ -445,6 +503,9 @@ impl DiskIos {
         // either `pages`, which lives as long as the I/O, or memory of which the caller of `read` and `write`
         // promised that it is valid and used by nobody else. `drop` leaks all of it otherwise.
         unsafe { ring.post(Token::Disk(key as u32), entry) };
+        let now = clock::now();
+        self.ios[key].posted = now;
+        self.look_at.get_or_insert(now + OVERDUE);
         true
     }
 
@@ -453,14 +514,22 @@ impl DiskIos {
         self.ios[key as usize].disk
     }
 
-    /// The completion of a step: the event, if it was the last.
+    /// The completion of a step: the event, if it was the last and there was none yet.
     pub(crate) fn completed(&mut self, ring: &mut Ring, key: u32, disk: &Disk, result: i32) -> Option<Event> {
         let key = key as usize;
-        let ended = self.ios[key].advance(result);
-        if ended.is_ok() && !self.stopped && self.post(ring, key, disk) {
+        let io = &mut self.ios[key];
+        let ended = io.advance(result);
+        if mem::take(&mut io.overdue) {
+            warn!(disk = %disk.path.display(), io = ?io.kind, "a disk answers after all");
+            self.overdue -= 1;
+        }
+        if ended.is_ok() && !self.stopped && !io.answered && self.post(ring, key, disk) {
             return None;
         }
         let mut io = self.ios.remove(key);
+        if io.answered {
+            return None;
+        }
         if let Err(e) = &ended {
             warn!(disk = %disk.path.display(), io = ?io.kind, offset = io.offset, "a disk I/O failed: {e}");
         }
@@ -678,6 +747,9 @@ mod tests {
             moved: 0,
             offset: 0,
             pages: None,
+            posted: Time(0),
+            overdue: false,
+            answered: false,
         };
         assert!(matches!(io.step(), Some(Step::Punch)));
         io.advance(-libc::EOPNOTSUPP).expect("goes on");
@@ -690,6 +762,54 @@ mod tests {
         assert!(matches!(io.step(), Some(Step::Flush)));
         io.advance(0).expect("goes on");
         assert!(io.step().is_none());
+    }
+
+    /// The disk does not answer because nobody submits what is posted.
+    #[test]
+    fn a_disk_that_never_answers_is_given_up_and_its_memory_is_not() {
+        let mut world = World::new();
+        let World { ring, ios, disk, .. } = &mut world;
+        let pages = Pages::new(PAGE_BYTES);
+        let piece = [Piece::of(&pages, 0, PAGE_BYTES)];
+        let id = |index| IoId { index, generation: 1 };
+        let on = (DiskIndex(0), &*disk);
+        assert_eq!(ios.next_deadline(), None);
+        ios.write_slot(ring, on, id(1), &slot(7));
+        ios.read(ring, on, id(2), 20_000, piece.into_iter());
+        ios.flush(ring, on, id(3));
+        let due = ios.next_deadline().expect("somebody looks");
+        let poll = |ios: &mut DiskIos, now| {
+            let mut told = Vec::new();
+            ios.poll(now, |event| told.push(event));
+            told
+        };
+        let result = Err(DiskError);
+        assert_eq!(poll(ios, Time(due.0 - 1)), [], "nothing is overdue yet");
+        assert!(!ios.is_overdue(DiskIndex(0)));
+        let later = due + OVERDUE;
+        let given_up = [1, 3].map(|io| Event::DiskDone { io: id(io), result });
+        assert_eq!(poll(ios, later), given_up);
+        assert!(ios.is_overdue(DiskIndex(0)) && !ios.is_overdue(DiskIndex(1)));
+        assert_eq!(poll(ios, later + OVERDUE), [], "told once");
+        assert_eq!(ios.next_deadline(), None);
+        assert_eq!(ios.ios.len(), 3, "memory that is posted was given back");
+
+        // It answers after all: the core hears of what it still waits for, and no second copy of the slot is written.
+        let (mut told, mut completions) = (Vec::new(), Vec::new());
+        while ring.outstanding() > 0 {
+            ring.submit_and_wait(Some(Duration::from_secs(10))).expect("submitted");
+            ring.reap(&mut completions);
+            assert!(!completions.is_empty(), "waited 10 s for the disk");
+            for completion in completions.drain(..) {
+                let Token::Disk(key) = completion.token else {
+                    panic!("{completion:?} was never posted")
+                };
+                told.extend(ios.completed(ring, key, disk, completion.result));
+            }
+        }
+        let (io, result) = (id(2), Ok(()));
+        assert_eq!(told, [Event::DiskDone { io, result }]);
+        assert!(ios.is_reaped() && !ios.is_overdue(DiskIndex(0)));
     }
 
     #[test]

@@ -245,6 +245,7 @@ impl Engine {
             self.locks.next_deadline(),
             self.link.next_deadline(),
             self.hosts.next_deadline(),
+            self.disk_ios.next_deadline(),
         ];
         let now = clock::now();
         deadlines.into_iter().flatten().min().map(|at| clock::until(now, at))
@@ -298,6 +299,11 @@ impl Engine {
         let now = clock::now();
         self.poll_locks(now);
         self.link.poll(now, &mut self.ring);
+        let (queue, counters) = (&mut self.queue, &mut self.counters);
+        self.disk_ios.poll(now, |event| {
+            counters.disk_errors += 1;
+            queue.push(event);
+        });
         let (hosts, ring, mut shared) = self.hosts();
         hosts.poll(now, ring, &mut shared);
         if self.core.next_deadline().is_some_and(|at| at <= now) {
@@ -523,10 +529,14 @@ impl Engine {
         }
     }
 
-    /// What a disk I/O takes; `None` where the metadata name a disk that the cell does not have.
+    /// What a disk I/O takes; `None` where the metadata name a disk that the cell does not have, and while the disk does
+    /// not answer.
     #[allow(clippy::type_complexity, reason = "four fields, borrowed apart")]
     fn disk(&mut self, disk: DiskIndex) -> Option<(&mut DiskIos, &mut Ring, &Memories, (DiskIndex, &Disk))> {
-        let of = self.disks.get(disk.index())?;
+        let of = self
+            .disks
+            .get(disk.index())
+            .filter(|_| !self.disk_ios.is_overdue(disk))?;
         Some((&mut self.disk_ios, &mut self.ring, &self.memories, (disk, of)))
     }
 
@@ -541,14 +551,16 @@ impl Engine {
     }
 
     fn write_metadata(&mut self, io: IoId, disk: DiskIndex, copy: u8) {
-        let (metadata, of) = (self.core.metadata_to_write(), self.disks.get(disk.index()));
+        let answers = !self.disk_ios.is_overdue(disk);
+        let of = self.disks.get(disk.index()).filter(|_| answers);
+        let metadata = self.core.metadata_to_write();
         let result = match (metadata, of) {
             (Some(metadata), Some(of)) => self
                 .disk_ios
                 .write_metadata(&mut self.ring, (disk, of), io, copy, metadata)
                 .map_err(|e| e.to_string()),
             (None, _) => Err("the core has no metadata to write".to_owned()),
-            (_, None) => Err("no such disk".to_owned()),
+            (_, None) => Err("there is no such disk, or it does not answer".to_owned()),
         };
         if let Err(e) = result {
             warn!(%disk, "metadata were not written: {e}");
