@@ -643,6 +643,11 @@ impl Core {
             return Lacks::Leave;
         }
         let htb = self.htb(h);
+        if let Some(status) = self.refusal(htb.ncae, htb.noid, htb.start, htb.blocks) {
+            // The LUN was deleted while the command waited.
+            self.finish(h, status);
+            return Lacks::Nothing;
+        }
         if !self.owns(htb.ncae) {
             return match htb.origin {
                 Origin::Host(_) => self.admit_forward(h),

@@ -10,7 +10,7 @@ use crate::controller::{Core, Io};
 use crate::effect::{Effect, Note};
 use crate::event::DiskError;
 use crate::forward::Call;
-use crate::htb::{Origin, Stage as HtbStage};
+use crate::htb::Stage as HtbStage;
 use crate::ids::{Controller, DiskIndex, Epoch, Nanos, NcaeIndex, PSEG_BLOCKS, QUORUM_SPACE_BLOCKS, RequestId, Time};
 use crate::layout::allocate::allocate;
 use crate::layout::metadata::{DiskState, Lun, Metadata, Name, PsegAddress, Redundancy};
@@ -604,7 +604,7 @@ impl Core {
         let busy = |h: &u32| {
             let htb = self.htb(*h);
             let begun = htb.locked || !matches!(htb.stage, HtbStage::AwaitTurn | HtbStage::AwaitOwner);
-            luns.covers(htb.ncae) && self.owns(htb.ncae) && begun && htb.origin != Origin::Nobody
+            luns.covers(htb.ncae) && self.owns(htb.ncae) && begun
         };
         if quiesced && buffers == 0 && !self.order.iter().any(busy) {
             self.on_drained(luns, op);
