@@ -243,12 +243,12 @@ impl Kind {
                 1 => Fault::CrashBefore(controller, point),
                 _ => Fault::CrashAfterEffects(controller, random.below(120) as u32),
             },
-            Kind::CrashBoth => match random.below(6) {
+            Kind::CrashBoth => match random.below(8) {
                 0 => Fault::CrashBoth,
                 1 => Fault::PowerLoss,
                 2 => Fault::CrashBothAround(controller, point, random.below(300)),
-                3 => Fault::CrashBothThenOne(controller, Point::Absorb, random.below(60), random.below(25_000)),
-                4 => Fault::CrashBothThenOne(controller, point, random.below(300), random.below(25_000)),
+                3..=5 => Fault::CrashBothThenOne(controller, Point::Absorb, random.below(60), random.below(25_000)),
+                6 => Fault::CrashBothThenOne(controller, point, random.below(300), random.below(25_000)),
                 _ => Fault::CrashBothAfterEffects(random.below(60) as u32, random.below(60) as u32),
             },
             Kind::Recovery => match random.below(3) {

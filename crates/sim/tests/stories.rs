@@ -111,3 +111,14 @@ fn a_restart_of_both() {
     check(&s.story(), &expect_file!["stories/restart-of-both.txt"]);
     s.end();
 }
+
+#[test]
+fn the_page_on_fig_5_has_the_stories() {
+    let page = include_str!("../../../docs/fig5.md");
+    for story in [
+        include_str!("stories/express-write.txt"),
+        include_str!("stories/long-form-write.txt"),
+    ] {
+        assert!(page.contains(story), "docs/fig5.md has not the story:\n{story}");
+    }
+}
