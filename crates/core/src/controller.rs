@@ -619,7 +619,7 @@ impl Core {
 
     /// Whoever waits for its turn and can begin, begins, in order of arrival.
     fn give_turns(&mut self) {
-        let mut memory_is_short = false;
+        let (mut memory_is_short, mut transfers_are_short) = (false, false);
         let mut at = 0;
         while at < self.order.len() {
             let h = self.order[at];
@@ -631,11 +631,24 @@ impl Core {
                 self.finish(h, Status::Aborted);
                 continue;
             }
-            if memory_is_short || !self.may_lock(h, at - 1) {
+            let waits = memory_is_short || transfers_are_short && self.may_need_transfer(h);
+            if waits || !self.may_lock(h, at - 1) {
                 continue;
             }
-            memory_is_short = self.admit(h) == Lacks::Memory;
+            match self.admit(h) {
+                Lacks::Nothing | Lacks::Leave => {}
+                Lacks::Memory => memory_is_short = true,
+                Lacks::Transfer => transfers_are_short = true,
+            }
         }
+    }
+
+    /// A command of the partner brings its transfer buffer along. It must not wait behind one that needs another:
+    /// there, too, somebody may wait for this side.
+    fn may_need_transfer(&self, h: u32) -> bool {
+        let htb = self.htb(h);
+        let host = matches!(htb.origin, Origin::Host(_));
+        host && (htb.op == HostOp::Read || !self.owns(htb.ncae))
     }
 
     fn admit(&mut self, h: u32) -> Lacks {
@@ -803,7 +816,7 @@ impl Core {
     pub(crate) fn mirrors(&self) -> bool {
         match self.phase {
             Phase::Joining | Phase::Leveling => true,
-            Phase::Serving => self.mode() == Some(Mode::Both),
+            Phase::Serving | Phase::Leaving => self.mode() == Some(Mode::Both),
             _ => false,
         }
     }

@@ -7,7 +7,7 @@ use crate::event::DiskError;
 use crate::host::Status;
 use crate::htb::Stage;
 use crate::ids::{ATOMIC_GRANULES, BUFFER_BLOCKS, BufferIndex, Controller, DiskIndex, Nanos, PSEG_BLOCKS, Time};
-use crate::layout::metadata::DiskState;
+use crate::layout::metadata::{DiskState, Metadata};
 use crate::link::frame::{Mfc, RELEASE_MAX};
 use crate::list::List;
 use crate::memory::{Memory, Segment, Sgl};
@@ -166,7 +166,7 @@ impl Core {
 
     /// A disk write is answered.
     pub(crate) fn on_destaged(&mut self, b: u32, disk: DiskIndex, result: Result<(), DiskError>) {
-        self.destager.unflushed[disk.index()] = true;
+        self.destager.unflushed[disk.index()] |= result.is_ok();
         let batch = self.batch(b);
         batch.outstanding -= 1;
         if result.is_err() {
@@ -196,6 +196,20 @@ impl Core {
         self.note(crate::effect::Note::DiskFailed { disk });
     }
 
+    /// What was written to these disks and not flushed counts on the other copy from now on.
+    pub(crate) fn forget_unflushed(&mut self, metadata: &Metadata) {
+        for (n, disk) in metadata.disks.iter().enumerate() {
+            if disk.state != DiskState::Normal && self.is_normal(DiskIndex(n as u16)) {
+                self.destager.unflushed[n] = false;
+            }
+        }
+    }
+
+    fn is_normal(&self, disk: DiskIndex) -> bool {
+        let disks = self.metadata.as_ref().map(|m| &m.disks);
+        disks.is_none_or(|d| d.get(disk.index()).is_none_or(|d| d.state == DiskState::Normal))
+    }
+
     fn disk_works(&mut self, disk: DiskIndex) {
         if self.destager.failing.is_some_and(|(d, _)| d == disk) {
             self.destager.failing = None;
@@ -210,9 +224,7 @@ impl Core {
     /// The disk to go on without: it has failed for too long to be only disturbed.
     pub(crate) fn disk_to_give_up(&self) -> Option<DiskIndex> {
         let (disk, since) = self.destager.failing?;
-        let state = self.metadata.as_ref()?.disks.get(disk.index())?.state;
-        let normal = state == DiskState::Normal;
-        (normal && self.now.since(since) >= GIVE_UP_AFTER).then_some(disk)
+        (self.is_normal(disk) && self.now.since(since) >= GIVE_UP_AFTER).then_some(disk)
     }
 
     /// One round of flushes at a time, for everything that was written when it began. When somebody waits it begins at

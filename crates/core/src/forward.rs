@@ -34,7 +34,7 @@ impl Core {
             return Lacks::Leave;
         }
         if self.remote_transfers.is_empty() || (self.free_transfers.is_empty() && self.htb(h).transfer.is_none()) {
-            return Lacks::Memory;
+            return Lacks::Transfer;
         }
         if self.htb(h).transfer.is_none() {
             self.htb_mut(h).transfer = self.free_transfers.pop();
@@ -150,6 +150,7 @@ impl Core {
         }
         if is_read {
             if payload.0 != blocks {
+                self.await_turn_again(h);
                 return Err(Violation("a read was answered with another length"));
             }
             let into = self.forward_memory(h, blocks);
@@ -192,6 +193,7 @@ impl Core {
         let is_write = matches!(op, HostOp::Write { .. });
         let sound = self.is_partners_transfer(transfer)
             && blocks.0 <= ATOMIC_BLOCKS
+            && !(is_write && blocks.0 == 0)
             && payload.0 == if is_write { blocks.0 } else { 0 };
         if !sound {
             return Err(Violation("a forwarded command that makes no sense"));
@@ -239,6 +241,7 @@ impl Core {
     /// The partner is out of reach: calls of both directions are void [0073]. Commands that it was to carry out wait
     /// for their turn again, with their data still here.
     pub(crate) fn forget_calls(&mut self) {
+        self.forget_asker();
         let open: Vec<u32> = self.calls.iter().map(|(index, _)| index).collect();
         for index in open {
             match self.calls.give_back(index) {

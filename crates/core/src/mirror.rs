@@ -62,11 +62,12 @@ impl Core {
     /// The request must fit what this controller knows; the primary is checked as any outside is.
     fn check_rqr(&self, rqr: &Rqr) -> Result<List<Option<BufferIndex>, ATOMIC_GRANULES>, Violation> {
         let partner = self.partner();
+        if rqr.start.0 >= 1 << 48 || rqr.blocks.0 == 0 || rqr.blocks.0 > ATOMIC_BLOCKS {
+            return Err(Violation("a request to mirror that makes no sense"));
+        }
         let count = granules(rqr.start.0, rqr.blocks.0);
         let sound = self.mirrors()
             && self.geometry().pair_of_rie(rqr.rie) == Some(partner)
-            && rqr.blocks.0 >= 1
-            && rqr.blocks.0 <= ATOMIC_BLOCKS
             && rqr.new.len() == count
             && rqr.ncae.index() < crate::ids::LUNS_MAX;
         if !sound {
@@ -96,7 +97,7 @@ impl Core {
                     .is_ok_and(|b| b.state == BmaeState::WbValid && b.index == rqr.ncae.0);
             let start = self.words.bmae_start(*old).map_or(u64::MAX, |s| s.0);
             let at = (start / u64::from(BUFFER_BLOCKS)).wrapping_sub(first) as usize;
-            if !valid || at >= count {
+            if !valid || at >= count || placed[at].is_some() {
                 return Err(Violation("an old buffer that holds nothing of the range"));
             }
             placed[at] = Some(*old);
@@ -108,6 +109,8 @@ impl Core {
     fn stage_mirror_nv(&mut self, m: usize) -> Result<(), Violation> {
         let Mnode { rqr, old, .. } = self.mnodes[m];
         let rqr = rqr.expect("a request");
+        // The metadata that bring the LUN may still be on their way here.
+        self.store_ncae(rqr.ncae, Some(rqr.noid));
         self.stage_rie(rqr.rie, rqr.generation, rqr.ncae, rqr.start, rqr.blocks);
         let first = rqr.start.0 / u64::from(BUFFER_BLOCKS);
         for (number, (new, old)) in (first..).zip(rqr.new.iter().zip(old.iter())) {
@@ -116,6 +119,9 @@ impl Core {
                 let merged = self.words.bmae(*old).map_err(|_| Violation("a damaged word"))?.mask;
                 mask |= merged;
                 self.store_bmae(*old, Bmae::provisional_wb_not(rqr.rie, merged));
+            }
+            if self.bmae(*new).state != BmaeState::Free {
+                return Err(Violation("a new buffer that is named twice"));
             }
             self.store_start(*new, crate::ids::Vba(number * u64::from(BUFFER_BLOCKS)));
             self.store_bmae(*new, Bmae::provisional_wb(rqr.rie, mask));

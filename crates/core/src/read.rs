@@ -41,7 +41,7 @@ impl Core {
         let direct = whole && matches!(htb.origin, Origin::Host(_));
         if !direct && htb.transfer.is_none() {
             let Some(transfer) = self.free_transfers.pop() else {
-                return Lacks::Memory;
+                return Lacks::Transfer;
             };
             self.htb_mut(h).transfer = Some(transfer);
         }

@@ -11,7 +11,9 @@ use crate::effect::{Effect, Note};
 use crate::event::DiskError;
 use crate::forward::Call;
 use crate::htb::Stage as HtbStage;
-use crate::ids::{Controller, DiskIndex, Epoch, Nanos, NcaeIndex, PSEG_BLOCKS, QUORUM_SPACE_BLOCKS, RequestId, Time};
+use crate::ids::{
+    Controller, DiskIndex, Epoch, Incarnation, Nanos, NcaeIndex, PSEG_BLOCKS, QUORUM_SPACE_BLOCKS, RequestId, Time,
+};
 use crate::layout::allocate::allocate;
 use crate::layout::metadata::{DiskState, Lun, Metadata, Name, PsegAddress, Redundancy};
 use crate::link::frame::{Mfc, Request, Response, XmfcId};
@@ -63,6 +65,12 @@ enum Stage {
     AwaitMove,
     /// That the LUNs have no data in NV memory; once they are quiesced, commands for them wait.
     AwaitDrain { luns: Luns, since: Time, quiesced: bool },
+    /// That the partner has heard of every release: then its image holds nothing of the LUNs, either.
+    AwaitReleases {
+        luns: Luns,
+        sent: u64,
+        incarnation: Incarnation,
+    },
     /// The ballot.
     AwaitCommit { luns: Option<Luns>, change: Change },
     /// That the partner goes by the new record, too.
@@ -135,6 +143,27 @@ impl Core {
             Asker::Operator(request) => self.effects.push(Effect::Reply { request, result }),
             Asker::Partner(id) => self.respond(id, Response::Managed(result), None),
             Asker::Nobody => {}
+        }
+    }
+
+    /// The name of new metadata: no other process, and no other task of this one, gives the same.
+    fn next_generation(&self) -> u64 {
+        let mixed = (self.config.instance.0 as u64)
+            .wrapping_add(self.now.0)
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let name = self.record.map_or(MetadataName::default(), |r| r.metadata);
+        name.next_generation((mixed >> 32) as u32)
+    }
+
+    /// Whether a task here is about to change the metadata: who would stop being the coordinator finishes it first.
+    pub(crate) fn changes_metadata(&self) -> bool {
+        self.new_metadata.is_some()
+    }
+
+    /// The partner that asked for the task cannot hear the answer any more.
+    pub(crate) fn forget_asker(&mut self) {
+        if let Some(task) = self.task.as_mut().filter(|t| matches!(t.asker, Asker::Partner(_))) {
+            task.asker = Asker::Nobody;
         }
     }
 
@@ -233,7 +262,7 @@ impl Core {
         let noid = metadata.next_noid;
         let psegs = allocate(metadata, redundancy, Lun::rstores_for(blocks)).map_err(pool_full)?;
         let mut next = metadata.clone();
-        next.generation += 1;
+        next.generation = self.next_generation();
         next.next_noid = noid.next();
         let at = next.luns.partition_point(|l| l.ncae < ncae);
         let lun = Lun {
@@ -322,14 +351,14 @@ impl Core {
             return Err(ManageError::LastCopy);
         }
         let mut next = metadata.clone();
-        next.generation += 1;
+        next.generation = self.next_generation();
         next.disks[disk.index()].state = DiskState::Missing;
         Ok(self.zero_then_write(next, &[], ManageReply::Done))
     }
 
     fn changed_lun(&self, name: &Name, change: impl FnOnce(&mut Lun)) -> Metadata {
         let mut next = self.metadata.clone().expect("a LUN was found in it");
-        next.generation += 1;
+        next.generation = self.next_generation();
         if let Some(lun) = next.luns.iter_mut().find(|l| l.name == *name) {
             change(lun);
         }
@@ -415,6 +444,7 @@ impl Core {
     pub(crate) fn is_quiesced(&self, ncae: NcaeIndex) -> bool {
         match self.task.as_ref().map(|t| &t.stage) {
             Some(Stage::AwaitDrain { luns, quiesced, .. }) => *quiesced && luns.covers(ncae),
+            Some(Stage::AwaitReleases { luns, .. }) => luns.covers(ncae),
             Some(Stage::AwaitCommit { luns: Some(luns), .. }) => luns.covers(ncae),
             // A LUN that is being deleted takes no more commands.
             Some(Stage::AwaitMetadata { .. }) => {
@@ -475,6 +505,16 @@ impl Core {
                 }
             }
             Stage::AwaitDrain { .. } => self.settle_drain(),
+            Stage::AwaitReleases {
+                luns,
+                sent,
+                incarnation,
+            } => {
+                let (luns, op) = (*luns, task.op);
+                if self.link.has_heard(*incarnation, *sent) {
+                    self.on_drained(luns, op);
+                }
+            }
             Stage::AwaitCommit { change, .. } => self.settle_commit(*change),
             Stage::AwaitAdopted { epoch } if self.is_write_through() || *epoch <= self.partner_adopted => {
                 self.succeed()
@@ -607,7 +647,16 @@ impl Core {
             luns.covers(htb.ncae) && self.owns(htb.ncae) && begun
         };
         if quiesced && buffers == 0 && !self.order.iter().any(busy) {
-            self.on_drained(luns, op);
+            let (incarnation, sent) = self.link.position();
+            if self.link.has_heard(incarnation, sent) {
+                self.on_drained(luns, op);
+            } else {
+                self.set_stage(Stage::AwaitReleases {
+                    luns,
+                    sent,
+                    incarnation,
+                });
+            }
         }
     }
 
@@ -616,7 +665,7 @@ impl Core {
             (ManageOp::LunMove { to, .. }, Luns::One(lun)) => Change::Owner { lun, to },
             (ManageOp::LunDelete { name }, _) => {
                 let mut next = self.metadata.clone().expect("serving");
-                next.generation += 1;
+                next.generation = self.next_generation();
                 next.luns.retain(|l| l.name != name);
                 self.new_metadata = Some(next);
                 return self.write_metadata();

@@ -35,7 +35,9 @@ pub(crate) enum Lacks {
     Nothing,
     /// Leave to begin, or the cache lock.
     Leave,
-    /// Memory, or an RIE: whoever comes later and needs the same waits behind it.
+    /// A transfer buffer, here or at the partner.
+    Transfer,
+    /// NV memory, or an RIE: whoever comes later and needs the same waits behind it.
     Memory,
 }
 

@@ -87,7 +87,7 @@ impl Change {
             Change::Owner { lun, to } => next.owners.set(lun, to),
             Change::OwnerOfAll { to } => next.owners = super::record::Owners::all(to),
             Change::Metadata { name, owner } => {
-                if !base.has(own) || name.generation != base.metadata.generation + 1 {
+                if !base.has(own) || !name.follows(base.metadata) {
                     return None;
                 }
                 next.metadata = name;
@@ -190,6 +190,7 @@ impl Ballot {
         let Some(proposal) = proposal else {
             return Verdict::Void;
         };
+        assert!(slot.begun > 0, "a vote in a ballot that was begun");
         slot.voted = slot.begun;
         slot.proposal = proposal;
         self.phase = Phase::Vote;

@@ -70,7 +70,8 @@ impl Core {
         let Some(Mode::Alone { dirty, .. }) = self.mode() else {
             return None;
         };
-        if let Some(images) = self.images_of_both() {
+        let changes_metadata = self.changes_metadata();
+        if let Some(images) = self.images_of_both().filter(|_| !changes_metadata) {
             return Some(Change::Both { images });
         }
         if !dirty && self.awaits_dirty() && !self.is_stopping() {
@@ -305,6 +306,8 @@ impl Core {
         let was_in = self.record.is_some_and(|r| r.has(self.own()));
         let was_both = self.mode() == Some(Mode::Both);
         self.record = Some(record);
+        // A ballot for a record that is there already is void; its number counts for nothing in the next.
+        self.ballot = None;
         self.undecided = false;
         self.ballot_tries = 0;
         ballot::learn(self.quorum.slot_mut(), record);
@@ -327,6 +330,7 @@ impl Core {
                 self.fence();
             }
             Phase::Serving => self.on_record_while_serving(record),
+            Phase::Joining if record.mode != Mode::Both => self.store_nca(),
             Phase::Joining if record.mode == Mode::Both => self.joined(),
             Phase::AwaitAttach | Phase::Attaching if record.mode == Mode::Both => self.start_anew(),
             _ => {}
@@ -334,9 +338,7 @@ impl Core {
     }
 
     fn on_record_while_serving(&mut self, record: Record) {
-        if self.link.is_up() {
-            self.store_nca();
-        }
+        self.store_nca();
         if record.mode == Mode::Both && self.joiner != Joiner::None {
             self.on_both_committed();
         } else if record.mode == Mode::Both && !self.link.is_up() {
@@ -346,7 +348,7 @@ impl Core {
 
     /// R4: the loser ends its host connections, says nothing, reaps its writes, and starts anew.
     fn be_out(&mut self) {
-        if self.phase == Phase::Leaving {
+        if self.phase == Phase::Leaving || self.is_stopping() {
             return self.exit();
         }
         self.note(Note::Out);

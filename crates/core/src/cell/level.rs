@@ -94,8 +94,11 @@ impl Core {
     pub(crate) fn on_level_lacks(&mut self, ries: &[(RieIndex, RieGeneration)]) -> Result<(), Violation> {
         self.expect_leveling()?;
         for (rie, generation) in ries {
+            if self.geometry().pair_of_rie(*rie) != Some(self.own()) {
+                return Err(Violation("an answer to a question that was not asked"));
+            }
             let here = self.rie(*rie);
-            if self.geometry().pair_of_rie(*rie) != Some(self.own()) || here.generation != *generation {
+            if here.generation != *generation {
                 return Err(Violation("an answer to a question that was not asked"));
             }
             let state = RieState::Free;
@@ -115,7 +118,8 @@ impl Core {
     /// Every BMAE of a pair gets its ultimate state.
     fn finalize_pair(&mut self, pair: crate::ids::Controller) {
         for buffer in self.geometry().buffers_of(pair) {
-            let after = final_bmae(ultimate(&self.words, buffer).expect("the controller's own words are sound"));
+            let valid = ultimate(&self.words, buffer).expect("the controller's own words are sound");
+            let after = final_bmae(self.live(valid));
             if self.bmae(buffer) != after {
                 self.store_bmae(buffer, after);
             }
@@ -193,7 +197,7 @@ impl Core {
         }
         for buffer in self.geometry().buffers_of(self.own()) {
             let valid = ultimate(&self.words, buffer).expect("the controller's own words are sound");
-            if let Some(valid) = valid.filter(|v| self.lun(v.ncae).is_some()) {
+            if let Some(valid) = valid {
                 self.cache.adopt(valid, true);
             }
         }

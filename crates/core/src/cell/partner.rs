@@ -82,7 +82,11 @@ impl Core {
             }
             // R9: the image is worthless now, unless the record names it; the record knows.
             Phase::Attaching | Phase::Joining => self.start_anew(),
-            Phase::Leaving => self.exit(),
+            // The record still says that this controller is in: it may have the only good image. It stops alone.
+            Phase::Leaving => {
+                self.lose_partner();
+                self.stop_alone();
+            }
             _ => {}
         }
     }
@@ -123,7 +127,9 @@ impl Core {
                 grant,
             } => {
                 if self.link.heard(incarnation, self.now) && grant > Nanos(0) {
-                    self.grant_until = self.grant_until.max(sent + grant);
+                    // What the partner says is believed no further than what was agreed.
+                    let grant = grant.min(self.config.timing.grant);
+                    self.grant_until = self.grant_until.max(sent.min(self.now) + grant);
                 }
             }
             Frame::Ack {
@@ -142,6 +148,7 @@ impl Core {
     fn grant(&self) -> Nanos {
         let grants = match self.phase {
             Phase::Joining | Phase::Leveling => true,
+            Phase::Leaving => self.mode() == Some(Mode::Both),
             Phase::Serving => self.mode() == Some(Mode::Both) || self.may_have_proposed_both(),
             _ => false,
         };
@@ -149,7 +156,7 @@ impl Core {
     }
 
     fn on_messages(&mut self, messages: &Messages, payload: BlockCount) {
-        let last = messages.mfcs.len() - 1;
+        let last = messages.mfcs.len().saturating_sub(1);
         for (n, mfc) in messages.mfcs.iter().enumerate() {
             let payload = if n == last { payload } else { BlockCount(0) };
             if self.on_mfc(mfc, payload).is_err() {

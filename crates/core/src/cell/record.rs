@@ -60,10 +60,23 @@ impl std::fmt::Debug for Owners {
 /// names them commits them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct MetadataName {
-    /// Counts the changes of the metadata.
+    /// Counts the changes of the metadata, in the upper 32 bits; the lower 32 tell apart what different processes wrote
+    /// for the same change, of which only one came into force.
     pub generation: u64,
     /// Which of the two areas on each quorum disk holds it: 0 or 1.
     pub copy: u8,
+}
+
+impl MetadataName {
+    /// The generation after this one, as a writer with this `stamp` calls it.
+    pub fn next_generation(self, stamp: u32) -> u64 {
+        ((self.generation >> 32) + 1) << 32 | u64::from(stamp)
+    }
+
+    /// Whether this is a change of what `base` names.
+    pub fn follows(self, base: MetadataName) -> bool {
+        self.generation >> 32 == (base.generation >> 32) + 1
+    }
 }
 
 /// The membership record.

@@ -84,6 +84,7 @@ impl Core {
 
     /// The metadata in force in memory.
     pub(crate) fn take_metadata(&mut self, metadata: Metadata) {
+        self.forget_unflushed(&metadata);
         self.lun_of.fill(None);
         for (at, lun) in metadata.luns.iter().enumerate() {
             self.lun_of[lun.ncae.index()] = Some(at as u16);

@@ -16,7 +16,7 @@ use crate::htb::Stage;
 use crate::ids::{Controller, Nanos};
 use crate::mirror::MnodeStage;
 use crate::mutant;
-use crate::nv::resolve::{final_bmae, ultimate};
+use crate::nv::resolve::{ValidBuffer, final_bmae, ultimate};
 use crate::nv::word::{Rie, RieState};
 
 /// What resolving a pair found.
@@ -106,16 +106,25 @@ impl Core {
     fn resolve_buffers(&mut self, pair: Controller, found: &mut Found) {
         for buffer in self.geometry().buffers_of(pair) {
             let before = self.bmae(buffer);
-            let valid = ultimate(&self.words, buffer).expect("the image was checked when it was found");
+            let valid = self.live(ultimate(&self.words, buffer).expect("the image was checked when it was found"));
             let after = final_bmae(valid);
             if before != after {
                 self.store_bmae(buffer, after);
             }
-            if let Some(valid) = valid.filter(|v| self.lun(v.ncae).is_some()) {
+            if let Some(valid) = valid {
                 found.valid += 1;
                 self.cache.adopt(valid, false);
             }
         }
+    }
+
+    /// Data of a LUN that is gone are nothing, also if another LUN has its place by now [0093].
+    pub(crate) fn live(&self, valid: Option<ValidBuffer>) -> Option<ValidBuffer> {
+        valid.filter(|v| {
+            let named = self.words.ncae(v.ncae).ok().and_then(|n| n.noid);
+            self.lun(v.ncae)
+                .is_some_and(|lun| named.is_none_or(|noid| noid == lun.noid))
+        })
     }
 
     fn release_ries(&mut self, pair: Controller, found: &mut Found) {

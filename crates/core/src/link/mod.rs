@@ -41,6 +41,9 @@ struct Established {
     resend_at: Option<Time>,
     resends: u32,
     waiting: VecDeque<Waiting>,
+    /// Messages that were requested, and of them those that the partner has handled.
+    requested: u64,
+    handled: u64,
     /// When the last heartbeat was sent, and when anything was last heard.
     beat: Time,
     heard: Time,
@@ -114,7 +117,7 @@ impl Link {
 
     /// The partner said hello: a new incarnation begins.
     pub fn establish(&mut self, partner: Hello, now: Time) {
-        self.incarnation = Incarnation(self.last_incarnation.0.max(partner.incarnation.0)).next();
+        self.incarnation = Incarnation(self.last_incarnation.0.max(partner.incarnation.0).saturating_add(1));
         self.partner = Some(partner);
         self.established = Some(Established {
             incarnation: self.incarnation,
@@ -126,6 +129,8 @@ impl Link {
             resend_at: None,
             resends: 0,
             waiting: VecDeque::with_capacity(WINDOW * 4),
+            requested: 0,
+            handled: 0,
             beat: now,
             heard: now,
         });
@@ -134,14 +139,9 @@ impl Link {
     /// Requests that a message be sent, in order after all that were requested before; dropped while the link is down.
     pub fn send(&mut self, mfc: Mfc, payload: Option<Memory>) {
         if let Some(established) = &mut self.established {
+            established.requested += 1;
             established.waiting.push_back(Waiting { mfc, payload });
         }
-    }
-
-    /// Whether nothing waits to be sent or acknowledged.
-    pub fn is_quiet(&self) -> bool {
-        let quiet = |e: &Established| e.waiting.is_empty() && e.in_flight.is_empty();
-        self.established.as_ref().is_none_or(quiet)
     }
 
     /// A frame of messages arrived: they are to be handled, if it is the next in order; otherwise nothing.
@@ -191,6 +191,18 @@ impl Link {
     pub fn silence(&self, now: Time) -> Nanos {
         let heard = self.established.as_ref().map_or(self.opened_at, |e| e.heard);
         self.connection.map_or(Nanos(0), |_| now.since(heard))
+    }
+
+    /// How many messages were requested in this incarnation.
+    pub fn position(&self) -> (Incarnation, u64) {
+        (self.incarnation, self.established.as_ref().map_or(0, |e| e.requested))
+    }
+
+    /// Whether the partner has handled the first `requested` messages of `incarnation`. True also where that incarnation
+    /// is over: nothing of it arrives any more.
+    pub fn has_heard(&self, incarnation: Incarnation, requested: u64) -> bool {
+        let heard = |e: &Established| e.incarnation != incarnation || e.handled >= requested;
+        self.established.as_ref().is_none_or(heard)
     }
 
     /// A heartbeat, if one is due.
@@ -275,6 +287,7 @@ fn acknowledge(e: &mut Established, acknowledged: u32, again: Time) {
         if distance == 0 || distance as usize > WINDOW {
             break;
         }
+        e.handled += oldest.mfcs.len() as u64;
         e.in_flight.pop_front();
         progress = true;
     }
