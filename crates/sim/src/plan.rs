@@ -140,6 +140,8 @@ pub struct Plan {
     pub hot: Range<u64>,
     /// Size of the pools: small ones run short.
     pub small: bool,
+    /// Some writes of data stay on their way to the disks for long: they outlive processes.
+    pub slow_writes: bool,
     /// The controllers cannot see each other's processes: a fence has only the lock byte (R5).
     pub apart: bool,
 }
@@ -155,6 +157,7 @@ impl Plan {
             idle: MS,
             hot: HOT,
             small: false,
+            slow_writes: false,
             apart: false,
         }
     }
@@ -191,6 +194,7 @@ impl Plan {
             idle: LONG_PAUSES * 2 * (at + 200 * MS) * depth * HOSTS / commands,
             hot: if random.one_in(3) { NARROW } else { HOT },
             small: random.one_in(3),
+            slow_writes: random.one_in(3),
             apart: random.one_in(3),
         }
     }

@@ -500,7 +500,6 @@ fn acknowledged_after_the_mirror() {
 
 /// A command for a LUN that is being deleted waits. When the LUN is gone it has to end as one for no LUN.
 #[test]
-#[ignore = "found by seed 3623, not yet repaired: the command is given its turn though its LUN is gone"]
 fn command_waits_for_a_lun_that_is_deleted() {
     trace(&[], || {
         let mut s = both();

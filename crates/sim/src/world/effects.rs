@@ -6,12 +6,21 @@ use super::{MS, US, World};
 use crate::plan::Fault;
 use crate::process::NvMemory;
 use std::collections::VecDeque;
+use twincell_core::cell::record::Record;
 use twincell_core::ids::Controller;
 use twincell_core::memory::Memory;
 use twincell_core::nv::resolve::resolve;
 use twincell_core::{Effect, Event};
 
 impl World {
+    /// An epoch has one record, whoever says so (R1).
+    fn check_record(&mut self, record: &Record) {
+        let known = *self.records.entry(record.epoch).or_insert(*record);
+        if known != *record {
+            self.fail(format!("two records of one epoch: {known:?} and {record:?}"));
+        }
+    }
+
     /// Carries out one effect. `payload` came with the frame that is being handled; `ready` takes answers that are there
     /// at once.
     pub(super) fn carry_out(
@@ -83,7 +92,10 @@ impl World {
                 blocks,
             } => self.submit(controller, id, io, Io::Zero { disk, block, blocks }),
             Effect::SlotRead { io, disk } => self.submit(controller, id, io, Io::SlotRead(disk)),
-            Effect::SlotWrite { io, disk, slot } => self.submit(controller, id, io, Io::SlotWrite(disk, slot)),
+            Effect::SlotWrite { io, disk, slot } => {
+                self.check_record(&slot.record);
+                self.submit(controller, id, io, Io::SlotWrite(disk, slot));
+            }
             Effect::MetadataRead { io, disk, copy } => self.submit(controller, id, io, Io::MetadataRead(disk, copy)),
             Effect::MetadataWrite { io, disk, copy } => {
                 let process = self.processes[c].as_ref().expect("it wants something");

@@ -23,12 +23,12 @@ use crate::random::Random;
 use cell::first_metadata;
 use queue::{Happening, Queued};
 use std::collections::hash_map::DefaultHasher;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::hash::{Hash, Hasher};
 use twincell_core::Event;
 use twincell_core::cell::record::{Record, Slot};
 use twincell_core::config::Geometry;
-use twincell_core::ids::{Controller, DiskIndex, NcaeIndex, Noid, ProcessId};
+use twincell_core::ids::{Controller, DiskIndex, Epoch, NcaeIndex, Noid, ProcessId};
 use wire::Wire;
 
 const US: u64 = 1_000;
@@ -105,6 +105,8 @@ struct World {
     /// When one ends at its point, the partner ends so many nanoseconds later.
     partner_follows: [Option<u64>; 2],
     check_every_store: bool,
+    /// The record of each epoch that a controller said to be committed.
+    records: BTreeMap<Epoch, Record>,
     healing: bool,
     /// Data that a controller asks for come so many nanoseconds later.
     fetch_delay: u64,
@@ -185,6 +187,7 @@ impl World {
             ends_after_serving: [None; 2],
             partner_follows: [None; 2],
             check_every_store,
+            records: BTreeMap::new(),
             healing: false,
             fetch_delay: 0,
             story: None,

@@ -56,6 +56,9 @@ impl World {
         };
         if matches!(what, Io::Write { .. }) {
             delay += self.shelf.write_delay;
+            if self.plan.slow_writes && self.random.one_in(6) {
+                delay += self.random.below(600 * MS);
+            }
         }
         self.after(
             delay,
