@@ -526,3 +526,27 @@ fn command_waits_for_a_lun_that_is_deleted() {
         s.end();
     });
 }
+
+/// Each controller forwards more commands at once than the partner has transfer buffers for. What waits for a transfer
+/// buffer of the partner must not hold up what the partner has forwarded.
+#[test]
+fn forwarding_both_ways() {
+    trace(&[], || {
+        let mut s = Scenario::small().both_serving();
+        let name = Name::new("lun1").expect("a name");
+        s.manage(A, ManageOp::LunMove { name, to: B });
+        s.until("A -> operator: Ok");
+        s.pass(100);
+        let mut sent = Vec::new();
+        for n in 0..4 {
+            s.use_lun(1);
+            sent.push(s.read(A, 8 * n, 8));
+            s.use_lun(0);
+            sent.push(s.read(B, 8 * n, 8));
+        }
+        for sent in sent {
+            s.good(sent);
+        }
+        s.end();
+    });
+}

@@ -40,8 +40,20 @@ impl Default for Scenario {
 impl Scenario {
     /// A cell that was just created; no controller runs.
     pub fn new() -> Scenario {
+        Scenario::with(Plan::scripted())
+    }
+
+    /// The same, with pools that run short soon.
+    pub fn small() -> Scenario {
+        Scenario::with(Plan {
+            small: true,
+            ..Plan::scripted()
+        })
+    }
+
+    fn with(plan: Plan) -> Scenario {
         let verbose = std::env::var_os("TWINCELL_VERBOSE").is_some();
-        let mut world = World::with(Random::calm(), Plan::scripted(), true, verbose);
+        let mut world = World::with(Random::calm(), plan, true, verbose);
         world.story = Some(Vec::new());
         Scenario {
             world,
