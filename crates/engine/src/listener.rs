@@ -9,6 +9,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsRawFd, FromRawFd};
+use std::time::{Duration, Instant};
 use tracing::warn;
 use twincell_core::ids::{Nanos, Time};
 
@@ -16,6 +17,23 @@ use twincell_core::ids::{Nanos, Time};
 const BACKLOG: i32 = 128;
 /// How long to wait after an accept that failed, for want of descriptors as a rule.
 const RETRY: Nanos = Nanos::from_millis(100);
+
+/// How long an address that is in use is waited for. A process that was killed lets go of its sockets only when the kernel
+/// has ended what its ring had posted, some milliseconds after the process is gone.
+const PREDECESSOR: Duration = Duration::from_secs(2);
+
+/// Tries again while the address is in use, and gives up after a while.
+fn patiently(bind: impl Fn() -> io::Result<Socket>) -> io::Result<Socket> {
+    let begun = Instant::now();
+    loop {
+        match bind() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && begun.elapsed() < PREDECESSOR => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            result => return result,
+        }
+    }
+}
 
 /// A bound address.
 pub(crate) struct Listener {
@@ -50,7 +68,7 @@ impl Listener {
         };
         Ok(Listener {
             address,
-            socket: bind().map_err(refused)?,
+            socket: patiently(bind).map_err(refused)?,
             token,
             open: false,
             accepting: false,
