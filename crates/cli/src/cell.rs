@@ -351,6 +351,7 @@ fn report(config: &CellConfig, what: &str) -> Report {
 pub fn start(config: &CellConfig) -> Result<Report> {
     let mut started = Vec::new();
     for controller in Controller::BOTH {
+        daemon::await_end_of_dying(config, controller);
         if !daemon::is_running(config, controller) {
             started.push((controller, daemon::spawn(config, controller)?));
         }

@@ -49,9 +49,21 @@ pub fn spawn(config: &CellConfig, controller: Controller) -> Result<Child> {
         .map_err(|e| Failure::io("start", program.display(), &e))
 }
 
+/// How long a process may take to die, or to begin to serve, before it counts as running.
+const DYING: Duration = Duration::from_secs(2);
+
 /// Whether a controller runs on this machine.
 pub fn is_running(config: &CellConfig, controller: Controller) -> bool {
     matches!(holder(&config.controller_dir(controller)), Holder::Process(_))
+}
+
+/// A process that was killed keeps its lock until the kernel has ended what it had posted. One that holds the lock and does
+/// not serve is given a moment: either it serves then, or it is gone.
+pub fn await_end_of_dying(config: &CellConfig, controller: Controller) {
+    let deadline = Instant::now() + DYING;
+    while is_running(config, controller) && Instant::now() < deadline && lacks(config, controller).is_some() {
+        std::thread::sleep(PAUSE);
+    }
 }
 
 /// What a controller does not serve yet; `None` when it serves every protocol.
