@@ -425,14 +425,12 @@ impl Core {
     }
 
     fn leave(&mut self) {
-        let epoch = self.epoch();
         if let Some(task) = self.task.take() {
             self.answer(task.asker, Ok(task.reply));
         }
         if self.is_write_through() {
             return self.exit();
         }
-        debug_assert!(epoch > Epoch(0));
         self.phase = Phase::Leaving;
         self.effects.push(Effect::CloseHosts);
         self.link.send(Mfc::Leaving, None);
@@ -693,9 +691,12 @@ impl Core {
         let Some(task) = &self.task else { return };
         match task.op {
             ManageOp::Stop => self.leave(),
-            op => {
-                if let (ManageOp::LunMove { to, name }, Some(lun)) = (op, self.moved_lun(op)) {
-                    debug_assert!(self.lun_named(&name).is_some());
+            _ => {
+                if let Stage::AwaitCommit {
+                    change: Change::Owner { lun, to },
+                    ..
+                } = task.stage
+                {
                     self.note(Note::LunMoved { lun, to });
                 }
                 self.store_nca();
@@ -705,13 +706,6 @@ impl Core {
                 self.effects.push(Effect::ViewChanged);
             }
         }
-    }
-
-    fn moved_lun(&self, op: ManageOp) -> Option<NcaeIndex> {
-        let ManageOp::LunMove { name, .. } = op else {
-            return None;
-        };
-        self.lun_named(&name).map(|l| l.ncae)
     }
 
     /// The partner goes by the record of `epoch`.

@@ -267,10 +267,6 @@ impl Cache {
     pub fn absorb(&mut self, buffer: BufferIndex, old: Option<BufferIndex>, twinned: bool) {
         assert_eq!(self.get(buffer).usage, Use::Staged);
         let inherited = old.filter(|o| self.get(*o).usage == Use::Dirty);
-        let (age_before, state_before) = match inherited {
-            Some(o) => (Some(o), Some(o)),
-            None => (None, None),
-        };
         let age = match inherited {
             Some(o) => self.get(o).age,
             None => {
@@ -282,8 +278,8 @@ impl Cache {
         state.usage = Use::Dirty;
         state.twinned = twinned;
         state.age = age;
-        self.by_age.insert_before(&mut self.age_links, buffer, age_before);
-        self.dirty.insert_before(&mut self.state_links, buffer, state_before);
+        self.by_age.insert_before(&mut self.age_links, buffer, inherited);
+        self.dirty.insert_before(&mut self.state_links, buffer, inherited);
         self.untwinned += u32::from(!twinned);
         if let Some(old) = old {
             self.supersede(old);
