@@ -283,6 +283,12 @@ fn refusal(error: ManageError, change: &LunChange, controller: Controller) -> Re
             format!("{lun}: that disk has the last copy of something"),
             "`twincell disk list` says which disks are missing; bring one of them back first",
         ),
+        ManageError::NothingToAccept => of(
+            RefusalKind::Final,
+            Code::Conflict,
+            "this controller does not wait for anybody's memory".to_owned(),
+            "`twincell status` says what it waits for",
+        ),
         ManageError::DiskError => of(
             RefusalKind::Final,
             Code::Refused,
@@ -400,6 +406,7 @@ fn sentence(note: &Note, snapshot: &Snapshot) -> String {
         Note::Leveled => "both NV memories are level".to_owned(),
         Note::Out => "is out, and starts anew".to_owned(),
         Note::AwaitsOperator { missing } => format!("serves nothing: it needs what is in the memory of {missing}"),
+        Note::LossAccepted { missing } => format!("an operator has given up what only the memory of {missing} had"),
         Note::DiskFailed { disk } => {
             let path = snapshot
                 .disks

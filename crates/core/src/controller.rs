@@ -133,6 +133,8 @@ pub struct Core {
     pub(crate) leaver_may_go_until: Option<Time>,
     pub(crate) partner_heartbeat: (u64, Time),
     pub(crate) operator_called: bool,
+    /// An operator has given up the partner's memory (R8).
+    pub(crate) loss_accepted: bool,
     pub(crate) metadata: Option<Metadata>,
     pub(crate) metadata_tries: u8,
     pub(crate) lun_of: Vec<Option<u16>>,
@@ -223,6 +225,7 @@ impl Core {
             leaver_may_go_until: None,
             partner_heartbeat: (0, Time(0)),
             operator_called: false,
+            loss_accepted: false,
             metadata: None,
             metadata_tries: 0,
             lun_of: vec![None; crate::ids::LUNS_MAX],

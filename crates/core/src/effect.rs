@@ -253,6 +253,11 @@ pub enum Note {
         /// The controller whose NV memory is missing.
         missing: Controller,
     },
+    /// An operator has accepted the loss of what only that memory had.
+    LossAccepted {
+        /// The controller whose NV memory is given up.
+        missing: Controller,
+    },
     /// A disk failed.
     DiskFailed {
         /// Which.

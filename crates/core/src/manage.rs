@@ -49,6 +49,12 @@ pub enum ManageOp {
         /// Which.
         disk: DiskIndex,
     },
+    /// Go on without the partner's memory, which may have what the disks lack: `ALONE(c, dirty)` without c (R8). Only a
+    /// controller that waits for exactly this takes it.
+    AcceptLoss {
+        /// The controller whose memory is given up.
+        missing: Controller,
+    },
     /// Stop this controller: its LUNs are moved first if the partner is in, else everything is flushed to disk.
     Stop,
 }
@@ -104,6 +110,8 @@ pub enum ManageError {
     LastCopy,
     /// The metadata could not be written.
     DiskError,
+    /// This controller does not wait for that one's memory.
+    NothingToAccept,
 }
 
 /// A LUN as hosts may see it now through this controller.

@@ -101,6 +101,10 @@ impl Core {
             self.effects.push(Effect::Halt);
             return;
         }
+        if let ManageOp::AcceptLoss { missing } = op {
+            let result = self.accept_loss(missing);
+            return self.answer(asker, result);
+        }
         self.begin_task(asker, op);
     }
 
@@ -176,7 +180,7 @@ impl Core {
 
     fn is_for_partner(&self, op: &ManageOp) -> bool {
         match op {
-            ManageOp::Stop => false,
+            ManageOp::Stop | ManageOp::AcceptLoss { .. } => false,
             ManageOp::LunMove { name, .. } => self.lun_named(name).is_some_and(|l| !self.owns(l.ncae)),
             _ => self.coordinator() != self.own(),
         }
@@ -235,6 +239,7 @@ impl Core {
             ManageOp::LunDelete { name } => self.delete_lun(name),
             ManageOp::LunMove { name, to } => self.move_lun(name, to),
             ManageOp::DiskMissing { disk } => self.give_up_disk(disk),
+            ManageOp::AcceptLoss { .. } => Err(ManageError::NothingToAccept),
             ManageOp::Stop => Ok(self.stop()),
         }
     }
@@ -683,7 +688,7 @@ impl Core {
             Change::Owner { lun, to } => record.owners.get(lun) == to,
             Change::OwnerOfAll { to } => record.owners == crate::cell::record::Owners::all(to),
             Change::Dirty(wanted) => matches!(record.mode, Mode::Alone { dirty, .. } if dirty == wanted),
-            Change::Complete | Change::Alone { .. } | Change::Both { .. } => true,
+            Change::Complete | Change::Alone { .. } | Change::AcceptLoss { .. } | Change::Both { .. } => true,
         }
     }
 

@@ -361,6 +361,10 @@ fn put_manage_op(out: &mut impl Sink, op: &ManageOp) {
             record::put_controller(out, *to);
         }
         ManageOp::Stop => out.u8(6),
+        ManageOp::AcceptLoss { missing } => {
+            out.u8(8);
+            record::put_controller(out, *missing);
+        }
         ManageOp::DiskMissing { disk } => {
             out.u8(7);
             out.u16(disk.0);
@@ -392,6 +396,9 @@ fn manage_op(r: &mut Reader) -> Result<ManageOp> {
         6 => ManageOp::Stop,
         7 => ManageOp::DiskMissing {
             disk: DiskIndex(r.u16()?),
+        },
+        8 => ManageOp::AcceptLoss {
+            missing: record::controller(r)?,
         },
         code => return Err(unknown("the operation of an operator's request", code)),
     })
@@ -439,6 +446,7 @@ fn put_error(out: &mut impl Sink, error: ManageError) {
         ManageError::ControllerOut => out.u8(0x88),
         ManageError::DiskError => out.u8(0x89),
         ManageError::LastCopy => out.u8(0x8a),
+        ManageError::NothingToAccept => out.u8(0x8b),
     }
 }
 
@@ -465,6 +473,7 @@ fn managed(r: &mut Reader) -> Result<Result<ManageReply, ManageError>> {
         0x88 => Err(ManageError::ControllerOut),
         0x89 => Err(ManageError::DiskError),
         0x8a => Err(ManageError::LastCopy),
+        0x8b => Err(ManageError::NothingToAccept),
         code => return Err(unknown("the result of an operator's request", code)),
     })
 }

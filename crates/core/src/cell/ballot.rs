@@ -22,6 +22,11 @@ pub enum Change {
         /// Whether that image may hold what the disks do not.
         dirty: bool,
     },
+    /// The partner's memory is given up by the operator's word (R8): what it alone had is lost.
+    AcceptLoss {
+        /// A fresh image.
+        image: Uuid,
+    },
     /// R7.
     Dirty(bool),
     /// Both are in (R9).
@@ -65,10 +70,13 @@ impl Change {
                 if !(base.mode == Mode::Both || from_clean || from_own) {
                     return None;
                 }
-                next.mode = Mode::Alone { controller: own, dirty };
-                next.images = [Uuid::NIL; 2];
-                next.images[own.index()] = image;
-                next.owners = super::record::Owners::all(own);
+                next.become_alone(own, dirty, image);
+            }
+            Change::AcceptLoss { image } => {
+                if matches!(base.mode, Mode::Alone { controller, .. } if controller == own) {
+                    return None;
+                }
+                next.become_alone(own, false, image);
             }
             Change::Dirty(dirty) => {
                 if !matches!(base.mode, Mode::Alone { controller, .. } if controller == own) {

@@ -53,6 +53,7 @@ impl Core {
             Phase::Undecided => Some(Change::Complete),
             // What this process voted for is finished before anything new is wanted.
             _ if self.has_voted() && self.phase != Phase::Deciding => Some(Change::Complete),
+            Phase::Deciding if self.loss_accepted => Some(Change::AcceptLoss { image }),
             Phase::Deciding => Some(Change::Alone {
                 image,
                 dirty: self.mode() == Some(Mode::Both) && !self.is_image_fresh(),
@@ -264,12 +265,17 @@ impl Core {
             self.partner_heartbeat = (heartbeat, self.now);
         }
         self.call_operator();
-        if self.is_partner_still() && matches!(self.mode(), Some(Mode::Alone { dirty: false, .. })) {
+        let clean = matches!(self.mode(), Some(Mode::Alone { dirty: false, .. }));
+        self.loss_accepted &= self.awaits_operator();
+        if self.is_partner_still() && clean || self.loss_accepted {
             self.take_locks();
             if self.own_slot_known {
                 self.fresh_image();
                 self.phase = Phase::Deciding;
             }
+        } else if self.locks != Locks::None {
+            // It runs after all, and its fence needs them.
+            self.start_anew();
         }
     }
 

@@ -112,6 +112,14 @@ impl Record {
         }
     }
 
+    /// `controller` goes on by itself, with `image` as the only current one, and owns every LUN.
+    pub fn become_alone(&mut self, controller: Controller, dirty: bool, image: Uuid) {
+        self.mode = Mode::Alone { controller, dirty };
+        self.images = [Uuid::NIL; 2];
+        self.images[controller.index()] = image;
+        self.owners = Owners::all(controller);
+    }
+
     /// Whether `controller` is in.
     pub fn has(&self, controller: Controller) -> bool {
         match self.mode {

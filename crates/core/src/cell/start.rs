@@ -6,7 +6,9 @@ use super::record::{Mode, Record, Slot};
 use crate::controller::{Core, Io, Locks};
 use crate::effect::{Effect, Note};
 use crate::event::DiskError;
+use crate::ids::Controller;
 use crate::layout::metadata::Metadata;
+use crate::manage::{ManageError, ManageReply};
 use crate::mutant;
 
 impl Core {
@@ -161,16 +163,20 @@ impl Core {
     /// Tells the operator once.
     pub(crate) fn call_operator(&mut self) {
         if self.awaits_operator() && !std::mem::replace(&mut self.operator_called, true) {
-            let missing = self.missing_image();
+            let missing = self.partner();
             self.note(Note::AwaitsOperator { missing });
         }
     }
 
-    fn missing_image(&self) -> crate::ids::Controller {
-        match self.mode() {
-            Some(Mode::Alone { controller, .. }) => controller,
-            _ => self.own(),
+    /// The operator gives up what only the partner's memory has (R8). From here on it goes as with a clean partner that
+    /// does not run: own locks, ballot, fence, serve. A partner that comes back meanwhile has a say in the ballot.
+    pub(crate) fn accept_loss(&mut self, missing: Controller) -> Result<ManageReply, ManageError> {
+        if !self.awaits_operator() || missing != self.partner() {
+            return Err(ManageError::NothingToAccept);
         }
+        self.loss_accepted = true;
+        self.note(Note::LossAccepted { missing });
+        Ok(ManageReply::Done)
     }
 
     /// Asks for the own locks, once: they end what the predecessor had submitted (R5).

@@ -147,6 +147,7 @@ fn manage_op() -> impl Strategy<Value = ManageOp> {
         name().prop_map(|name| ManageOp::LunDelete { name }),
         (name(), controller()).prop_map(|(name, to)| ManageOp::LunMove { name, to }),
         Just(ManageOp::Stop),
+        controller().prop_map(|missing| ManageOp::AcceptLoss { missing }),
     ]
 }
 
@@ -210,6 +211,7 @@ fn manage_error() -> impl Strategy<Value = ManageError> {
         ManageError::ControllerOut,
         ManageError::DiskError,
         ManageError::LastCopy,
+        ManageError::NothingToAccept,
     ]);
     prop_oneof![
         plain,

@@ -1,0 +1,81 @@
+//! What only an operator can decide: to go on without a memory that may have what the disks lack (R8).
+
+use twincell_core::ids::Controller::{A, B};
+use twincell_core::manage::ManageOp;
+use twincell_sim::Scenario;
+
+/// A was alone and dirty when it died for good.
+fn only_b_is_left() -> Scenario {
+    let mut s = Scenario::new().both_serving();
+    s.crash(B);
+    s.until_alone(A, true);
+    s
+}
+
+#[test]
+fn nothing_is_served_before_the_operator_accepts() {
+    let mut s = only_b_is_left();
+    let written = s.written(A, 0, 8);
+    s.crash(A);
+    s.start(B);
+    s.pass(20_000);
+    assert!(!s.serves(B));
+    s.manage(B, ManageOp::AcceptLoss { missing: A });
+    s.until("B serves");
+    s.reads(B, 0, 8, written);
+    s.end();
+}
+
+/// The one that was given up comes back: its image is worth nothing any more, whatever it holds.
+#[test]
+fn who_was_given_up_returns_empty() {
+    let mut s = only_b_is_left();
+    s.written(A, 0, 8);
+    s.crash(A);
+    s.start(B);
+    s.pass(20_000);
+    s.manage(B, ManageOp::AcceptLoss { missing: A });
+    s.until("B serves");
+    let newer = s.written(B, 0, 8);
+    s.start(A);
+    s.until_both_serve();
+    s.crash(B);
+    s.until("A serves");
+    s.reads(A, 0, 8, newer);
+    s.end();
+}
+
+/// The operator is wrong: A runs. Only one of them goes on, and it is A or nobody who lost anything.
+#[test]
+fn a_partner_that_shows_signs_of_life_is_not_given_up() {
+    let mut s = only_b_is_left();
+    let written = s.written(A, 0, 8);
+    s.cut();
+    s.start(B);
+    s.pass(20_000);
+    s.manage(B, ManageOp::AcceptLoss { missing: A });
+    s.pass(5_000);
+    assert!(s.serves(A) && !s.serves(B), "A's slots show that it is alive");
+    s.mend();
+    s.until_both_serve();
+    s.reads(B, 0, 8, written);
+    s.end();
+}
+
+/// It is wrong by a hair: A starts in the moment at which its memory is given up.
+#[test]
+fn a_partner_that_returns_while_it_is_given_up() {
+    for after in 0..40 {
+        let mut s = only_b_is_left();
+        let written = s.written(A, 0, 8);
+        s.crash(A);
+        s.start(B);
+        s.pass(20_000);
+        s.manage(B, ManageOp::AcceptLoss { missing: A });
+        s.pass(after * 10);
+        s.start(A);
+        s.until_both_serve();
+        s.reads(A, 0, 8, written);
+        s.end();
+    }
+}
