@@ -62,6 +62,11 @@ pub struct Timing {
     pub await_partner: Nanos,
     /// A slot heartbeat that has stood still for this long means that the partner does not run (R8).
     pub still: Nanos,
+    /// A mirror that waits this long for the data of a write asks what became of them (DTO).
+    pub mirror_data: Nanos,
+    /// A host that does not send the data of a write for this long loses its connection. Its write holds a range of the
+    /// LUN, and while it is under way no LUN is moved and no partner joins.
+    pub host_data: Nanos,
     /// A frame that is not acknowledged in this time is sent again.
     pub retransmit: Nanos,
     /// Dirty data are destaged when the cache has been idle for this long.
@@ -81,6 +86,8 @@ impl Default for Timing {
             grant: Nanos::from_millis(2000),
             await_partner: Nanos::from_millis(3000),
             still: Nanos::from_millis(2500),
+            mirror_data: Nanos::from_millis(500),
+            host_data: Nanos::from_millis(5000),
             retransmit: Nanos::from_millis(200),
             destage_idle: Nanos::from_millis(20),
             clean_idle: Nanos::from_millis(1000),

@@ -166,6 +166,8 @@ pub struct Core {
     pub(crate) turn_may_have_come: bool,
     pub(crate) short_of_memory: bool,
     pub(crate) last_write: Time,
+    /// When it is looked again who keeps others waiting.
+    pub(crate) look_for_overdue: Option<Time>,
 }
 
 /// The own lock bytes (R5).
@@ -250,6 +252,7 @@ impl Core {
             turn_may_have_come: false,
             short_of_memory: false,
             last_write: Time(0),
+            look_for_overdue: None,
             config,
         }
     }
@@ -347,6 +350,7 @@ impl Core {
                 break;
             }
         }
+        self.settle_overdue();
         self.settle_task();
         self.settle_cell();
         if let (Some(connection), Some(frame)) = (self.link.connection(), self.heartbeat()) {
@@ -366,7 +370,10 @@ impl Core {
         let cell = self.cell_deadline();
         let timing = &self.config.timing;
         let link = self.link.next_deadline(timing.heartbeat, timing.silence);
-        [cell, link, self.destage_deadline()].into_iter().flatten().min()
+        [cell, link, self.destage_deadline(), self.look_for_overdue]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     // ---- NV stores ----
@@ -592,6 +599,7 @@ impl Core {
             portion: Portion::default(),
             transfer: None,
             data_in_transfer: false,
+            fetching: None,
             withdrawn: false,
             age: 0,
             status: Status::Good,

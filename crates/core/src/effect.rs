@@ -65,6 +65,12 @@ pub enum Effect {
         /// Where to; its length says how much.
         into: Memory,
     },
+    /// Close the connection that this command came on: its host does not send what it was asked for, and others wait.
+    /// `HostData` and `HostAbort` follow as with any connection that ends.
+    EndHost {
+        /// Which command.
+        id: CommandId,
+    },
     /// Send data of a read to the host. The memory may be used again at once: the engine takes a copy.
     SendData {
         /// Which command.

@@ -49,11 +49,10 @@ impl Core {
         let (origin, offset, blocks) = (htb.origin, htb.done, htb.portion.blocks);
         let fetch = matches!(htb.op, HostOp::Write { .. }) && !htb.data_in_transfer;
         match origin {
-            Origin::Host(id) if fetch => self.effects.push(Effect::Fetch {
-                id,
-                offset: BlockCount(offset),
-                into: self.forward_memory(h, blocks),
-            }),
+            Origin::Host(id) if fetch => {
+                let into = self.forward_memory(h, blocks);
+                self.fetch(h, id, BlockCount(offset), into);
+            }
             _ => self.call_owner(h),
         }
         Lacks::Nothing
@@ -225,6 +224,7 @@ impl Core {
             done: 0,
             portion: Portion::default(),
             transfer: Some(transfer),
+            fetching: None,
             data_in_transfer: is_write,
             withdrawn: false,
             age: 0,

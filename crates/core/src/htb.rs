@@ -2,7 +2,7 @@
 
 use crate::host::{HostOp, Status};
 use crate::ids::{
-    ATOMIC_GRANULES, BUFFER_BLOCKS, BlockCount, BufferIndex, CommandId, NcaeIndex, Noid, RieGeneration, RieIndex,
+    ATOMIC_GRANULES, BUFFER_BLOCKS, BlockCount, BufferIndex, CommandId, NcaeIndex, Noid, RieGeneration, RieIndex, Time,
     TransferIndex, Vba,
 };
 use crate::link::frame::XmfcId;
@@ -144,6 +144,8 @@ pub struct Htb {
     pub transfer: Option<TransferIndex>,
     /// The data of the present portion of a write are in `transfer`.
     pub data_in_transfer: bool,
+    /// Since when its host is asked for data.
+    pub fetching: Option<Time>,
     /// The host does not want it any more.
     pub withdrawn: bool,
     /// What `AwaitDisk` waits for.

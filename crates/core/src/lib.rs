@@ -28,6 +28,7 @@ pub mod memory;
 mod mirror;
 pub mod mutant;
 pub mod nv;
+mod overdue;
 mod pool;
 mod read;
 mod task;

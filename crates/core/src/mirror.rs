@@ -6,8 +6,10 @@
 use crate::controller::{Core, Violation};
 use crate::effect::Effect;
 use crate::htb::{granules, sgl};
-use crate::ids::{ATOMIC_BLOCKS, ATOMIC_GRANULES, BUFFER_BLOCKS, BlockCount, BufferIndex, RieGeneration, RieIndex};
-use crate::link::frame::{Mfc, RELEASE_MAX, Rqr};
+use crate::ids::{
+    ATOMIC_BLOCKS, ATOMIC_GRANULES, BUFFER_BLOCKS, BlockCount, BufferIndex, Nanos, RieGeneration, RieIndex, Time,
+};
+use crate::link::frame::{Mfc, RELEASE_MAX, Rqr, SendStatus};
 use crate::list::List;
 use crate::memory::Memory;
 use crate::mutant;
@@ -36,6 +38,12 @@ pub struct Mnode {
     old: List<Option<BufferIndex>, ATOMIC_GRANULES>,
     /// Which arming of the reception this is.
     attempt: u8,
+    /// When it was armed, or last heard that the data are still to come.
+    armed: Time,
+    /// How often it said that the data are late.
+    late: u8,
+    /// It said so, and has no answer yet.
+    dto: bool,
 }
 
 impl Core {
@@ -50,12 +58,16 @@ impl Core {
             rqr: Some(rqr),
             old,
             attempt,
+            armed: self.now,
+            late: 0,
+            dto: false,
         };
         self.stage_mirror_nv(m)?;
         if rqr.express {
             return self.absorb(m, payload);
         }
         self.send_rtr(m);
+        self.watch_for_overdue();
         Ok(())
     }
 
@@ -153,8 +165,10 @@ impl Core {
         }
         let m = self.local_rie(rie);
         let mnode = &self.mnodes[m];
+        // With a DTO on its way they come again: the primary sent these before it could hear of it.
         let armed = mnode.stage == MnodeStage::AwaitMirrorData
             && mnode.attempt == attempt
+            && !mnode.dto
             && mnode.rqr.is_some_and(|r| r.generation == generation);
         if !armed {
             // For an exchange that is over: refused, counted, harmless.
@@ -225,10 +239,18 @@ impl Core {
             return Err(Violation("a withdrawal of an RIE that is not the primary's"));
         }
         let m = self.local_rie(rie);
-        let Mnode { stage, rqr, old, .. } = self.mnodes[m];
-        let Some(rqr) = rqr.filter(|r| r.generation == generation && stage == MnodeStage::AwaitMirrorData) else {
+        let Mnode { stage, rqr, .. } = self.mnodes[m];
+        if stage != MnodeStage::AwaitMirrorData || rqr.is_none_or(|r| r.generation != generation) {
             return Err(Violation("a withdrawal of a write that is not in progress"));
-        };
+        }
+        self.disarm(m);
+        Ok(())
+    }
+
+    /// The reception is given up, and with it the write: the old data stay.
+    fn disarm(&mut self, m: usize) {
+        let Mnode { rqr, old, .. } = self.mnodes[m];
+        let rqr = rqr.expect("a request");
         for (new, old) in rqr.new.iter().zip(old.iter()) {
             self.store_bmae(*new, Bmae::FREE);
             if let Some(old) = old {
@@ -238,12 +260,74 @@ impl Core {
         }
         let unused = Rie {
             state: RieState::Unused,
-            generation,
+            generation: rqr.generation,
             ncae: rqr.ncae,
         };
-        self.store_rie(rie, unused);
+        self.store_rie(rqr.rie, unused);
         self.mnodes[m].stage = MnodeStage::AwaitRqr;
+    }
+
+    /// Says which data are late (DTO). Each time it waits twice as long before it asks again, so that a slow link does
+    /// not make the same data come over and over.
+    pub(crate) fn ask_for_late_data(&mut self) {
+        if !self.mirrors() || !self.link.is_up() {
+            return;
+        }
+        for m in 0..self.mnodes.len() {
+            let mnode = self.mnodes[m];
+            let limit = Nanos(self.config.timing.mirror_data.0 << mnode.late.min(6));
+            if mnode.stage != MnodeStage::AwaitMirrorData || mnode.dto || self.now.since(mnode.armed) < limit {
+                continue;
+            }
+            let rqr = mnode.rqr.expect("a request");
+            self.mnodes[m].dto = true;
+            self.mnodes[m].late = mnode.late.saturating_add(1);
+            let dto = Mfc::Dto {
+                rie: rqr.rie,
+                generation: rqr.generation,
+                attempt: mnode.attempt,
+            };
+            self.link.send(dto, None);
+        }
+    }
+
+    /// What became of the late data (DSS).
+    pub(crate) fn on_dss(
+        &mut self,
+        rie: RieIndex,
+        generation: RieGeneration,
+        attempt: u8,
+        status: SendStatus,
+    ) -> Result<(), Violation> {
+        if self.geometry().pair_of_rie(rie) != Some(self.partner()) {
+            return Err(Violation("a send status of an RIE that is not the primary's"));
+        }
+        let m = self.local_rie(rie);
+        let mnode = &mut self.mnodes[m];
+        let asked = mnode.dto
+            && mnode.stage == MnodeStage::AwaitMirrorData
+            && mnode.attempt == attempt
+            && mnode.rqr.is_some_and(|r| r.generation == generation);
+        if !asked {
+            self.stale += 1;
+            return Ok(());
+        }
+        mnode.dto = false;
+        mnode.armed = self.now;
+        match status {
+            SendStatus::NotYetSent => {}
+            SendStatus::Sent => {
+                mnode.attempt = attempt.wrapping_add(1);
+                self.send_rtr(m);
+            }
+            SendStatus::Aborted => self.disarm(m),
+        }
         Ok(())
+    }
+
+    /// Whether any reception is armed.
+    pub(crate) fn awaits_mirror_data(&self) -> bool {
+        self.mnodes.iter().any(|m| m.stage == MnodeStage::AwaitMirrorData)
     }
 
     /// The data of these buffers are on disk for good: their twins are free.

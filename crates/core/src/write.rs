@@ -21,8 +21,10 @@ use crate::controller::Core;
 use crate::effect::Effect;
 use crate::host::{HostOp, Status};
 use crate::htb::{Origin, Portion, Stage, granules, mask_in_granule};
-use crate::ids::{ATOMIC_BLOCKS, BUFFER_BLOCKS, BlockCount, BufferIndex, NcaeIndex, RieGeneration, RieIndex, Vba};
-use crate::link::frame::{Mfc, Rqr};
+use crate::ids::{
+    ATOMIC_BLOCKS, BUFFER_BLOCKS, BlockCount, BufferIndex, CommandId, NcaeIndex, RieGeneration, RieIndex, Vba,
+};
+use crate::link::frame::{Mfc, Rqr, SendStatus};
 use crate::list::List;
 use crate::memory::Memory;
 use crate::mutant;
@@ -168,16 +170,20 @@ impl Core {
             self.effects.push(Effect::Copy { from, to: into });
             self.on_data(h);
         } else if let Origin::Host(id) = origin {
-            self.effects.push(Effect::Fetch {
-                id,
-                offset: BlockCount(offset),
-                into,
-            });
+            self.fetch(h, id, BlockCount(offset), into);
         }
+    }
+
+    /// Data of a write are fetched from its host.
+    pub(crate) fn fetch(&mut self, h: u32, id: CommandId, offset: BlockCount, into: Memory) {
+        self.htb_mut(h).fetching = Some(self.now);
+        self.watch_for_overdue();
+        self.effects.push(Effect::Fetch { id, offset, into });
     }
 
     /// The host's data are in the new buffers, or will not come.
     pub(crate) fn on_host_data(&mut self, h: u32, complete: bool) {
+        self.htb_mut(h).fetching = None;
         match self.htb(h).stage {
             Stage::AwaitHostData if complete => self.on_data(h),
             Stage::AwaitHostData => self.withdraw(h),
@@ -243,6 +249,26 @@ impl Core {
             attempt: p.attempt.expect("the mirror is armed"),
         };
         self.link.send(mfc, Some(Memory::Buffers(p.sgl())));
+    }
+
+    /// The mirror waits for the data: what became of them (DTO, answered by DSS).
+    pub(crate) fn on_dto(&mut self, rie: RieIndex, generation: RieGeneration, attempt: u8) {
+        let status = match self.htb_of_rie(rie, generation).map(|h| &mut self.htb_mut(h).portion) {
+            None => SendStatus::Aborted,
+            // They go again with the RTR that follows.
+            Some(p) if p.committed && p.attempt == Some(attempt) => {
+                p.attempt = None;
+                SendStatus::Sent
+            }
+            Some(_) => SendStatus::NotYetSent,
+        };
+        let dss = Mfc::Dss {
+            rie,
+            generation,
+            attempt,
+            status,
+        };
+        self.link.send(dss, None);
     }
 
     /// The mirror has absorbed the data [0083].

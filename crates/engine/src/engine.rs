@@ -396,6 +396,10 @@ impl Engine {
                 let (hosts, _, mut shared) = self.hosts();
                 hosts.fetch(id, offset, into, &mut shared);
             }
+            Effect::EndHost { id } => {
+                let (hosts, _, mut shared) = self.hosts();
+                hosts.end_host_of(id, &mut shared);
+            }
             Effect::SendData { id, offset, ref from } => {
                 let (hosts, _, mut shared) = self.hosts();
                 hosts.send_data(id, offset, from, &mut shared);

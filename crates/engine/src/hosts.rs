@@ -280,6 +280,15 @@ impl Hosts {
         });
     }
 
+    /// Effect `EndHost`.
+    pub(crate) fn end_host_of(&mut self, id: CommandId, shared: &mut Shared) {
+        if let Some(task) = self.commands.get(id) {
+            let key = task.connection;
+            warn!(key, "a host does not send the data of its write: its connection ends");
+            self.disconnect(key, shared);
+        }
+    }
+
     /// Effect `SendData`.
     pub(crate) fn send_data(&mut self, id: CommandId, offset: BlockCount, from: &Memory, shared: &mut Shared) {
         let Some(task) = self.commands.get(id) else {

@@ -8,7 +8,7 @@ use twincell_core::host::{HostOp, Status};
 use twincell_core::ids::{
     BlockCount, BufferIndex, DiskIndex, Epoch, NcaeIndex, Noid, RieGeneration, RieIndex, TransferIndex, Uuid, Vba,
 };
-use twincell_core::link::frame::{LEVEL_BUFFERS, Mfc, Request, Response, Rqr, XmfcId};
+use twincell_core::link::frame::{LEVEL_BUFFERS, Mfc, Request, Response, Rqr, SendStatus, XmfcId};
 use twincell_core::list::List;
 use twincell_core::manage::{ManageError, ManageOp, ManageReply};
 
@@ -16,13 +16,15 @@ use twincell_core::manage::{ManageError, ManageOp, ManageReply};
 pub(crate) const MFC_HEADER_BYTES: usize = 4;
 const WHAT: &str = "message";
 
-/// Function codes. 0x06 and 0x07 are kept for DTO and DSS.
+/// Function codes.
 mod function {
     pub const RQR: u8 = 0x01;
     pub const RTR: u8 = 0x02;
     pub const MIRROR_DATA: u8 = 0x03;
     pub const MDA: u8 = 0x04;
     pub const WITHDRAW: u8 = 0x05;
+    pub const DTO: u8 = 0x06;
+    pub const DSS: u8 = 0x07;
     pub const RELEASE: u8 = 0x08;
     pub const LEVEL_RIES: u8 = 0x10;
     pub const LEVEL_LACKS: u8 = 0x11;
@@ -67,6 +69,8 @@ fn head(mfc: &Mfc) -> (u8, bool) {
         Mfc::Rtr { .. } => (function::RTR, false),
         Mfc::MirrorData { .. } => (function::MIRROR_DATA, false),
         Mfc::Mda { .. } => (function::MDA, false),
+        Mfc::Dto { .. } => (function::DTO, false),
+        Mfc::Dss { .. } => (function::DSS, false),
         Mfc::Withdraw { .. } => (function::WITHDRAW, false),
         Mfc::Release(_) => (function::RELEASE, false),
         Mfc::LevelRies(_) => (function::LEVEL_RIES, false),
@@ -103,9 +107,28 @@ fn put_fields(out: &mut impl Sink, mfc: &Mfc) {
             rie,
             generation,
             attempt,
+        }
+        | Mfc::Dto {
+            rie,
+            generation,
+            attempt,
         } => {
             put_rie(out, *rie, *generation);
             out.u8(*attempt);
+        }
+        Mfc::Dss {
+            rie,
+            generation,
+            attempt,
+            status,
+        } => {
+            put_rie(out, *rie, *generation);
+            out.u8(*attempt);
+            out.u8(match status {
+                SendStatus::NotYetSent => 1,
+                SendStatus::Sent => 2,
+                SendStatus::Aborted => 3,
+            });
         }
         Mfc::Mda { rie, generation } | Mfc::Withdraw { rie, generation } => put_rie(out, *rie, *generation),
         Mfc::Release(buffers) => {
@@ -155,11 +178,16 @@ pub(crate) fn mfc(r: &mut Reader) -> Result<Mfc> {
 fn fields_of(function: u8, yes: bool, r: &mut Reader) -> Result<Mfc> {
     Ok(match function {
         function::RQR => Mfc::Rqr(rqr(r, yes)?),
-        function::RTR | function::MIRROR_DATA => {
+        function::RTR | function::MIRROR_DATA | function::DTO => {
             let (rie, generation) = rie(r)?;
             let attempt = r.u8()?;
             match function {
                 function::RTR => Mfc::Rtr {
+                    rie,
+                    generation,
+                    attempt,
+                },
+                function::DTO => Mfc::Dto {
                     rie,
                     generation,
                     attempt,
@@ -169,6 +197,22 @@ fn fields_of(function: u8, yes: bool, r: &mut Reader) -> Result<Mfc> {
                     generation,
                     attempt,
                 },
+            }
+        }
+        function::DSS => {
+            let (rie, generation) = rie(r)?;
+            let attempt = r.u8()?;
+            let status = match r.u8()? {
+                1 => SendStatus::NotYetSent,
+                2 => SendStatus::Sent,
+                3 => SendStatus::Aborted,
+                code => return Err(unknown("the status of sent data", code)),
+            };
+            Mfc::Dss {
+                rie,
+                generation,
+                attempt,
+                status,
             }
         }
         function::MDA => {

@@ -152,7 +152,7 @@ fn messages_say_why_they_are_refused() {
         with(&[0x13, 0, 5, 0, 0]),
         with(&[0x13, 1, 4, 0]),
         with(&[0x14, 3, 4, 0]),
-        with(&[0x06, 0, 4, 0]),
+        with(&[0x09, 0, 4, 0]),
         with(&release(33)),
         with(&[0x13, 0, 4, 0].repeat(9)),
         with(&[0x38, 0, 9, 0, 1, 0, 2, 0, 9]),
@@ -167,7 +167,7 @@ fn messages_say_why_they_are_refused() {
         the message has more bytes than its fields account for
         the flags of a message: 0x1 means nothing here
         the flags of a message: 0x3 means nothing here
-        the function code of a message: 0x6 means nothing here
+        the function code of a message: 0x9 means nothing here
         the buffers of a release: 33, and 32 is the most
         the number of messages in a frame: 9, and 8 is the most
         the status of a forwarded command: 0x9 means nothing here

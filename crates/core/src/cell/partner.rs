@@ -185,6 +185,17 @@ impl Core {
                 return self.on_mirror_data(*rie, *generation, *attempt, payload);
             }
             Mfc::Mda { rie, generation } => self.on_mda(*rie, *generation),
+            Mfc::Dto {
+                rie,
+                generation,
+                attempt,
+            } => self.on_dto(*rie, *generation, *attempt),
+            Mfc::Dss {
+                rie,
+                generation,
+                attempt,
+                status,
+            } => return self.on_dss(*rie, *generation, *attempt, *status),
             Mfc::Withdraw { rie, generation } => return self.on_withdraw(*rie, *generation),
             Mfc::Release(buffers) => return self.on_release(buffers),
             Mfc::LevelRies(ries) => return self.on_level_ries(ries),

@@ -154,6 +154,17 @@ pub enum Response {
     Managed(Result<ManageReply, ManageError>),
 }
 
+/// What became of the data of a write, as its primary knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SendStatus {
+    /// The host has not sent them yet: keep waiting.
+    NotYetSent,
+    /// They were sent: arm again, and say so.
+    Sent,
+    /// The write is over: release what it holds.
+    Aborted,
+}
+
 /// A message function call: what is to be done at the receiver, with all that it takes to do it [0061].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Mfc {
@@ -183,6 +194,27 @@ pub enum Mfc {
         rie: RieIndex,
         /// Its use.
         generation: RieGeneration,
+    },
+    /// Data timed out: the mirror has waited too long for the data that it is armed for. Until the answer it says no
+    /// MDA (DESIGN section 4).
+    Dto {
+        /// The RIE.
+        rie: RieIndex,
+        /// Its use.
+        generation: RieGeneration,
+        /// Which arming.
+        attempt: u8,
+    },
+    /// Data send status, the answer to `Dto`.
+    Dss {
+        /// The RIE.
+        rie: RieIndex,
+        /// Its use.
+        generation: RieGeneration,
+        /// From the `Dto`.
+        attempt: u8,
+        /// What became of the data.
+        status: SendStatus,
     },
     /// The write will not happen: the host withdrew it before its data came.
     Withdraw {
@@ -245,7 +277,7 @@ impl Mfc {
     pub fn bytes(&self) -> usize {
         4 + match self {
             Mfc::Rqr(rqr) => 32 + 4 * (rqr.new.len() + rqr.old.len()),
-            Mfc::Rtr { .. } | Mfc::MirrorData { .. } => 8,
+            Mfc::Rtr { .. } | Mfc::MirrorData { .. } | Mfc::Dto { .. } | Mfc::Dss { .. } => 8,
             Mfc::Mda { .. } | Mfc::Withdraw { .. } | Mfc::Leveled(_) => 8,
             Mfc::Release(buffers) => 4 + 4 * buffers.len(),
             Mfc::LevelRies(ries) | Mfc::LevelLacks(ries) => 4 + 4 * ries.len(),

@@ -165,6 +165,17 @@ impl World {
         self.deliver(controller, process, Event::HostData { id, complete });
     }
 
+    /// A controller closes the connection of a host that does not send its data.
+    pub(super) fn end_host(&mut self, controller: Controller, id: CommandId, ready: &mut VecDeque<Event>) {
+        let process = self.processes[controller.index()].as_ref();
+        let Some(number) = process.and_then(|p| p.commands.get(&id).copied()) else {
+            return self.fail(format!("{controller}: ends the host of a command that is over"));
+        };
+        self.attempts.get_mut(&number).expect("known").given_up = true;
+        ready.push_back(Event::HostAbort { id });
+        ready.push_back(Event::HostData { id, complete: false });
+    }
+
     /// The connection of an attempt is closed: a fetch that is under way answers when it would have come.
     pub(super) fn fetch_fails(&mut self, number: u64, _id: CommandId, _ready: &mut VecDeque<Event>) {
         self.attempts.get_mut(&number).expect("known").given_up = true;

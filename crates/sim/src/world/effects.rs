@@ -58,6 +58,7 @@ impl World {
                 offset,
                 into,
             } => self.fetch(controller, id, command, offset, into, ready),
+            Effect::EndHost { id } => self.end_host(controller, id, ready),
             Effect::SendData {
                 id: command,
                 offset,

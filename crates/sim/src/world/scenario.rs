@@ -138,6 +138,12 @@ impl Scenario {
             .and_then(|p| p.core.cell_view().record)
     }
 
+    /// How many messages `c` has refused because their exchange is over.
+    pub fn stale(&self, c: Controller) -> u64 {
+        let process = self.world.processes[c.index()].as_ref();
+        process.map_or(0, |p| p.core.link_counts().1)
+    }
+
     /// The mode of the record as `c` knows it.
     pub fn mode(&self, c: Controller) -> Option<Mode> {
         self.record(c).map(|r| r.mode)
@@ -171,6 +177,11 @@ impl Scenario {
         if self.world.wire.open {
             self.world.close_link();
         }
+    }
+
+    /// Each frame that is sent from now on takes so many milliseconds longer.
+    pub fn link_takes(&mut self, ms: u64) {
+        self.world.wire.delay = ms * MS;
     }
 
     /// Mends the link.

@@ -15,6 +15,8 @@ pub(super) struct Wire {
     pub(super) cut: bool,
     pub(super) silent: bool,
     pub(super) lossy: bool,
+    /// How much longer than usual each frame takes, in nanoseconds.
+    pub(super) delay: u64,
     /// When the last frame in each direction arrives: order is kept unless the wire is lossy.
     pub(super) last: [u64; 2],
 }
@@ -85,7 +87,7 @@ impl World {
             _ => 1,
         };
         for _ in 0..copies {
-            let mut delay = self.random.between(15 * US, 120 * US);
+            let mut delay = self.wire.delay + self.random.between(15 * US, 120 * US);
             if self.wire.lossy && !hello {
                 delay += self.random.below(2 * MS);
             } else {

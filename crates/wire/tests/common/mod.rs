@@ -237,6 +237,22 @@ fn write_path_mfc() -> impl Strategy<Value = Mfc> {
             generation,
             attempt
         }),
+        (rie(), any::<u8>()).prop_map(|((rie, generation), attempt)| Mfc::Dto {
+            rie,
+            generation,
+            attempt
+        }),
+        (
+            rie(),
+            any::<u8>(),
+            select(vec![SendStatus::NotYetSent, SendStatus::Sent, SendStatus::Aborted])
+        )
+            .prop_map(|((rie, generation), attempt, status)| Mfc::Dss {
+                rie,
+                generation,
+                attempt,
+                status
+            }),
         rie().prop_map(|(rie, generation)| Mfc::Mda { rie, generation }),
         rie().prop_map(|(rie, generation)| Mfc::Withdraw { rie, generation }),
         buffers(RELEASE_MAX).prop_map(|b| Mfc::Release(list(b))),
