@@ -7,10 +7,18 @@ use twincell_core::cell::record::Slot;
 use twincell_core::ids::Controller;
 use twincell_core::layout::metadata::Metadata;
 
+/// Blocks of a page.
+const PAGE: usize = 64;
+
+fn place(block: u64) -> (usize, usize) {
+    (block as usize / PAGE, block as usize % PAGE)
+}
+
 /// One disk.
 #[derive(Clone, Debug, Default)]
 pub struct SimDisk {
-    blocks: BTreeMap<u64, u64>,
+    /// Pages that were ever written.
+    pages: Vec<Option<Box<[u64; PAGE]>>>,
     /// What was there before writes that were not flushed yet, oldest first.
     unflushed: Vec<(u64, u64)>,
     /// The slots of A and B.
@@ -22,20 +30,38 @@ pub struct SimDisk {
 impl SimDisk {
     /// Reads a block; 0 was never written.
     pub fn read(&self, block: u64) -> u64 {
-        self.blocks.get(&block).copied().unwrap_or(0)
+        let (page, at) = place(block);
+        self.pages.get(page).and_then(Option::as_ref).map_or(0, |p| p[at])
+    }
+
+    fn put(&mut self, block: u64, tag: u64) -> u64 {
+        let (page, at) = place(block);
+        if page >= self.pages.len() {
+            self.pages.resize(page + 1, None);
+        }
+        let page = self.pages[page].get_or_insert_with(|| Box::new([0; PAGE]));
+        std::mem::replace(&mut page[at], tag)
     }
 
     /// Writes a block into the volatile cache of the disk.
     pub fn write(&mut self, block: u64, tag: u64) {
-        let before = self.blocks.insert(block, tag).unwrap_or(0);
+        let before = self.put(block, tag);
         self.unflushed.push((block, before));
     }
 
     /// Makes blocks read as zero, durably.
     pub fn zero(&mut self, block: u64, blocks: u64) {
-        let gone: Vec<u64> = self.blocks.range(block..block + blocks).map(|(b, _)| *b).collect();
-        for block in gone {
-            self.blocks.remove(&block);
+        let end = block + blocks;
+        for (n, page) in self.pages.iter_mut().enumerate() {
+            let first = (n * PAGE) as u64;
+            let Some(page) = page.as_mut().filter(|_| first < end && first + PAGE as u64 > block) else {
+                continue;
+            };
+            for (at, tag) in (first..).zip(page.iter_mut()) {
+                if (block..end).contains(&at) {
+                    *tag = 0;
+                }
+            }
         }
     }
 
@@ -48,7 +74,7 @@ impl SimDisk {
     pub fn lose_power(&mut self, random: &mut Random) {
         for (block, before) in std::mem::take(&mut self.unflushed).into_iter().rev() {
             if !random.one_in(2) {
-                self.blocks.insert(block, before);
+                self.put(block, before);
             }
         }
     }

@@ -5,10 +5,11 @@
 //! submitted after the value's write was acknowledged, and acknowledged before the read began; or one that an earlier
 //! read has shown to be newer ("no going back").
 
-use std::collections::{BTreeMap, HashMap};
-
 /// A moment in the order of everything that happens.
 pub type Moment = u64;
+
+/// No moment at all, so far.
+const NEVER: Moment = Moment::MAX;
 
 #[derive(Clone, Debug)]
 struct Write {
@@ -18,61 +19,144 @@ struct Write {
     acknowledged: Option<Moment>,
     /// The host tried more than once: until it has an answer, a value that was superseded may come again.
     retried: bool,
+    /// The answer was that it was withdrawn before it took effect.
+    aborted: bool,
+}
+
+/// What reads of a block have shown of one value.
+#[derive(Clone, Debug)]
+struct Seen {
+    tag: u64,
+    /// The end of the first read that returned it, and the beginning of the last.
+    first_end: Moment,
+    last_begin: Moment,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Block {
+    number: u64,
     /// Tags written to it, in order of submission; the first is 0, "never written".
     tags: Vec<u64>,
     /// Values that a read has shown to be superseded: when that read began, and when it ended.
-    dead: HashMap<u64, (Moment, Moment)>,
-    /// What reads returned: value, and the moment at which the first read that returned it ended.
-    seen: Vec<(u64, Moment)>,
+    dead: Vec<(u64, Moment, Moment)>,
+    /// What reads returned.
+    seen: Vec<Seen>,
+}
+
+/// The time in which a block certainly had one value (`from < to`), or must have had it for a moment (`to <= from`).
+#[derive(Clone, Copy, Debug)]
+struct Zone {
+    tag: u64,
+    from: Moment,
+    to: Moment,
 }
 
 /// The history of one LUN.
 #[derive(Clone, Debug, Default)]
 pub struct History {
-    writes: HashMap<u64, Write>,
-    blocks: BTreeMap<u64, Block>,
+    /// By tag.
+    writes: Vec<Option<Write>>,
+    /// For each block of the LUN, where it is among `blocks`, plus one.
+    places: Vec<u32>,
+    blocks: Vec<Block>,
+    /// What was written before this moment may be lost: the cell has said so.
+    forgotten: Moment,
 }
 
 impl History {
     /// A write is submitted for the first time.
     pub fn submit(&mut self, tag: u64, start: u64, blocks: u32, now: Moment) {
-        let acknowledged = None;
-        self.writes.insert(
-            tag,
-            Write {
-                start,
-                blocks,
-                submitted: now,
-                acknowledged,
-                retried: false,
-            },
-        );
-        for block in start..start + u64::from(blocks) {
-            self.blocks.entry(block).or_default().tags.push(tag);
+        if self.writes.len() <= tag as usize {
+            self.writes.resize(tag as usize + 1, None);
         }
+        self.writes[tag as usize] = Some(Write {
+            start,
+            blocks,
+            submitted: now,
+            acknowledged: None,
+            retried: false,
+            aborted: false,
+        });
+        for block in start..start + u64::from(blocks) {
+            self.block_mut(block).tags.push(tag);
+        }
+    }
+
+    fn block_mut(&mut self, number: u64) -> &mut Block {
+        let at = number as usize;
+        if self.places.len() <= at {
+            self.places.resize(at + 1, 0);
+        }
+        if self.places[at] == 0 {
+            self.blocks.push(Block {
+                number,
+                ..Block::default()
+            });
+            self.places[at] = self.blocks.len() as u32;
+        }
+        &mut self.blocks[self.places[at] as usize - 1]
+    }
+
+    fn place(&self, number: u64) -> Option<usize> {
+        let place = *self.places.get(number as usize)?;
+        (place as usize).checked_sub(1)
+    }
+
+    fn write(&self, tag: u64) -> Option<&Write> {
+        self.writes.get(tag as usize)?.as_ref()
+    }
+
+    fn write_mut(&mut self, tag: u64) -> &mut Write {
+        self.writes[tag as usize].as_mut().expect("a write that was submitted")
     }
 
     /// A write without an answer is tried again.
     pub fn retry(&mut self, tag: u64) {
-        if let Some(write) = self.writes.get_mut(&tag) {
-            write.retried = true;
+        if self.write(tag).is_some() {
+            self.write_mut(tag).retried = true;
         }
     }
 
     /// Whether the write of `tag` cannot be executed any more after `moment`.
     fn is_final(&self, tag: u64, moment: Moment) -> bool {
-        let write = self.writes.get(&tag);
+        let write = self.write(tag);
         write.is_none_or(|w| !w.retried || w.acknowledged.is_some_and(|a| a < moment))
     }
 
     /// A write is acknowledged.
     pub fn acknowledge(&mut self, tag: u64, now: Moment) {
-        let write = self.writes.get_mut(&tag).expect("a write that was submitted");
-        write.acknowledged.get_or_insert(now);
+        self.write_mut(tag).acknowledged.get_or_insert(now);
+    }
+
+    /// The answer to a write is that it was withdrawn before it took effect: nobody may ever see it. One that was tried
+    /// more than once, or is no atomic write, may have taken effect in another attempt, or in part.
+    ///
+    /// # Errors
+    /// A read has returned it already.
+    pub fn abort(&mut self, tag: u64) -> Result<(), String> {
+        let Some(write) = self.write(tag).filter(|w| !w.retried && w.blocks <= 256) else {
+            return Ok(());
+        };
+        let (start, end) = (write.start, write.start + u64::from(write.blocks));
+        for number in start..end {
+            let seen = &self.blocks[self.place(number).expect("written")].seen;
+            if seen.iter().any(|s| s.tag == tag) {
+                return Err(format!(
+                    "write {tag} was withdrawn, but a read of block {number} has it"
+                ));
+            }
+        }
+        self.write_mut(tag).aborted = true;
+        Ok(())
+    }
+
+    /// The cell has said that what was acknowledged until now may be lost: any of it may be there, or not, or in part.
+    pub fn forget(&mut self, now: Moment) {
+        self.forgotten = now;
+        for block in &mut self.blocks {
+            block.dead.clear();
+            block.seen.clear();
+        }
     }
 
     /// When the write of `tag` was acknowledged; "never written" was so from the beginning.
@@ -80,12 +164,12 @@ impl History {
         if tag == 0 {
             Some(0)
         } else {
-            self.writes[&tag].acknowledged
+            self.write(tag)?.acknowledged
         }
     }
 
     fn submitted(&self, tag: u64) -> Moment {
-        if tag == 0 { 0 } else { self.writes[&tag].submitted }
+        self.write(tag).map_or(0, |w| w.submitted)
     }
 
     /// Whether `older` certainly came before `newer`.
@@ -94,6 +178,9 @@ impl History {
     }
 
     /// A read of `start..` that began at `begun` and ended at `now` returned `tags`. `atomic` reads see whole writes.
+    ///
+    /// # Errors
+    /// What is wrong with it.
     pub fn read(&mut self, start: u64, tags: &[u64], begun: Moment, now: Moment, atomic: bool) -> Result<(), String> {
         for (block, tag) in (start..).zip(tags) {
             self.check_value(block, *tag, begun)?;
@@ -108,26 +195,33 @@ impl History {
     }
 
     fn check_value(&self, block: u64, tag: u64, begun: Moment) -> Result<(), String> {
-        let Some(known) = self.blocks.get(&block) else {
+        let Some(place) = self.place(block) else {
             return if tag == 0 {
                 Ok(())
             } else {
                 Err(format!("block {block}: {tag}, but nothing was written"))
             };
         };
-        if tag != 0 && !known.tags.contains(&tag) {
+        let known = &self.blocks[place];
+        let (mut is_known, acknowledged) = (tag == 0, self.acknowledged(tag));
+        for newer in &known.tags {
+            is_known |= *newer == tag;
+            let write = self.write(*newer).expect("submitted");
+            let counts = write.submitted >= self.forgotten && write.acknowledged.is_some_and(|a| a < begun);
+            if counts && acknowledged.is_some_and(|a| a < write.submitted) {
+                return Err(format!("block {block}: {tag}, but {newer} was acknowledged after it"));
+            }
+        }
+        if !is_known {
             return Err(format!("block {block}: {tag}, which was never written there"));
         }
-        let displaced =
-            |newer: &&u64| self.acknowledged(**newer).is_some_and(|a| a < begun) && self.precedes(tag, **newer);
-        if let Some(newer) = known.tags.iter().find(displaced) {
-            return Err(format!("block {block}: {tag}, but {newer} was acknowledged after it"));
+        if self.write(tag).is_some_and(|w| w.aborted) {
+            return Err(format!(
+                "block {block}: {tag}, which was withdrawn before it took effect"
+            ));
         }
-        if known
-            .dead
-            .get(&tag)
-            .is_some_and(|(from, to)| *to < begun && self.is_final(tag, *from))
-        {
+        let dead = known.dead.iter().find(|d| d.0 == tag);
+        if dead.is_some_and(|(_, from, to)| *to < begun && self.is_final(tag, *from)) {
             return Err(format!(
                 "block {block}: {tag}, which an earlier read has shown to be superseded"
             ));
@@ -137,10 +231,15 @@ impl History {
 
     fn check_whole(&self, start: u64, tags: &[u64]) -> Result<(), String> {
         let end = start + tags.len() as u64;
-        for tag in tags.iter().filter(|t| **t != 0) {
-            let write = &self.writes[tag];
+        let mut last = 0;
+        for tag in tags {
+            // Neighbours mostly have the same value.
+            if *tag == 0 || std::mem::replace(&mut last, *tag) == *tag {
+                continue;
+            }
+            let write = self.write(*tag).expect("a value that was written");
             let (from, to) = (write.start.max(start), (write.start + u64::from(write.blocks)).min(end));
-            if write.blocks > 256 {
+            if write.blocks > 256 || write.submitted < self.forgotten {
                 continue;
             }
             for block in from..to {
@@ -154,24 +253,94 @@ impl History {
     }
 
     fn note_seen(&mut self, block: u64, tag: u64, begun: Moment, now: Moment) {
-        let Some(known) = self.blocks.get(&block) else {
+        let Some(place) = self.place(block) else {
             return;
         };
-        let first = !known.seen.iter().any(|(t, _)| *t == tag);
-        let seen_before = known.seen.iter().filter(|(t, ended)| *t != tag && *ended < begun);
-        let mut dead: Vec<u64> = seen_before.map(|(t, _)| *t).collect();
-        if first {
+        let known = &self.blocks[place];
+        let again = known.seen.iter().position(|s| s.tag == tag);
+        let seen_before = known.seen.iter().filter(|s| s.tag != tag && s.first_end < begun);
+        let mut dead: Vec<u64> = seen_before.map(|s| s.tag).collect();
+        if again.is_none() {
             // Whatever was acknowledged before this write was submitted is older, seen or not.
-            let written = known.tags.iter().copied().chain([0]);
-            dead.extend(written.filter(|t| *t != tag && self.precedes(*t, tag)));
+            let submitted = self.submitted(tag);
+            let older = |t: &u64| *t != tag && self.acknowledged(*t).is_some_and(|a| a < submitted);
+            dead.extend(known.tags.iter().copied().chain([0]).filter(older));
         }
-        let known = self.blocks.get_mut(&block).expect("looked at");
+        let known = &mut self.blocks[place];
         for older in dead {
-            known.dead.entry(older).or_insert((begun, now));
+            if !known.dead.iter().any(|d| d.0 == older) {
+                known.dead.push((older, begun, now));
+            }
         }
-        if first {
-            known.seen.push((tag, now));
+        match again {
+            Some(at) => {
+                let seen = &mut known.seen[at];
+                seen.first_end = seen.first_end.min(now);
+                seen.last_begin = seen.last_begin.max(begun);
+            }
+            None => known.seen.push(Seen {
+                tag,
+                first_end: now,
+                last_begin: begun,
+            }),
         }
+    }
+
+    /// Whether there is one order of all writes and reads of each block that explains every answer (linearizability).
+    /// Every value is written once, so it is enough to look at the time in which each value must have been there: two
+    /// such times must not overlap, and none may lie within another. A write that was tried more than once may be
+    /// executed more than once until it is answered; it takes no part.
+    ///
+    /// # Errors
+    /// Two values of which one must have been there while the other was.
+    pub fn check_linearizable(&self) -> Result<(), String> {
+        for block in &self.blocks {
+            let mut zones: Vec<Zone> = block
+                .tags
+                .iter()
+                .copied()
+                .chain([0])
+                .filter_map(|t| self.zone(block, t))
+                .collect();
+            zones.sort_by_key(|z| z.from.min(z.to));
+            // Of the times so far in which a value certainly was there, the one that ends last.
+            let mut held: Option<Zone> = None;
+            for zone in zones {
+                let within = held.filter(|h| h.from < zone.to && h.to > zone.from.max(zone.to));
+                let overlaps = held.filter(|h| zone.from < zone.to && h.to > zone.from);
+                if let Some(other) = within.or(overlaps) {
+                    return Err(format!(
+                        "block {}: no order of its writes and reads explains both {} and {}",
+                        block.number, other.tag, zone.tag
+                    ));
+                }
+                if zone.from < zone.to && held.is_none_or(|h| h.to < zone.to) {
+                    held = Some(zone);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn zone(&self, block: &Block, tag: u64) -> Option<Zone> {
+        let seen = block.seen.iter().find(|s| s.tag == tag);
+        let (first_end, last_begin) = seen.map_or((NEVER, 0), |s| (s.first_end, s.last_begin));
+        if tag == 0 {
+            return (self.forgotten == 0).then_some(Zone {
+                tag,
+                from: 0,
+                to: last_begin,
+            });
+        }
+        let write = self
+            .write(tag)
+            .filter(|w| !w.retried && w.submitted >= self.forgotten)?;
+        let from = write.acknowledged.unwrap_or(NEVER).min(first_end);
+        (from < NEVER).then_some(Zone {
+            tag,
+            from,
+            to: write.submitted.max(last_begin),
+        })
     }
 }
 
@@ -220,5 +389,62 @@ mod tests {
         written(&mut history, 2, 0, 4, 3, None);
         assert!(history.read(0, &[2, 2, 1, 2], 4, 5, true).is_err());
         assert!(history.read(0, &[2, 2, 2, 2], 6, 7, true).is_ok());
+    }
+
+    #[test]
+    fn what_was_withdrawn_is_never_seen() {
+        let mut history = History::default();
+        written(&mut history, 1, 0, 4, 1, None);
+        assert!(history.abort(1).is_ok());
+        assert!(history.read(0, &[0, 0, 1, 0], 2, 3, true).is_err());
+        let mut history = History::default();
+        written(&mut history, 1, 0, 1, 1, None);
+        assert!(history.read(0, &[1], 2, 3, true).is_ok());
+        assert!(history.abort(1).is_err());
+    }
+
+    #[test]
+    fn what_the_cell_has_said_to_be_lost_may_be_there_or_not() {
+        let mut history = History::default();
+        written(&mut history, 1, 0, 2, 1, Some(2));
+        written(&mut history, 2, 0, 2, 3, Some(4));
+        history.forget(5);
+        assert!(history.read(0, &[1, 2], 6, 7, true).is_ok());
+        written(&mut history, 3, 0, 2, 8, Some(9));
+        assert!(history.read(0, &[3, 2], 10, 11, true).is_err());
+        assert!(history.read(0, &[3, 3], 10, 11, true).is_ok());
+    }
+
+    #[test]
+    fn two_reads_that_disagree_on_an_order_have_none() {
+        let mut history = History::default();
+        // Both writes are under way from 1 to 20; one reader sees 1 then 2, another one 2 then 1.
+        written(&mut history, 1, 0, 1, 1, Some(20));
+        written(&mut history, 2, 0, 1, 1, Some(20));
+        for (tag, begun, now) in [(1, 2, 3), (2, 4, 9), (1, 10, 11)] {
+            history.note_seen(0, tag, begun, now);
+        }
+        assert!(history.check_linearizable().is_err());
+    }
+
+    #[test]
+    fn overlapping_writes_have_an_order() {
+        let mut history = History::default();
+        written(&mut history, 1, 0, 1, 1, Some(20));
+        written(&mut history, 2, 0, 1, 2, Some(19));
+        assert!(history.read(0, &[1], 3, 4, true).is_ok());
+        assert!(history.read(0, &[2], 5, 6, true).is_ok());
+        assert!(history.read(0, &[2], 30, 31, true).is_ok());
+        assert!(history.check_linearizable().is_ok());
+    }
+
+    #[test]
+    fn a_value_between_two_reads_of_another_has_no_place() {
+        let mut history = History::default();
+        written(&mut history, 1, 0, 1, 1, Some(2));
+        written(&mut history, 2, 0, 1, 5, Some(6));
+        history.note_seen(0, 1, 3, 4);
+        history.note_seen(0, 1, 8, 9);
+        assert!(history.check_linearizable().is_err());
     }
 }

@@ -16,9 +16,11 @@
 #![warn(missing_docs)]
 #![allow(clippy::large_enum_variant)]
 
+pub mod digest;
 pub mod disks;
 pub mod history;
 pub mod hosts;
+pub mod image_check;
 pub mod plan;
 pub mod process;
 pub mod random;

@@ -1,5 +1,6 @@
 //! One controller's process, and its NV memory, which outlives it.
 
+use crate::image_check::ImageCheck;
 use crate::plan::Point;
 use std::collections::{BTreeMap, VecDeque};
 use twincell_core::config::Geometry;
@@ -12,14 +13,16 @@ use twincell_core::{Core, Event};
 const TRANSFER_BLOCKS: usize = 264;
 
 /// NV memory: words and buffers.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct NvMemory {
     /// Identity and words.
     pub image: Image,
     /// One tag a block.
     pub buffers: Vec<[u64; 8]>,
     /// What was sealed: mask and the tags under it.
-    seals: BTreeMap<u32, (u8, u64)>,
+    seals: Vec<Option<(u8, u64)>>,
+    /// What a crash would leave.
+    check: ImageCheck,
 }
 
 impl NvMemory {
@@ -31,20 +34,26 @@ impl NvMemory {
                 words: vec![0; geometry.words() as usize],
             },
             buffers: vec![[0; 8]; geometry.buffers_of_both() as usize],
-            seals: BTreeMap::new(),
+            seals: vec![None; geometry.buffers_of_both() as usize],
+            check: ImageCheck::new(geometry),
         }
     }
 
     /// One store.
-    pub fn store(&mut self, address: NvAddress, word: u64) {
+    ///
+    /// # Errors
+    /// What a crash right after it would leave wrong.
+    pub fn store(&mut self, address: NvAddress, word: u64) -> Result<(), String> {
         self.image.words[address.index()] = word;
+        self.check.store(address, word)
     }
 
     /// Empties the image.
     pub fn renew(&mut self, uuid: Uuid) {
         self.image.uuid = uuid;
         self.image.words.fill(0);
-        self.seals.clear();
+        self.check.clear();
+        self.seals.fill(None);
     }
 
     fn sum(&self, buffer: usize, mask: u8) -> u64 {
@@ -58,14 +67,12 @@ impl NvMemory {
     /// Notes the checksum of a buffer.
     pub fn seal(&mut self, buffer: u32, mask: u8) {
         let sum = self.sum(buffer as usize, mask);
-        self.seals.insert(buffer, (mask, sum));
+        self.seals[buffer as usize] = Some((mask, sum));
     }
 
     /// Whether a buffer still has what was sealed.
     pub fn is_sound(&self, buffer: u32) -> bool {
-        self.seals
-            .get(&buffer)
-            .is_none_or(|(mask, sum)| self.sum(buffer as usize, *mask) == *sum)
+        self.seals[buffer as usize].is_none_or(|(mask, sum)| self.sum(buffer as usize, mask) == sum)
     }
 }
 

@@ -39,27 +39,23 @@ impl World {
     }
 
     pub(super) fn try_on(&mut self, command: usize, controller: usize) {
-        let attempt = self.next_attempt;
-        self.next_attempt += 1;
+        self.attempts.push(Attempt {
+            command,
+            controller,
+            process: 0,
+            given_up: false,
+            withdrawn: false,
+        });
+        let attempt = self.attempts.len() as u64;
         self.commands[command].attempt = attempt;
-        self.attempts.insert(
-            attempt,
-            Attempt {
-                command,
-                controller,
-                process: 0,
-                given_up: false,
-                withdrawn: false,
-            },
-        );
         let delay = self.random.between(20 * US, 200 * US);
         self.after(delay, Happening::Arrive(attempt));
     }
 
     pub(super) fn arrive(&mut self, number: u64) {
-        let attempt = self.attempts[&number];
+        let attempt = self.attempts[at(number)];
         let controller = Controller::BOTH[attempt.controller];
-        let command = self.commands[attempt.command].clone();
+        let command = &self.commands[attempt.command];
         let Some(process) = &mut self.processes[attempt.controller] else {
             return self.after(MS, Happening::PathFails(number));
         };
@@ -72,7 +68,7 @@ impl World {
         };
         let process_id = process.id;
         process.commands.insert(id, number);
-        self.attempts.get_mut(&number).expect("known").process = process_id;
+        self.attempts[at(number)].process = process_id;
         let drawn = if self.random.one_in(3) { 0 } else { command.blocks };
         let in_hand = command.in_hand.unwrap_or(drawn);
         let event = Event::HostCommand(HostCommand {
@@ -107,7 +103,7 @@ impl World {
         else {
             return self.fail(format!("{controller}: fetches for a command that is over"));
         };
-        let attempt = self.attempts[&number];
+        let attempt = self.attempts[at(number)];
         if attempt.given_up || attempt.withdrawn {
             ready.push_back(Event::HostData { id, complete: false });
             return;
@@ -134,7 +130,7 @@ impl World {
     }
 
     pub(super) fn host_data(&mut self, number: u64, process: u32, id: CommandId, offset: u32, into: &Memory) {
-        let attempt = self.attempts[&number];
+        let attempt = self.attempts[at(number)];
         let controller = Controller::BOTH[attempt.controller];
         let _ = offset;
         let now = self.now;
@@ -178,7 +174,7 @@ impl World {
 
     /// The connection of an attempt is closed: a fetch that is under way answers when it would have come.
     pub(super) fn fetch_fails(&mut self, number: u64, _id: CommandId, _ready: &mut VecDeque<Event>) {
-        self.attempts.get_mut(&number).expect("known").given_up = true;
+        self.attempts[at(number)].given_up = true;
     }
 
     pub(super) fn send_data(&mut self, controller: Controller, id: CommandId, offset: BlockCount, tags: &[u64]) {
@@ -188,7 +184,7 @@ impl World {
         else {
             return self.fail(format!("{controller}: sends data for a command that is over"));
         };
-        let attempt = self.attempts[&number];
+        let attempt = self.attempts[at(number)];
         let command = &mut self.commands[attempt.command];
         if command.attempt == number {
             let at = offset.0 as usize;
@@ -198,29 +194,31 @@ impl World {
 
     /// A status reaches the host.
     pub(super) fn answer(&mut self, number: u64, status: Status) {
-        let attempt = self.attempts[&number];
-        let command = self.commands[attempt.command].clone();
+        let attempt = self.attempts[at(number)];
+        let command = &mut self.commands[attempt.command];
         if command.done || command.attempt != number {
             return;
         }
-        let moment = self.number;
-        self.commands[attempt.command].status = Some(status);
+        command.status = Some(status);
+        let (lun, tag, host) = (command.lun, command.tag, command.host);
         match status {
             Status::Good => {
-                if let Err(what) = self.good(&command, moment) {
-                    self.fail(format!(
-                        "{:?} {}+{} on LUN {}: {what}",
-                        command.op, command.start, command.blocks, command.lun
-                    ));
+                if let Err(what) = self.good(attempt.command) {
+                    self.fail_of(attempt.command, &what);
                 }
-                self.paths[command.host] = attempt.controller;
+                self.paths[host] = attempt.controller;
                 self.done(attempt.command);
             }
-            Status::Aborted if attempt.withdrawn => self.done(attempt.command),
+            Status::Aborted if attempt.withdrawn => {
+                if let Err(what) = self.histories[lun].abort(tag) {
+                    self.fail_of(attempt.command, &what);
+                }
+                self.done(attempt.command);
+            }
             Status::Aborted if attempt.given_up => self.after(MS, Happening::PathFails(number)),
-            Status::NoSuchLun if self.luns[command.lun].doomed => self.done(attempt.command),
+            Status::NoSuchLun if self.luns[lun].doomed => self.done(attempt.command),
             // A LUN that was just made, which this controller does not know yet.
-            Status::NoSuchLun if command.lun >= LUNS => {
+            Status::NoSuchLun if lun >= LUNS => {
                 let delay = self.random.between(MS, 20 * MS);
                 self.after(delay, Happening::PathFails(number));
             }
@@ -228,11 +226,19 @@ impl World {
                 let delay = self.random.between(MS, 20 * MS);
                 self.after(delay, Happening::PathFails(number));
             }
-            status => self.fail(format!("{status:?} for {command:?}")),
+            status => self.fail_of(attempt.command, &format!("{status:?}")),
         }
     }
 
-    pub(super) fn good(&mut self, command: &Command, moment: u64) -> Result<(), String> {
+    fn fail_of(&mut self, command: usize, what: &str) {
+        let Command {
+            op, start, blocks, lun, ..
+        } = self.commands[command];
+        self.fail(format!("{op:?} {start}+{blocks} on LUN {lun}: {what}"));
+    }
+
+    fn good(&mut self, at: usize) -> Result<(), String> {
+        let (command, moment) = (&self.commands[at], self.number);
         let history = &mut self.histories[command.lun];
         match command.op {
             HostOp::Write { .. } => {
@@ -265,7 +271,7 @@ impl World {
 
     /// The host tries on the other path, or the same again.
     pub(super) fn path_fails(&mut self, number: u64) {
-        let attempt = self.attempts[&number];
+        let attempt = self.attempts[at(number)];
         let command = &self.commands[attempt.command];
         if command.done || command.attempt != number {
             return;
@@ -273,7 +279,7 @@ impl World {
         if attempt.withdrawn || command.once {
             return self.done(attempt.command);
         }
-        self.attempts.get_mut(&number).expect("known").given_up = true;
+        self.attempts[at(number)].given_up = true;
         let (lun, tag) = (command.lun, command.tag);
         self.histories[lun].retry(tag);
         let path = if self.random.one_in(4) {
@@ -286,28 +292,28 @@ impl World {
 
     /// The host closes a connection on which nothing comes. Its next attempt begins once the controller knows.
     pub(super) fn time_out(&mut self, number: u64) {
-        let attempt = self.attempts[&number];
+        let attempt = self.attempts[at(number)];
         let command = &self.commands[attempt.command];
         if command.done || command.attempt != number || attempt.given_up {
             return;
         }
-        self.attempts.get_mut(&number).expect("known").given_up = true;
+        self.attempts[at(number)].given_up = true;
         self.abort(number);
         self.after(5 * MS, Happening::PathFails(number));
     }
 
     pub(super) fn withdraw(&mut self, number: u64) {
-        let attempt = self.attempts[&number];
+        let attempt = self.attempts[at(number)];
         let command = &self.commands[attempt.command];
         if command.done || command.attempt != number || attempt.given_up {
             return;
         }
-        self.attempts.get_mut(&number).expect("known").withdrawn = true;
+        self.attempts[at(number)].withdrawn = true;
         self.abort(number);
     }
 
     pub(super) fn abort(&mut self, number: u64) {
-        let attempt = self.attempts[&number];
+        let attempt = self.attempts[at(number)];
         let controller = Controller::BOTH[attempt.controller];
         let id = CommandId {
             index: attempt.command as u32,
@@ -320,4 +326,9 @@ impl World {
             self.deliver(controller, attempt.process, Event::HostAbort { id });
         }
     }
+}
+
+/// Where an attempt is, by its number.
+fn at(number: u64) -> usize {
+    number as usize - 1
 }

@@ -69,6 +69,7 @@ impl World {
             return;
         }
         let mut ready = VecDeque::from([event]);
+        let mut effects = std::mem::take(&mut self.effects);
         while let Some(event) = ready.pop_front() {
             event.hash(&mut self.digest);
             self.tell_event(controller, &event);
@@ -79,12 +80,11 @@ impl World {
                 return;
             };
             let faultless = is_faultless(&event) && process.core.cell_view().role != Role::Stopping;
-            let mut effects = Vec::new();
             process.core.step(Time(now), event, &mut effects);
             if faultless && effects.iter().any(|e| matches!(e, Effect::LinkClose { .. })) {
                 self.fail(format!("{controller} takes offence at what a sound partner has sent"));
             }
-            for effect in effects {
+            for effect in effects.drain(..) {
                 effect.hash(&mut self.digest);
                 if self.is_to_crash_before(controller, &effect) {
                     return self.crash_at_point(controller);
@@ -99,6 +99,7 @@ impl World {
                 }
             }
         }
+        self.effects = effects;
         self.schedule_tick(controller, id);
     }
 

@@ -34,9 +34,8 @@ impl World {
         let c = controller.index();
         match effect {
             Effect::Store { address, word } => {
-                self.nv_mut(c).store(address, word);
-                if self.check_every_store {
-                    self.check_image(controller);
+                if let Err(what) = self.nv_mut(c).store(address, word) {
+                    self.fail(format!("{controller}: after this store to NV memory {what}"));
                 }
             }
             Effect::NewImage { uuid } => self.nv_mut(c).renew(uuid),

@@ -156,4 +156,14 @@ impl World {
         }
         Ok(())
     }
+
+    /// For every block there was one order of all that was done.
+    pub(super) fn check_histories(&self) -> Result<(), String> {
+        for (lun, history) in self.histories.iter().enumerate() {
+            history
+                .check_linearizable()
+                .map_err(|what| format!("LUN {lun}: {what}"))?;
+        }
+        Ok(())
+    }
 }

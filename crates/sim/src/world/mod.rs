@@ -14,6 +14,7 @@ mod wire;
 
 pub use scenario::{Scenario, Sent};
 
+use crate::digest::Digest;
 use crate::disks::Shelf;
 use crate::history::History;
 use crate::hosts::{Attempt, Command};
@@ -21,14 +22,13 @@ use crate::plan::Plan;
 use crate::process::{NvMemory, Process};
 use crate::random::Random;
 use cell::first_metadata;
-use queue::{Happening, Queued};
-use std::collections::hash_map::DefaultHasher;
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use queue::{Happening, Queue};
+use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
-use twincell_core::Event;
 use twincell_core::cell::record::{Record, Slot};
 use twincell_core::config::Geometry;
 use twincell_core::ids::{Controller, DiskIndex, Epoch, NcaeIndex, Noid, ProcessId};
+use twincell_core::{Effect, Event};
 use wire::Wire;
 
 const US: u64 = 1_000;
@@ -79,7 +79,7 @@ struct World {
     now: u64,
     number: u64,
     random: Random,
-    queue: BinaryHeap<Queued>,
+    queue: Queue,
     geometry: Geometry,
     processes: [Option<Process>; 2],
     nv: [Option<NvMemory>; 2],
@@ -88,13 +88,13 @@ struct World {
     wire: Wire,
     plan: Plan,
     commands: Vec<Command>,
-    attempts: HashMap<u64, Attempt>,
-    next_attempt: u64,
+    /// By number; there is no attempt 0.
+    attempts: Vec<Attempt>,
     in_flight: usize,
     paths: [usize; HOSTS],
     histories: Vec<History>,
     stopped: [bool; 2],
-    digest: DefaultHasher,
+    digest: Digest,
     report: Report,
     verbose: bool,
     next_request: u64,
@@ -104,7 +104,6 @@ struct World {
     ends_after_serving: [Option<u64>; 2],
     /// When one ends at its point, the partner ends so many nanoseconds later.
     partner_follows: [Option<u64>; 2],
-    check_every_store: bool,
     /// The record of each epoch that a controller said to be committed.
     records: BTreeMap<Epoch, Record>,
     healing: bool,
@@ -117,6 +116,8 @@ struct World {
     /// That has just happened.
     trapped: bool,
     failure: Option<String>,
+    /// Memory that every step uses again.
+    effects: Vec<Effect>,
 }
 
 /// Runs a seed.
@@ -129,6 +130,7 @@ pub fn run(seed: u64, verbose: bool) -> Result<Report, String> {
     world.heal_and_drain()?;
     world.scan()?;
     world.check_quiet()?;
+    world.check_histories()?;
     world.report.digest = world.digest.finish();
     world.report.happenings = world.number;
     Ok(world.report)
@@ -138,11 +140,10 @@ impl World {
     pub(super) fn new(seed: u64, verbose: bool) -> World {
         let mut random = Random::new(seed);
         let plan = Plan::new(&mut random);
-        let check_every_store = random.one_in(8);
-        World::with(random, plan, check_every_store, verbose)
+        World::with(random, plan, verbose)
     }
 
-    fn with(random: Random, plan: Plan, check_every_store: bool, verbose: bool) -> World {
+    fn with(random: Random, plan: Plan, verbose: bool) -> World {
         let geometry = Geometry {
             buffers: if plan.small { 64 } else { 192 },
             ries: if plan.small { 2 } else { 16 },
@@ -163,7 +164,7 @@ impl World {
             now: 1_000 * MS,
             number: 0,
             random,
-            queue: BinaryHeap::new(),
+            queue: Queue::default(),
             geometry,
             processes: [None, None],
             nv: [None, None],
@@ -172,13 +173,12 @@ impl World {
             wire: Wire::default(),
             plan,
             commands: Vec::new(),
-            attempts: HashMap::new(),
-            next_attempt: 1,
+            attempts: Vec::new(),
             in_flight: 0,
             paths: [0; HOSTS],
             histories: vec![History::default(); LUNS],
             stopped: [false; 2],
-            digest: DefaultHasher::new(),
+            digest: Digest::default(),
             report: Report::default(),
             verbose,
             next_request: 1,
@@ -186,7 +186,6 @@ impl World {
             ends_after_start: [None; 2],
             ends_after_serving: [None; 2],
             partner_follows: [None; 2],
-            check_every_store,
             records: BTreeMap::new(),
             healing: false,
             fetch_delay: 0,
@@ -194,16 +193,19 @@ impl World {
             traps: Vec::new(),
             trapped: false,
             failure: None,
+            effects: Vec::new(),
         }
     }
 
     /// Takes the next happening. `false` when there is none.
     pub(super) fn advance(&mut self) -> Result<bool, String> {
-        let Some(next) = self.queue.pop() else { return Ok(false) };
-        self.now = self.now.max(next.at);
+        let Some((at, what)) = self.queue.pop() else {
+            return Ok(false);
+        };
+        self.now = self.now.max(at);
         self.number += 1;
         self.now.hash(&mut self.digest);
-        self.happen(next.what);
+        self.happen(what);
         self.poll_locks();
         match self.failure.take() {
             Some(failure) => Err(failure),

@@ -3,12 +3,15 @@
 use super::World;
 use super::shelf::Landing;
 use crate::plan::Fault;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use twincell_core::Event;
 use twincell_core::host::Status;
 use twincell_core::ids::{CommandId, Controller};
 use twincell_core::link::frame::Frame;
 use twincell_core::memory::Memory;
 
+#[derive(Clone)]
 pub(super) enum Happening {
     Start(Controller),
     Event(Controller, u32, Event),
@@ -42,36 +45,48 @@ pub(super) enum Happening {
     Heal(Fault),
 }
 
-pub(super) struct Queued {
-    pub(super) at: u64,
-    pub(super) number: u64,
-    pub(super) what: Happening,
+/// What happens next, in order of time, and of the order in which it was put there.
+#[derive(Clone, Default)]
+pub(super) struct Queue {
+    order: BinaryHeap<Reverse<(u64, u64, u32)>>,
+    /// What happens, where the order says; it is large, and stays in its place.
+    places: Vec<Option<Happening>>,
+    free: Vec<u32>,
 }
 
-impl PartialEq for Queued {
-    fn eq(&self, other: &Self) -> bool {
-        self.number == other.number
+impl Queue {
+    /// What comes `number`-th happens at `at`.
+    fn push(&mut self, at: u64, number: u64, what: Happening) {
+        let place = match self.free.pop() {
+            Some(place) => {
+                self.places[place as usize] = Some(what);
+                place
+            }
+            None => {
+                self.places.push(Some(what));
+                self.places.len() as u32 - 1
+            }
+        };
+        self.order.push(Reverse((at, number, place)));
     }
-}
-impl Eq for Queued {}
-impl PartialOrd for Queued {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
+
+    /// When the next thing happens.
+    pub(super) fn next_at(&self) -> Option<u64> {
+        self.order.peek().map(|next| next.0.0)
     }
-}
-impl Ord for Queued {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (other.at, other.number).cmp(&(self.at, self.number))
+
+    /// What happens next, and when.
+    pub(super) fn pop(&mut self) -> Option<(u64, Happening)> {
+        let Reverse((at, _, place)) = self.order.pop()?;
+        self.free.push(place);
+        let what = self.places[place as usize].take();
+        Some((at, what.expect("every place in the order is taken")))
     }
 }
 
 impl World {
     pub(super) fn after(&mut self, delay: u64, what: Happening) {
         self.number += 1;
-        self.queue.push(Queued {
-            at: self.now + delay,
-            number: self.number,
-            what,
-        });
+        self.queue.push(self.now + delay, self.number, what);
     }
 }

@@ -53,7 +53,7 @@ impl Scenario {
 
     fn with(plan: Plan) -> Scenario {
         let verbose = std::env::var_os("TWINCELL_VERBOSE").is_some();
-        let mut world = World::with(Random::calm(), plan, true, verbose);
+        let mut world = World::with(Random::calm(), plan, verbose);
         world.story = Some(Vec::new());
         Scenario {
             world,
@@ -335,7 +335,7 @@ impl Scenario {
     /// Lets so many milliseconds pass.
     pub fn pass(&mut self, ms: u64) {
         let end = self.world.now + ms * MS;
-        while self.world.queue.peek().is_some_and(|next| next.at <= end) {
+        while self.world.queue.next_at().is_some_and(|at| at <= end) {
             self.advance();
         }
         self.world.now = end;
@@ -363,6 +363,7 @@ impl Scenario {
         let result = self.world.heal_and_drain();
         let result = result.and_then(|()| self.world.scan());
         let result = result.and_then(|()| self.world.check_quiet());
+        let result = result.and_then(|()| self.world.check_histories());
         if let Err(what) = result {
             self.panic(&what);
         }

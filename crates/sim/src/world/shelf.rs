@@ -9,6 +9,7 @@ use twincell_core::ids::{Controller, DiskIndex, IoId, ProcessId};
 use twincell_core::layout::metadata::Metadata;
 use twincell_core::memory::Memory;
 
+#[derive(Clone)]
 pub(super) struct Landing {
     pub(super) controller: Controller,
     pub(super) process: u32,
@@ -16,6 +17,7 @@ pub(super) struct Landing {
     pub(super) what: Io,
 }
 
+#[derive(Clone)]
 pub(super) enum Io {
     Read { disk: DiskIndex, block: u64, into: Memory },
     Write { disk: DiskIndex, block: u64, from: Memory },
