@@ -167,7 +167,7 @@ impl World {
         let Some(number) = process.and_then(|p| p.commands.get(&id).copied()) else {
             return self.fail(format!("{controller}: ends the host of a command that is over"));
         };
-        self.attempts.get_mut(&number).expect("known").given_up = true;
+        self.attempts[at(number)].given_up = true;
         ready.push_back(Event::HostAbort { id });
         ready.push_back(Event::HostData { id, complete: false });
     }
