@@ -137,6 +137,8 @@ pub struct Core {
     pub(crate) loss_accepted: bool,
     pub(crate) metadata: Option<Metadata>,
     pub(crate) metadata_tries: u8,
+    /// When the metadata are read again, after none of the quorum disks had them.
+    pub(crate) metadata_again: Option<Time>,
     pub(crate) lun_of: Vec<Option<u16>>,
     pub(crate) task: Option<Task>,
     pub(crate) new_metadata: Option<Metadata>,
@@ -230,6 +232,7 @@ impl Core {
             loss_accepted: false,
             metadata: None,
             metadata_tries: 0,
+            metadata_again: None,
             lun_of: vec![None; crate::ids::LUNS_MAX],
             task: None,
             new_metadata: None,

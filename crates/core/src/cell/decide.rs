@@ -19,6 +19,7 @@ impl Core {
         }
         self.notice_silence();
         self.fence_leaver();
+        self.settle_metadata();
         self.finish_round();
         self.settle_joiner();
         self.begin_ballot();
@@ -28,22 +29,29 @@ impl Core {
 
     /// When the cell machine has something to do though nothing happens.
     pub(crate) fn cell_deadline(&self) -> Option<Time> {
-        let timing = &self.config.timing;
-        let until = match self.phase {
-            Phase::AwaitPartner { until } => Some(until),
-            Phase::AwaitRecord if !self.quorum.is_busy() => Some(self.ballot_not_before),
-            Phase::AwaitAttach if !self.quorum.is_busy() => Some(self.renew_at),
-            Phase::Serving if self.is_write_through() => Some(self.renew_at),
-            Phase::Fencing => self.leaver_may_go_until,
-            _ => None,
-        };
-        let clean = self.may_become_clean().then(|| self.last_write + timing.clean_idle);
-        let ballot = (self.ballot_not_before > self.now).then_some(self.ballot_not_before);
-        [until, clean, ballot]
+        let leaver = self.leaver_may_go_until.filter(|_| self.phase == Phase::Fencing);
+        // What takes a round over the quorum disks waits for the end of the present one.
+        let round = (!self.quorum.is_busy()).then(|| self.round_deadline()).flatten();
+        [leaver, self.metadata_again, round]
             .into_iter()
             .flatten()
             .map(|t| t.max(self.now + Nanos::from_micros(100)))
             .min()
+    }
+
+    fn round_deadline(&self) -> Option<Time> {
+        let until = match self.phase {
+            Phase::AwaitPartner { until } => Some(until),
+            Phase::AwaitRecord => Some(self.ballot_not_before),
+            Phase::AwaitAttach => Some(self.renew_at),
+            Phase::Serving if self.is_write_through() => Some(self.renew_at),
+            _ => None,
+        };
+        let clean = self
+            .may_become_clean()
+            .then(|| self.last_write + self.config.timing.clean_idle);
+        let ballot = (self.ballot_not_before > self.now).then_some(self.ballot_not_before);
+        [until, clean, ballot].into_iter().flatten().min()
     }
 
     /// The change of the record that is wanted now, if any.

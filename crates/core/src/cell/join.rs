@@ -46,7 +46,8 @@ impl Core {
                     // What it forwarded before its fall still uses its transfer buffers here.
                     return Err(Violation("the partner returns too soon"));
                 }
-                self.joiner = Joiner::Attached { image };
+                let incarnation = self.link.incarnation();
+                self.joiner = Joiner::Attached { image, incarnation };
                 self.link.send(Mfc::Attached, None);
                 Ok(())
             }
@@ -85,7 +86,7 @@ impl Core {
     /// The images of both, once they are equal: nothing valid here lacks its twin, no write in progress does, and the
     /// partner's own pair is empty (R9).
     pub(crate) fn images_of_both(&self) -> Option<[Uuid; 2]> {
-        let Joiner::Attached { image } = self.joiner else {
+        let Joiner::Attached { image, .. } = self.joiner else {
             return None;
         };
         let untwinned = |h: &u32| {
@@ -95,7 +96,7 @@ impl Core {
         let equal = (self.cache.untwinned() == 0 || mutant::is("both-while-untwinned"))
             && !self.order.iter().any(untwinned)
             && self.partner_pair_in_use() == 0
-            && self.link.is_up();
+            && self.is_joiner_linked();
         let mut images = [self.image; 2];
         images[self.partner().index()] = image;
         equal.then_some(images)
@@ -107,7 +108,7 @@ impl Core {
     }
 
     pub(crate) fn settle_joiner(&mut self) {
-        let gone = self.joiner != Joiner::None && !self.link.is_up() && self.phase == Phase::Serving;
+        let gone = self.joiner != Joiner::None && !self.is_joiner_linked() && self.phase == Phase::Serving;
         if gone && !self.may_have_proposed_both() && self.is_write_through() {
             self.joiner = Joiner::None;
             self.cache.forget_twins();
@@ -115,10 +116,20 @@ impl Core {
         }
     }
 
+    /// Whether the link is the one over which the partner joins.
+    fn is_joiner_linked(&self) -> bool {
+        let same = match self.joiner {
+            Joiner::Attached { incarnation, .. } => incarnation == self.link.incarnation(),
+            _ => true,
+        };
+        same && self.link.is_up()
+    }
+
     /// The record says `BOTH`: the fault is repaired.
     pub(crate) fn on_both_committed(&mut self) {
+        let linked = self.is_joiner_linked();
         self.joiner = Joiner::None;
-        if !self.link.is_up() {
+        if !linked {
             // It won although the link broke meanwhile: the joiner may be serving, or gone (R9).
             return self.lose_partner();
         }

@@ -23,7 +23,7 @@ mod takeover;
 
 pub use level::Leveling;
 
-use crate::ids::{Time, Uuid};
+use crate::ids::{Incarnation, Time, Uuid};
 
 /// What a controller waits for, as a member of the cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -74,5 +74,7 @@ pub enum Joiner {
     Attached {
         /// Its image.
         image: Uuid,
+        /// The incarnation of the link in which it joins: in another one it has begun anew.
+        incarnation: Incarnation,
     },
 }

@@ -48,6 +48,7 @@ impl Core {
 
     /// Reads the metadata that the record names, from one quorum disk after the other until one has them.
     pub(crate) fn read_metadata(&mut self) {
+        self.metadata_again = None;
         let record = self.record_to_adopt();
         let members = self.quorum.members();
         let disk = members[usize::from(self.metadata_tries) % members.len()];
@@ -68,8 +69,20 @@ impl Core {
             Ok(metadata) if metadata.generation == wanted => self.on_metadata(*metadata),
             _ => {
                 self.metadata_tries = self.metadata_tries.wrapping_add(1);
-                self.read_metadata();
+                let tried_all = usize::from(self.metadata_tries).is_multiple_of(self.quorum.members().len());
+                if tried_all {
+                    self.metadata_again = Some(self.now + self.config.timing.heartbeat);
+                } else {
+                    self.read_metadata();
+                }
             }
+        }
+    }
+
+    /// After every quorum disk was tried in vain it is tried again, but not at once.
+    pub(crate) fn settle_metadata(&mut self) {
+        if self.metadata_again.take_if(|at| *at <= self.now).is_some() {
+            self.read_metadata();
         }
     }
 

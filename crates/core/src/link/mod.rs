@@ -193,6 +193,11 @@ impl Link {
         self.connection.map_or(Nanos(0), |_| now.since(heard))
     }
 
+    /// The present incarnation, or the last one.
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
     /// How many messages were requested in this incarnation.
     pub fn position(&self) -> (Incarnation, u64) {
         (self.incarnation, self.established.as_ref().map_or(0, |e| e.requested))
