@@ -48,20 +48,28 @@ impl Default for Shape {
     }
 }
 
+/// The disks of a new cell.
+#[derive(Clone, Debug)]
+pub enum Pool {
+    /// So many files of this size, made with the cell.
+    Made(u32, &'static str),
+    /// These, whole.
+    Given(Vec<PathBuf>),
+}
+
 /// A cell in a directory of its own. When it goes, its processes and its memory go.
 #[derive(Debug)]
 pub struct Cell {
     keeper: Keeper,
     dir: TempDir,
-    _ports: Ports,
+    ports: Ports,
 }
 
 impl Cell {
     /// Makes a cell on ports of its own, and starts nothing.
     pub fn create(shape: Shape) -> Cell {
         let ports = Ports::reserve();
-        let on = |n| format!("127.0.0.1:{}", ports.get(n));
-        let addresses = ADDRESSES.map(|(option, n)| (option, on(n)));
+        let addresses = addresses_on(&ports);
         Cell::create_at(ports, shape, &addresses)
     }
 
@@ -72,29 +80,39 @@ impl Cell {
 
     fn create_at(ports: Ports, shape: Shape, addresses: &[(&str, String)]) -> Cell {
         let root = tempfile::tempdir().expect("a directory");
+        let pool = Pool::Made(shape.disks, shape.disk_size);
+        Cell::create_in(root, ports, &pool, shape.cache, addresses).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    /// Makes a cell in `root`, and starts nothing.
+    pub fn create_in(
+        root: TempDir,
+        ports: Ports,
+        pool: &Pool,
+        cache: &str,
+        addresses: &[(&str, String)],
+    ) -> Result<Cell, String> {
         let dir = root.path().join("cell");
-        let disks = shape.disks.to_string();
-        let mut args = vec![
-            "cell",
-            "create",
-            "--disks",
-            &disks,
-            "--disk-size",
-            shape.disk_size,
-            "--cache",
-            shape.cache,
-        ];
-        args.extend(
-            addresses
-                .iter()
-                .flat_map(|(option, address)| [*option, address.as_str()]),
-        );
-        twincell_in(&dir, &args).success();
-        Cell {
+        let mut args = vec!["cell".to_owned(), "create".to_owned()];
+        let mut option = |name: &str, value: String| args.extend([name.to_owned(), value]);
+        match pool {
+            Pool::Made(disks, size) => {
+                option("--disks", disks.to_string());
+                option("--disk-size", (*size).to_owned());
+            }
+            Pool::Given(disks) => disks.iter().for_each(|d| option("--disk", d.display().to_string())),
+        }
+        option("--cache", cache.to_owned());
+        addresses
+            .iter()
+            .for_each(|(name, address)| option(name, address.clone()));
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        twincell_in(&dir, &args).ok()?;
+        Ok(Cell {
             keeper: Keeper::new(&dir),
             dir: root,
-            _ports: ports,
-        }
+            ports,
+        })
     }
 
     /// Makes a cell and starts both controllers; returns when it is mirrored.
@@ -103,6 +121,21 @@ impl Cell {
         cell.twincell(&["cell", "start"]).success();
         cell.wait_until_mirrored();
         cell
+    }
+
+    /// The ports that are reserved for this cell. It uses the first six; the fifth is where A listens for B.
+    pub fn ports(&self) -> &Ports {
+        &self.ports
+    }
+
+    /// Where the NV memory of a controller is.
+    pub fn nv_memory(&self, controller: &str) -> PathBuf {
+        PathBuf::from(format!("{}-{controller}.nv", nv_memory(&self.dir())))
+    }
+
+    /// Leaves everything where it is when this goes, but for the processes and the memory.
+    pub fn keep(&mut self) {
+        self.dir.disable_cleanup(true);
     }
 
     /// The directory of the cell.
@@ -269,21 +302,17 @@ struct Keeper(Child);
 impl Keeper {
     /// Of the cell in `dir`.
     fn new(dir: &Path) -> Keeper {
-        let text = std::fs::read_to_string(dir.join("cell.toml")).expect("cell.toml");
-        let uuid = text
-            .lines()
-            .find_map(|l| l.strip_prefix("uuid = "))
-            .expect("a cell has a uuid");
         let script = r#"
             cat >/dev/null
             pids=$("$1" status --json --dir "$2" | sed -n 's/.*"pid": \([0-9][0-9]*\).*/\1/p')
             [ -z "$pids" ] || kill -9 $pids
             rm -f "$3"-[AB].nv "$3"-[AB].nv.lock
         "#;
-        let user = rustix::process::getuid().as_raw();
-        let memory = format!("/dev/shm/twincell-{user}/{}", uuid.trim_matches('"'));
         let mut command = Command::new("sh");
-        command.args(["-c", script, "sh"]).arg(binary()).arg(dir).arg(memory);
+        command
+            .args(["-c", script, "sh"])
+            .arg(binary())
+            .args([dir, Path::new(&nv_memory(dir))]);
         // A process group of its own, so that Ctrl-C does not end it with the test.
         Keeper(command.process_group(0).stdin(Stdio::piped()).spawn().expect("a shell"))
     }
@@ -294,6 +323,22 @@ impl Keeper {
         // Its errors are on the test's own standard error.
         let _ = self.0.wait();
     }
+}
+
+/// Where the NV memory of both controllers of the cell in `dir` is, up to what tells them apart.
+fn nv_memory(dir: &Path) -> String {
+    let text = std::fs::read_to_string(dir.join("cell.toml")).expect("cell.toml");
+    let uuid = text
+        .lines()
+        .find_map(|l| l.strip_prefix("uuid = "))
+        .expect("a cell has a uuid");
+    let user = rustix::process::getuid().as_raw();
+    format!("/dev/shm/twincell-{user}/{}", uuid.trim_matches('"'))
+}
+
+/// The options that give a new cell addresses on these ports.
+pub fn addresses_on(ports: &Ports) -> [(&'static str, String); 6] {
+    ADDRESSES.map(|(option, n)| (option, format!("127.0.0.1:{}", ports.get(n))))
 }
 
 /// Sends a signal to a process, which may be gone already.

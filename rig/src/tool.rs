@@ -17,11 +17,21 @@ pub struct Ended {
 }
 
 impl Ended {
+    /// An error in words unless the program succeeded.
+    pub fn ok(self) -> Result<Ended, String> {
+        match self.code {
+            Some(0) => Ok(self),
+            code => Err(format!(
+                "`{}` ended with {code:?}\n{}{}",
+                self.told, self.stdout, self.stderr
+            )),
+        }
+    }
+
     /// Fails the test unless the program succeeded.
     #[track_caller]
     pub fn success(self) -> Ended {
-        assert_eq!(self.code, Some(0), "`{}`\n{}{}", self.told, self.stdout, self.stderr);
-        self
+        self.ok().unwrap_or_else(|e| panic!("{e}"))
     }
 }
 

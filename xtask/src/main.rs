@@ -3,6 +3,7 @@
 mod fuzz;
 mod install;
 mod run;
+mod soak;
 mod test;
 mod tidy;
 
@@ -49,15 +50,8 @@ enum Task {
     },
     /// The figures, with real processes: beside what the machine can do in the same run.
     Bench,
-    /// Real processes: controllers are killed and come back, again and again, under a verifying load.
-    Soak {
-        /// How long.
-        #[arg(long, conflicts_with = "cycles")]
-        minutes: Option<u64>,
-        /// How many kills with data at stake.
-        #[arg(long, default_value_t = 100)]
-        cycles: u64,
-    },
+    /// Real processes: faults of processes, link and operators, one after the other, under a verifying load.
+    Soak(Box<soak::Asked>),
     /// Every fuzz target for a while.
     Fuzz {
         /// How long each.
@@ -100,7 +94,7 @@ fn dispatch(task: Task) -> Result<(), Failed> {
             step(sim.arg(seed.to_string()))
         }
         Task::Bench => test::bench(),
-        Task::Soak { minutes, cycles } => test::soak(minutes, cycles),
+        Task::Soak(asked) => soak::soak(&asked),
         Task::Fuzz { seconds } => fuzz::fuzz(seconds),
     }
 }

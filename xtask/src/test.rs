@@ -11,7 +11,7 @@ const SEEDS: u64 = 2000;
 /// The locked memory of an ordinary user, in bytes.
 const MEMLOCK: u64 = 64 << 10;
 /// Names the program that the rig tests.
-const BINARY: &str = "TWINCELL_BIN";
+pub const BINARY: &str = "TWINCELL_BIN";
 /// `nobody` and `nogroup` of every distribution.
 const NOBODY: u32 = 65_534;
 
@@ -103,33 +103,6 @@ pub fn bench() -> Result<(), Failed> {
         ])
         .env(BINARY, twincell),
     )
-}
-
-/// The kill test, for as long as is asked.
-pub fn soak(minutes: Option<u64>, cycles: u64) -> Result<(), Failed> {
-    let twincell = release_binary()?;
-    let mut test = cargo([
-        "nextest",
-        "run",
-        "--config-file=xtask/nextest.toml",
-        "--profile=soak",
-        "--locked",
-        "--release",
-    ]);
-    test.args([
-        "-p",
-        "twincell-rig",
-        "--test",
-        "kill",
-        "--no-capture",
-        "cycles_under_load",
-    ])
-    .env(BINARY, twincell);
-    match minutes {
-        Some(minutes) => test.env("TWINCELL_KILL_MINUTES", minutes.to_string()),
-        None => test.env("TWINCELL_KILL_CYCLES", cycles.to_string()),
-    };
-    step(&mut test)
 }
 
 /// Builds the product as it is released, and says where it is.

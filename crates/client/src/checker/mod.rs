@@ -15,11 +15,12 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 pub use recorder::replay;
 pub use report::{Gap, Report};
 pub(crate) use report::{histogram, record};
-pub(crate) use worker::Random;
+pub use worker::Random;
 
 use crate::error::Error;
 use crate::multipath::{Timing, Volume};
@@ -134,6 +135,12 @@ impl Checker {
         report.told = recorder.history().told().to_vec();
         report.errors.extend(recorder.failure().map(str::to_string));
         report
+    }
+
+    /// The longest time without an acknowledged write since this was last asked, or since the start; one that still
+    /// lasts is included. A gap that began before counts from the question on.
+    pub fn take_longest_gap(&self) -> Duration {
+        self.shared.tally().take_window()
     }
 
     /// Ends the load and waits for what is in progress.

@@ -103,6 +103,8 @@ pub struct Tally {
     report: Report,
     began: Instant,
     last_write: Instant,
+    /// When the window began, and the longest gap in it.
+    window: (Instant, Duration),
 }
 
 impl Tally {
@@ -128,6 +130,7 @@ impl Tally {
             report,
             began,
             last_write: began,
+            window: (began, Duration::ZERO),
         }
     }
 
@@ -142,7 +145,17 @@ impl Tally {
             let after = self.last_write - self.began;
             self.report.longest_gap = Gap { after, length };
         }
+        let in_window = acked.saturating_duration_since(self.last_write.max(self.window.0));
+        self.window.1 = self.window.1.max(in_window);
         self.last_write = self.last_write.max(acked);
+    }
+
+    /// The longest time without an acknowledged write since this was last asked, one that still lasts included.
+    pub fn take_window(&mut self) -> Duration {
+        let now = Instant::now();
+        let lasting = now.saturating_duration_since(self.last_write.max(self.window.0));
+        let (_, longest) = std::mem::replace(&mut self.window, (now, Duration::ZERO));
+        longest.max(lasting)
     }
 
     /// A read of `blocks` blocks, begun at `began`, was answered at `acked`.

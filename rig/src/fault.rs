@@ -1,0 +1,227 @@
+//! What is done to a cell: the kinds of faults, and what each of them is exactly in one cycle.
+
+use crate::proxy::Way;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+use twincell_client::checker::Random;
+
+/// Controllers, by what they are to the LUN at that moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// The one that owns it.
+    Owner,
+    /// The other.
+    Mirror,
+    /// Both, at the same moment as far as one process can.
+    Both,
+}
+
+/// How a link fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkFault {
+    /// Its connection ends; a new one may be made at once.
+    Close,
+    /// One direction of its connection ends.
+    CloseHalf(Way),
+    /// There is no connection for a while.
+    Cut(Duration),
+    /// Nothing comes through for a while. After that all of it comes, late, or the connection ends.
+    Silent {
+        /// In which directions.
+        ways: &'static [Way],
+        /// For how long.
+        lasts: Duration,
+        /// Whether what was held comes after all.
+        comes_late: bool,
+    },
+    /// Each piece comes later by the first, for as long as the second.
+    Slow(Duration, Duration),
+    /// One bit is flipped.
+    Garble(Way, u64),
+}
+
+/// One fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// `kill -9`.
+    Kill(Who),
+    /// SIGSTOP, and SIGCONT so much later.
+    Stop(Who, Duration),
+    /// Of the link.
+    Link(LinkFault),
+    /// A controller is stopped in good order, and started again.
+    Restart(Who),
+    /// The LUN goes to the other controller.
+    Move,
+}
+
+/// A kind of faults: what is counted together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// `kill -9` of the owner.
+    KillOwner,
+    /// `kill -9` of the mirror.
+    KillMirror,
+    /// `kill -9` of both.
+    KillBoth,
+    /// The owner stands still for less than the partner's patience.
+    PauseOwner,
+    /// The mirror does.
+    PauseMirror,
+    /// The owner stands still for longer than a grant.
+    StopOwner,
+    /// The mirror does.
+    StopMirror,
+    /// Both do.
+    StopBoth,
+    /// The link's connection ends.
+    LinkClose,
+    /// One direction of it ends.
+    LinkHalf,
+    /// There is no link for a while.
+    LinkCut,
+    /// The link says nothing for a while.
+    LinkSilent,
+    /// It says nothing in one direction.
+    LinkOneWay,
+    /// It is slow.
+    LinkSlow,
+    /// It flips a bit.
+    LinkGarble,
+    /// A controller is stopped in good order and started again.
+    RestartOne,
+    /// Both are.
+    RestartBoth,
+    /// The LUN goes to the other controller.
+    Move,
+}
+
+/// All kinds, how they are called, and how often each is drawn.
+const KINDS: [(Kind, &str, u64); 18] = [
+    (Kind::KillOwner, "kill-owner", 12),
+    (Kind::KillMirror, "kill-mirror", 8),
+    (Kind::KillBoth, "kill-both", 6),
+    (Kind::PauseOwner, "pause-owner", 6),
+    (Kind::PauseMirror, "pause-mirror", 6),
+    (Kind::StopOwner, "stop-owner", 6),
+    (Kind::StopMirror, "stop-mirror", 6),
+    (Kind::StopBoth, "stop-both", 4),
+    (Kind::LinkClose, "link-close", 5),
+    (Kind::LinkHalf, "link-half", 5),
+    (Kind::LinkCut, "link-cut", 5),
+    (Kind::LinkSilent, "link-silent", 6),
+    (Kind::LinkOneWay, "link-one-way", 6),
+    (Kind::LinkSlow, "link-slow", 3),
+    (Kind::LinkGarble, "link-garble", 5),
+    (Kind::RestartOne, "restart-one", 4),
+    (Kind::RestartBoth, "restart-both", 3),
+    (Kind::Move, "move", 4),
+];
+
+impl Kind {
+    /// All of them.
+    pub fn all() -> impl Iterator<Item = Kind> {
+        KINDS.iter().map(|k| k.0)
+    }
+
+    fn entry(self) -> &'static (Kind, &'static str, u64) {
+        KINDS.iter().find(|k| k.0 == self).expect("every kind is in the table")
+    }
+
+    /// How often this is drawn, beside the others.
+    pub fn weight(self) -> u64 {
+        self.entry().2
+    }
+
+    /// One of `kinds`, by weight. Panics if there are none.
+    pub fn draw(kinds: &[Kind], random: &mut Random) -> Kind {
+        let mut at = random.below(kinds.iter().map(|k| k.weight()).sum());
+        for kind in kinds {
+            match at.checked_sub(kind.weight()) {
+                Some(rest) => at = rest,
+                None => return *kind,
+            }
+        }
+        unreachable!("the weights were summed up")
+    }
+
+    /// A fault of this kind.
+    pub fn fault(self, random: &mut Random) -> Fault {
+        match self {
+            Kind::KillOwner => Fault::Kill(Who::Owner),
+            Kind::KillMirror => Fault::Kill(Who::Mirror),
+            Kind::KillBoth => Fault::Kill(Who::Both),
+            Kind::PauseOwner => Fault::Stop(Who::Owner, one_of(random, &[200, 500, 1000])),
+            Kind::PauseMirror => Fault::Stop(Who::Mirror, one_of(random, &[200, 500, 1000])),
+            Kind::StopOwner => Fault::Stop(Who::Owner, one_of(random, &[1400, 1600, 2000, 2500, 5000, 20_000])),
+            Kind::StopMirror => Fault::Stop(Who::Mirror, one_of(random, &[1400, 1600, 2000, 2500, 5000, 20_000])),
+            Kind::StopBoth => Fault::Stop(Who::Both, one_of(random, &[300, 1000, 2000, 2500, 5000])),
+            Kind::LinkClose => Fault::Link(LinkFault::Close),
+            Kind::LinkHalf => Fault::Link(LinkFault::CloseHalf(way(random))),
+            Kind::LinkCut => Fault::Link(LinkFault::Cut(one_of(random, &[100, 1000, 3000]))),
+            Kind::LinkSilent => {
+                let lasts = one_of(random, &[500, 1400, 1600, 2500, 5000]);
+                let comes_late = random.below(2) == 0;
+                let ways = &Way::BOTH;
+                Fault::Link(LinkFault::Silent {
+                    ways,
+                    lasts,
+                    comes_late,
+                })
+            }
+            Kind::LinkOneWay => {
+                let lasts = one_of(random, &[500, 1400, 1600, 2500, 5000]);
+                let comes_late = random.below(2) == 0;
+                let ways: &[Way] = match way(random) {
+                    Way::ToA => &[Way::ToA],
+                    Way::ToB => &[Way::ToB],
+                };
+                Fault::Link(LinkFault::Silent {
+                    ways,
+                    lasts,
+                    comes_late,
+                })
+            }
+            Kind::LinkSlow => {
+                let lasts = one_of(random, &[1000, 2000]);
+                Fault::Link(LinkFault::Slow(one_of(random, &[2, 20, 100, 400]), lasts))
+            }
+            Kind::LinkGarble => Fault::Link(LinkFault::Garble(way(random), random.below(1 << 32))),
+            Kind::RestartOne => Fault::Restart(one(random)),
+            Kind::RestartBoth => Fault::Restart(Who::Both),
+            Kind::Move => Fault::Move,
+        }
+    }
+}
+
+fn one_of(random: &mut Random, milliseconds: &[u64]) -> Duration {
+    let chosen = random.below(milliseconds.len() as u64) as usize;
+    Duration::from_millis(milliseconds[chosen])
+}
+
+fn way(random: &mut Random) -> Way {
+    Way::BOTH[random.below(2) as usize]
+}
+
+fn one(random: &mut Random) -> Who {
+    [Who::Owner, Who::Mirror][random.below(2) as usize]
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.entry().1)
+    }
+}
+
+impl FromStr for Kind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Kind, String> {
+        let found = KINDS.iter().find(|k| k.1 == text);
+        found.map(|k| k.0).ok_or_else(|| {
+            let all: Vec<_> = KINDS.iter().map(|k| k.1).collect();
+            format!("{text:?} is no kind of faults; there are {}", all.join(", "))
+        })
+    }
+}
