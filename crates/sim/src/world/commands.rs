@@ -45,6 +45,7 @@ impl World {
             process: 0,
             given_up: false,
             withdrawn: false,
+            ended: false,
         });
         let attempt = self.attempts.len() as u64;
         self.commands[command].attempt = attempt;
@@ -131,6 +132,9 @@ impl World {
 
     pub(super) fn host_data(&mut self, number: u64, process: u32, id: CommandId, offset: u32, into: &Memory) {
         let attempt = self.attempts[at(number)];
+        if attempt.ended {
+            return;
+        }
         let controller = Controller::BOTH[attempt.controller];
         let _ = offset;
         let now = self.now;
@@ -167,7 +171,8 @@ impl World {
         let Some(number) = process.and_then(|p| p.commands.get(&id).copied()) else {
             return self.fail(format!("{controller}: ends the host of a command that is over"));
         };
-        self.attempts[at(number)].given_up = true;
+        let attempt = &mut self.attempts[at(number)];
+        (attempt.given_up, attempt.ended) = (true, true);
         ready.push_back(Event::HostAbort { id });
         ready.push_back(Event::HostData { id, complete: false });
     }
