@@ -51,8 +51,8 @@ pub struct Attempt {
     pub given_up: bool,
     /// The host has withdrawn it, and wants no other attempt.
     pub withdrawn: bool,
-    /// The controller has closed its connection: what was fetched will not come, and that was said.
-    pub ended: bool,
+    /// The controller waits for data.
+    pub fetching: bool,
 }
 
 /// How many hosts there are.

@@ -45,7 +45,7 @@ impl World {
             process: 0,
             given_up: false,
             withdrawn: false,
-            ended: false,
+            fetching: false,
         });
         let attempt = self.attempts.len() as u64;
         self.commands[command].attempt = attempt;
@@ -115,6 +115,7 @@ impl World {
             self.write_memory(controller.index(), &into, &tags);
             ready.push_back(Event::HostData { id, complete: true });
         } else {
+            self.attempts[at(number)].fetching = true;
             let delay = self.fetch_delay + self.random.between(20 * US, 3 * MS);
             let offset = offset.0;
             self.after(
@@ -132,7 +133,7 @@ impl World {
 
     pub(super) fn host_data(&mut self, number: u64, process: u32, id: CommandId, offset: u32, into: &Memory) {
         let attempt = self.attempts[at(number)];
-        if attempt.ended {
+        if !attempt.fetching {
             return;
         }
         let controller = Controller::BOTH[attempt.controller];
@@ -157,6 +158,7 @@ impl World {
         if !p.commands.contains_key(&id) {
             return;
         }
+        self.attempts[at(number)].fetching = false;
         let complete = !(attempt.given_up || attempt.withdrawn);
         if complete {
             let tags = vec![self.commands[attempt.command].tag; into.blocks() as usize];
@@ -172,9 +174,11 @@ impl World {
             return self.fail(format!("{controller}: ends the host of a command that is over"));
         };
         let attempt = &mut self.attempts[at(number)];
-        (attempt.given_up, attempt.ended) = (true, true);
+        attempt.given_up = true;
         ready.push_back(Event::HostAbort { id });
-        ready.push_back(Event::HostData { id, complete: false });
+        if std::mem::take(&mut attempt.fetching) {
+            ready.push_back(Event::HostData { id, complete: false });
+        }
     }
 
     /// The connection of an attempt is closed: a fetch that is under way answers when it would have come.
