@@ -2,6 +2,7 @@
 
 mod fuzz;
 mod install;
+mod mutants;
 mod run;
 mod soak;
 mod test;
@@ -37,11 +38,18 @@ enum Task {
         #[arg(long, default_value_t = 1)]
         start: u64,
     },
-    /// Seeded protocol bugs: the simulator must catch each, and never the one that breaks nothing.
+    /// Seeded protocol bugs: the simulator must catch each, and never the one that breaks nothing. A run that was
+    /// interrupted goes on where it stopped.
     Mutants {
         /// How many seeds each gets at most.
         #[arg(long, default_value_t = 5000)]
         seeds: u64,
+        /// How many seeds the one gets that breaks nothing.
+        #[arg(long, default_value_t = 20_000)]
+        null_seeds: u64,
+        /// Only this one.
+        #[arg(long)]
+        only: Option<String>,
     },
     /// One seed of the simulator, with its whole story.
     Repro {
@@ -79,7 +87,11 @@ fn dispatch(task: Task) -> Result<(), Failed> {
         Task::Test { no_install } => test::test(no_install),
         Task::Tidy => tidy::tidy(),
         Task::Sim { seeds, start } => test::simulate(seeds, start),
-        Task::Mutants { seeds } => test::mutants(seeds),
+        Task::Mutants {
+            seeds,
+            null_seeds,
+            only,
+        } => mutants::mutants(seeds, null_seeds, only),
         Task::Repro { seed } => {
             let mut sim = cargo([
                 "run",

@@ -69,25 +69,6 @@ pub fn simulate(seeds: u64, start: u64) -> Result<(), Failed> {
     step(sim.arg(seeds.to_string()).arg("--start").arg(start.to_string()))
 }
 
-/// Every seeded protocol bug: how many seeds it takes until an oracle catches it.
-pub fn mutants(seeds: u64) -> Result<(), Failed> {
-    let mut sim = cargo([
-        "run",
-        "--profile",
-        "sim",
-        "--quiet",
-        "--locked",
-        "-p",
-        "twincell-sim",
-        "--features",
-        "mutants",
-        "--",
-        "mutants",
-        "--seeds",
-    ]);
-    step(sim.arg(seeds.to_string()))
-}
-
 /// The figures.
 pub fn bench() -> Result<(), Failed> {
     let twincell = release_binary()?;

@@ -269,6 +269,7 @@ impl Core {
             self.link.excuse_silence(now);
         }
         let stopped = pause > self.config.timing.pause && self.now > Time(0) && self.is_accepting();
+        let stopped = stopped && !mutant::is("late-commands-run");
         self.now = now;
         if stopped {
             // R12: what hosts sent before may have been done through the partner meanwhile.
@@ -416,7 +417,8 @@ impl Core {
         for store in self.words.rie_range_stores(rie, start, blocks) {
             self.store(store);
         }
-        let state = RieState::Free;
+        let early = mutant::is("commit-before-the-data");
+        let state = if early { RieState::Valid } else { RieState::Free };
         self.store_rie(
             rie,
             Rie {
@@ -535,6 +537,9 @@ impl Core {
             self.ios.is_current(io.index, io.generation),
             "an answer to an I/O that is not in flight"
         );
+        if mutant::is("leak-a-disk-io") {
+            return *self.ios.get(io.index).expect("an I/O in flight");
+        }
         self.ios.give_back(io.index)
     }
 
@@ -641,7 +646,7 @@ impl Core {
             if self.htb(h).stage != Stage::AwaitTurn {
                 continue;
             }
-            if self.htb(h).withdrawn {
+            if self.htb(h).withdrawn && !mutant::is("commands-of-the-gone-run") {
                 self.finish(h, Status::Aborted);
                 continue;
             }
@@ -675,7 +680,8 @@ impl Core {
             self.finish(h, status);
             return Lacks::Nothing;
         }
-        if !self.owns(htb.ncae) {
+        let blind = mutant::is("execute-what-is-not-owned") && !matches!(htb.origin, Origin::Host(_));
+        if !self.owns(htb.ncae) && !blind {
             return match htb.origin {
                 Origin::Host(_) => self.admit_forward(h),
                 _ => {
@@ -684,7 +690,7 @@ impl Core {
                 }
             };
         }
-        if self.is_quiesced(htb.ncae) && !htb.locked {
+        if self.is_quiesced(htb.ncae) && !htb.locked && !mutant::is("begin-though-quiesced") {
             return Lacks::Leave;
         }
         match htb.op {
@@ -713,7 +719,7 @@ impl Core {
         !earlier
             .copied()
             .any(|o| self.htb(o).stage != Stage::AwaitOwner && conflict(&o))
-            && !later.copied().any(|o| self.htb(o).locked && conflict(&o))
+            && (mutant::is("overtake-a-lock-holder") || !later.copied().any(|o| self.htb(o).locked && conflict(&o)))
     }
 
     /// The status waits until everything that is dirty now is on disk.
@@ -733,8 +739,9 @@ impl Core {
     }
 
     /// 725: statuses go out, locks and HTBs are released.
-    fn acknowledge_what_may_be(&mut self) {
-        if !self.may_acknowledge() {
+    pub(crate) fn acknowledge_what_may_be(&mut self) {
+        let late = mutant::is("loser-replies") && self.phase == Phase::Out;
+        if !self.may_acknowledge() && !late {
             return;
         }
         let mut at = 0;
@@ -750,7 +757,11 @@ impl Core {
     }
 
     fn complete(&mut self, h: u32) {
-        let htb = self.htbs.give_back(h);
+        let htb = if mutant::is("leak-an-htb") {
+            self.htb(h).clone()
+        } else {
+            self.htbs.give_back(h)
+        };
         let status = htb.status;
         match htb.origin {
             Origin::Host(id) => self.effects.push(Effect::Complete { id, status }),
@@ -764,7 +775,10 @@ impl Core {
             }
             Origin::Nobody => {}
         }
-        if let Some(transfer) = htb.transfer.filter(|t| !self.is_partners_transfer(*t)) {
+        if let Some(transfer) = htb
+            .transfer
+            .filter(|t| !self.is_partners_transfer(*t) && !mutant::is("leak-a-transfer"))
+        {
             self.free_transfers.push(transfer);
         }
         self.turn_may_have_come = true;
@@ -795,13 +809,15 @@ impl Core {
 
     /// Whether a status, or data that were read, may leave (R2, R3, R9).
     pub(crate) fn may_acknowledge(&self) -> bool {
-        if !self.is_serving() {
+        let early = mutant::is("acknowledge-before-the-ballot") && self.phase == Phase::Deciding;
+        if !self.is_serving() && !early {
             return false;
         }
         match self.mode() {
-            Some(Mode::Both) => self.now < self.grant_until,
+            Some(Mode::Both) => self.now < self.grant_until || mutant::is("serve-past-the-grant"),
             Some(Mode::Alone { .. }) => {
-                self.now < self.lease_until && (!self.may_have_proposed_both() || self.link.is_up())
+                let open = self.may_have_proposed_both() && !mutant::is("forget-a-proposed-both");
+                (self.now < self.lease_until || mutant::is("serve-past-the-lease")) && (!open || self.link.is_up())
             }
             None => false,
         }
@@ -811,6 +827,8 @@ impl Core {
     pub(crate) fn may_stage(&self) -> bool {
         match self.mode() {
             Some(Mode::Both) => true,
+            Some(Mode::Alone { .. }) if mutant::is("stage-while-clean") => true,
+            Some(Mode::Alone { dirty, .. }) if mutant::is("stage-during-a-clean-ballot") => dirty,
             Some(Mode::Alone { dirty, .. }) => dirty && !self.may_have_proposed_clean(),
             None => false,
         }

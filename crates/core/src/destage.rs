@@ -115,7 +115,8 @@ impl Core {
 
     fn is_writable(&self, buffer: BufferIndex) -> bool {
         let held = self.cache.get(buffer);
-        held.usage == Use::Dirty && !self.cache.is_being_written(held.granule)
+        held.usage == Use::Dirty
+            && (!self.cache.is_being_written(held.granule) || mutant::is("two-disk-writes-at-once"))
     }
 
     /// Neighbours on disk go in one write, if all their blocks are valid.
@@ -149,7 +150,8 @@ impl Core {
     fn issue_writes(&mut self, b: u32, buffers: &[BufferIndex]) {
         let held = *self.cache.get(buffers[0]);
         let start = held.granule.start().0;
-        for (disk, block) in self.places(held.granule.ncae, start).iter().copied() {
+        let copies = if mutant::is("write-one-copy") { 1 } else { 2 };
+        for (disk, block) in self.places(held.granule.ncae, start).iter().copied().take(copies) {
             for &(first, count) in &runs(held.mask) {
                 let from = Memory::Buffers(whole_or_run(buffers, first, count));
                 let io = self.new_io(Io::Destage { batch: b, disk });
@@ -169,13 +171,17 @@ impl Core {
         self.destager.unflushed[disk.index()] |= result.is_ok();
         let batch = self.batch(b);
         batch.outstanding -= 1;
-        if result.is_err() {
+        if result.is_err() && !mutant::is("failed-writes-forgotten") {
             batch.failed = Some(disk);
         }
         if batch.outstanding > 0 {
             return;
         }
-        let batch = self.destager.batches.give_back(b);
+        let batch = if mutant::is("leak-a-batch") {
+            self.batch(b).clone()
+        } else {
+            self.destager.batches.give_back(b)
+        };
         match batch.failed {
             Some(disk) => self.disk_failed(disk),
             None => self.disk_works(disk),
@@ -241,6 +247,9 @@ impl Core {
             return self.free_flushed();
         }
         for disk in 0..self.destager.unflushed.len() {
+            if self.destager.flushes > 0 && mutant::is("flush-one-disk") {
+                break;
+            }
             if std::mem::take(&mut self.destager.unflushed[disk]) {
                 let disk = DiskIndex(disk as u16);
                 let io = self.new_io(Io::Flush { disk });
@@ -253,7 +262,7 @@ impl Core {
     /// A flush is answered.
     pub(crate) fn on_flushed(&mut self, disk: DiskIndex, result: Result<(), DiskError>) {
         self.destager.flushes -= 1;
-        if result.is_err() {
+        if result.is_err() && !mutant::is("failed-flushes-forgotten") {
             self.destager.flush_failed = true;
             self.destager.unflushed[disk.index()] = true;
             self.disk_failed(disk);
@@ -264,6 +273,9 @@ impl Core {
         if std::mem::take(&mut self.destager.flush_failed) {
             self.cache.fail_flush();
         } else {
+            if mutant::is("a-flush-covers-later-writes") {
+                self.cache.begin_flush();
+            }
             self.free_flushed();
         }
         self.wake_awaiting_disk();
@@ -307,7 +319,8 @@ impl Core {
         for at in 0..self.order.len() {
             let h = self.order[at];
             let htb = self.htb(h);
-            if htb.stage == Stage::AwaitDisk && self.cache.is_on_disk(htb.age) {
+            let there = self.cache.is_on_disk(htb.age) || mutant::is("sync-does-not-wait");
+            if htb.stage == Stage::AwaitDisk && there {
                 self.awaiting_disk -= 1;
                 self.finish(h, Status::Good);
             }

@@ -10,6 +10,7 @@ use crate::htb::{Htb, Origin, Portion, Stage};
 use crate::ids::{ATOMIC_BLOCKS, BlockCount, TransferIndex};
 use crate::link::frame::{Mfc, Request, Response, XmfcId};
 use crate::memory::Memory;
+use crate::mutant;
 use crate::read::read_memory;
 use crate::write::Lacks;
 
@@ -120,7 +121,9 @@ impl Core {
         self.calls.give_back(index);
         match (call, response) {
             (Call::Forward { htb, remote }, Response::Forwarded(status)) => {
-                self.remote_transfers.push(remote);
+                if !mutant::is("leak-a-remote-transfer") {
+                    self.remote_transfers.push(remote);
+                }
                 self.turn_may_have_come = true;
                 self.on_forwarded(htb, status, payload)
             }
@@ -206,7 +209,10 @@ impl Core {
             self.effects.push(Effect::Absorb { into });
         }
         let refusal = self.refusal(ncae, noid, start, blocks);
-        let stale = epoch != self.epoch() || !self.owns(ncae) || !self.is_serving() || self.htbs.free() == 0;
+        let stale = epoch != self.epoch() && !mutant::is("forwarded-in-another-epoch")
+            || !self.owns(ncae)
+            || !self.is_serving()
+            || self.htbs.free() == 0;
         if let Some(status) = refusal.or(stale.then_some(Status::Transitioning)) {
             self.respond(id, Response::Forwarded(status), None);
             return Ok(());
@@ -244,6 +250,9 @@ impl Core {
         self.forget_asker();
         let open: Vec<u32> = self.calls.iter().map(|(index, _)| index).collect();
         for index in open {
+            if mutant::is("leak-a-call") {
+                continue;
+            }
             match self.calls.give_back(index) {
                 Call::Forward { htb, remote } => {
                     self.remote_transfers.push(remote);
@@ -254,7 +263,9 @@ impl Core {
         }
         for at in 0..self.order.len() {
             let h = self.order[at];
-            if let Origin::Partner(_) = self.htb(h).origin {
+            if let Origin::Partner(_) = self.htb(h).origin
+                && !mutant::is("answer-a-call-of-before")
+            {
                 self.htb_mut(h).origin = Origin::Nobody;
             }
         }

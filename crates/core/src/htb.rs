@@ -168,6 +168,9 @@ impl Htb {
     fn granule_range(&self) -> (u64, u64) {
         let size = u64::from(BUFFER_BLOCKS);
         let end = self.start.0 + u64::from(self.blocks.0);
+        if crate::mutant::is("lock-blocks-not-granules") {
+            return (self.start.0, end);
+        }
         (self.start.0 / size, end.div_ceil(size))
     }
 

@@ -68,6 +68,9 @@ impl Core {
         }
         self.send_rtr(m);
         self.watch_for_overdue();
+        if mutant::is("mda-before-the-data") {
+            self.send_mda(rqr.rie, rqr.generation);
+        }
         Ok(())
     }
 
@@ -168,7 +171,7 @@ impl Core {
         // With a DTO on its way they come again: the primary sent these before it could hear of it.
         let armed = mnode.stage == MnodeStage::AwaitMirrorData
             && mnode.attempt == attempt
-            && !mnode.dto
+            && (!mnode.dto || mutant::is("absorb-what-is-asked-for-again"))
             && mnode.rqr.is_some_and(|r| r.generation == generation);
         if !armed {
             // For an exchange that is over: refused, counted, harmless.
@@ -189,6 +192,11 @@ impl Core {
             self.commit_mirror(m);
         }
         self.effects.push(Effect::Absorb { into });
+        let old = if mutant::is("mirror-does-not-merge") {
+            old.iter().map(|_| None).collect()
+        } else {
+            old
+        };
         self.merge_and_seal(rqr.start.0, rqr.blocks.0, &rqr.new, &old);
         if !mutant::is("commit-before-the-last-buffer") {
             self.commit_mirror(m);
@@ -218,8 +226,8 @@ impl Core {
         for (new, old) in rqr.new.iter().zip(old.iter()) {
             let mask = self.bmae(*new).mask;
             self.store_bmae(*new, Bmae::wb_valid(rqr.ncae, mask));
-            if let Some(old) = old {
-                self.store_bmae(*old, Bmae::FREE);
+            if let Some(old) = old.filter(|_| !mutant::is("mirror-keeps-old-valid")) {
+                self.store_bmae(old, Bmae::FREE);
             }
         }
         self.mnodes[m].stage = MnodeStage::AwaitRqr;
@@ -264,7 +272,9 @@ impl Core {
             ncae: rqr.ncae,
         };
         self.store_rie(rqr.rie, unused);
-        self.mnodes[m].stage = MnodeStage::AwaitRqr;
+        if !mutant::is("leak-an-mnode") {
+            self.mnodes[m].stage = MnodeStage::AwaitRqr;
+        }
     }
 
     /// Says which data are late (DTO). Each time it waits twice as long before it asks again, so that a slow link does

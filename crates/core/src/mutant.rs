@@ -1,28 +1,165 @@
-//! Seeded protocol bugs, for measuring the simulator: each must be caught. No release build has them.
+//! Seeded protocol bugs, for measuring the simulator and the model checker: each must be caught. No release build has
+//! them. What became of each, and which ideas were dropped, is in `docs/mutants.md`.
 
 #[cfg(feature = "mutants")]
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Every mutant, with what it breaks.
+/// A seeded bug.
+#[cfg(feature = "mutants")]
+#[derive(Clone, Copy, Debug)]
+pub struct Mutant {
+    /// What its places in the code call it.
+    pub name: &'static str,
+    /// What it breaks.
+    pub breaks: &'static str,
+    /// For one that was written from the protocol's description alone, whatever an oracle can see: the rule, trace or
+    /// section of the design that it drops.
+    pub rule: Option<&'static str>,
+}
+
+#[cfg(feature = "mutants")]
+const fn code(name: &'static str, breaks: &'static str) -> Mutant {
+    let rule = None;
+    Mutant { name, breaks, rule }
+}
+
+#[cfg(feature = "mutants")]
+const fn rule(rule: &'static str, name: &'static str, breaks: &'static str) -> Mutant {
+    let rule = Some(rule);
+    Mutant { name, breaks, rule }
+}
+
+/// The mutant that breaks nothing.
+#[cfg(feature = "mutants")]
+pub const NULL: &str = "null";
+/// The mutant that the first seeds must catch.
+#[cfg(feature = "mutants")]
+pub const CANARY: &str = "canary";
+
+/// Every mutant.
 #[cfg(feature = "mutants")]
 #[rustfmt::skip]
-pub const MUTANTS: &[(&str, &str)] = &[
-    ("null", "nothing: it must never be caught"),
-    ("acknowledge-before-mda", "the primary does not wait for the mirror"),
-    ("commit-before-the-last-buffer", "the mirror's RIE becomes Valid before the data are absorbed"),
-    ("trust-own-image-on-return", "a controller that returns keeps its image though the record names another"),
-    ("serve-before-the-fence", "a takeover serves without waiting for the fence"),
-    ("free-before-the-flush", "a buffer and its twin are freed when the disk write completes"),
-    ("read-without-the-lock", "a read does not wait for a write in progress"),
-    ("both-while-untwinned", "BOTH is proposed before old data have drained"),
-    ("drop-releases", "the release of a twin is not sent"),
-    ("ignore-the-mirror-segment", "a takeover does not resolve the partner's segment"),
-    ("level-nothing", "after a restart of both, the images are taken as they are"),
-    ("merge-nothing", "old data that a write covers only in part are not merged"),
-    ("do-not-drain", "a restarted controller does not wait for its predecessor's disk writes"),
-    ("execute-frames-twice", "a frame that arrives twice is handled twice"),
-    ("old-data-unheld", "old data are freed when they reach the disk though a write in progress names them"),
-    ("accept-any-slot", "a ballot does not look at the partner's slot"),
+pub const MUTANTS: &[Mutant] = &[
+    code(NULL, "nothing: it must never be caught"),
+    code(CANARY, "every write is acknowledged and none is done: it must be caught at once"),
+    // The write path.
+    code("acknowledge-before-mda", "the primary does not wait for the mirror"),
+    code("commit-before-the-last-buffer", "the mirror's RIE becomes Valid before the data are absorbed"),
+    code("commit-before-the-data", "an RIE is Valid from the beginning"),
+    code("free-old-at-staging", "old data are freed when a write over them begins"),
+    code("old-stays-valid", "the primary does not free old data after the commit"),
+    code("old-not-restored", "a withdrawn write does not make the old data valid again"),
+    code("old-data-unheld", "old data are freed when they reach the disk though a write in progress names them"),
+    code("merge-nothing", "old data that a write covers only in part are not merged"),
+    code("whole-mask", "a new buffer counts as valid as a whole, whatever was written to it"),
+    code("rie-uses-uncounted", "all uses of an RIE have the same generation"),
+    code("send-before-the-commit", "mirror data are sent when the mirror is armed, whether the host's data are here or not"),
+    code("withdraw-unsaid", "the mirror does not hear of a withdrawn write"),
+    code("read-without-the-lock", "a read does not wait for a write in progress"),
+    rule("§4", "mda-before-the-data", "the mirror says MDA when it is armed"),
+    rule("§4", "absorb-what-is-asked-for-again", "mirror data are absorbed though a DTO asks for them again"),
+    rule("§4", "releases-after-the-request", "the release of a twin does not go before a request that may name its buffer"),
+    code("mirror-does-not-merge", "the mirror does not merge old data"),
+    code("mirror-keeps-old-valid", "the mirror does not free old data after its commit"),
+    // Cache, reads and disks.
+    code("drop-releases", "the release of a twin is not sent"),
+    code("ignore-pins", "a buffer that a read needs is used again"),
+    code("a-part-is-whole", "a buffer with some of the blocks that a read wants is taken for all of them"),
+    code("overlay-nothing", "a read from disk does not look into the cache"),
+    code("read-errors-ignored", "a failed disk read counts as done"),
+    code("free-before-the-flush", "a buffer and its twin are freed when the disk write completes"),
+    code("flush-one-disk", "of the disks that were written only the first is flushed"),
+    code("write-one-copy", "only one copy of a mirrored RStore is written"),
+    code("failed-writes-forgotten", "a failed disk write counts as done"),
+    code("failed-flushes-forgotten", "a failed flush counts as done"),
+    code("age-not-inherited", "new data that take the place of unwritten old ones are younger than a sync that waits for those"),
+    rule("§5", "a-flush-covers-later-writes", "a flush frees also what was written after it was issued"),
+    rule("§5", "two-disk-writes-at-once", "a granule may have more than one disk write in flight"),
+    rule("§5", "fua-from-memory", "FUA is acknowledged before the disks have the data"),
+    rule("§5", "sync-does-not-wait", "SYNCHRONIZE CACHE is acknowledged at once"),
+    rule("§5", "write-back-while-alone", "without a partner, status does not wait for the disks"),
+    // Membership.
+    code("trust-own-image-on-return", "a controller that returns keeps its image though the record names another"),
+    code("serve-before-the-fence", "a takeover serves without waiting for the fence"),
+    code("do-not-drain", "a restarted controller does not wait for its predecessor's disk writes"),
+    code("accept-any-slot", "a ballot does not look at the partner's slot"),
+    code("ignore-the-mirror-segment", "a takeover does not resolve the partner's segment"),
+    code("level-nothing", "after a restart of both, the images are taken as they are"),
+    code("both-while-untwinned", "BOTH is proposed before old data have drained"),
+    code("name-old-data-that-the-joiner-lacks", "a write to a joiner names old data that it does not have"),
+    code("remember-old-twins", "twins of a partner that is out still count"),
+    rule("R9", "disk-before-mda-while-joining", "a write may reach the disks before the joiner has it"),
+    // The link.
+    code("execute-frames-twice", "a frame that arrives twice is handled twice"),
+    // Leaks.
+    code("leak-a-buffer", "the buffers of a withdrawn write are not freed"),
+    code("leak-an-rie", "an RIE is not freed"),
+    code("leak-an-mnode", "the MNODE of a withdrawn write is not freed"),
+    code("leak-a-pin", "a read does not give its pins back"),
+    code("leak-a-batch", "a batch of the destager is not freed"),
+    // Locks and turns.
+    code("lock-blocks-not-granules", "the cache lock covers blocks, not whole granules"),
+    code("overtake-a-lock-holder", "a command does not wait for one that came later and has the lock"),
+    // Ballots.
+    rule("R1", "one-disk-is-a-majority", "one quorum disk that answers is enough"),
+    rule("R1", "same-ballot-numbers", "ballots of A and B may have the same number"),
+    rule("R1", "ignore-a-higher-ballot", "a ballot goes on though the partner has one with a higher number"),
+    rule("R1", "ignore-the-rivals-vote", "a proposal that the partner voted for is not adopted"),
+    rule("R1", "forget-the-own-vote", "a proposal that this controller voted for earlier is not kept"),
+    rule("R1", "decide-before-a-majority-has-the-vote", "a vote decides before it is on a majority of the disks"),
+    // Grants and leases.
+    rule("R2", "serve-past-the-grant", "with both in, status goes out past the grant"),
+    rule("R2", "serve-past-the-lease", "alone, status goes out past the lease"),
+    // Losing the partner, losing a ballot.
+    rule("R3", "acknowledge-before-the-ballot", "who loses its partner goes on before the ballot is decided"),
+    rule("R4", "loser-replies", "the loser of a ballot sends statuses on its way out"),
+    // The fence.
+    rule("R5", "the-record-is-a-fence", "a controller that starts under ALONE(self) does not fence again"),
+    // Clean.
+    rule("R7", "stage-while-clean", "a write is staged under a clean record"),
+    rule("R7", "stage-during-a-clean-ballot", "a write is staged while a ballot for clean is undecided"),
+    rule("R7", "clean-with-data-in-flight", "clean is proposed though NV memory or the disks are busy"),
+    // Images.
+    rule("R8", "take-over-from-a-dirty-one", "a controller without a current image takes over from ALONE(other, dirty)"),
+    rule("R8", "take-over-from-a-running-one", "a partner that is unreachable by link counts as one that does not run"),
+    rule("R12", "late-commands-run", "after a pause host connections stay open"),
+    rule("R12", "commands-of-the-gone-run", "a command whose host is gone begins all the same"),
+    // LUNs that change their owner.
+    code("execute-what-is-not-owned", "a forwarded command is executed by a controller that does not own the LUN any more"),
+    rule("R11", "begin-though-quiesced", "commands begin on a LUN that is quiesced"),
+    // More leaks.
+    code("leak-an-htb", "an HTB is not freed"),
+    code("leak-a-transfer", "a transfer buffer is not freed"),
+    code("leak-a-disk-io", "a disk I/O is not freed"),
+    // Restart and takeover.
+    rule("R6", "ignore-an-undecided-ballot", "a controller that restarts does not finish a ballot under way first"),
+    rule("R6", "level-while-undecided", "images are made level while a ballot is undecided"),
+    rule("R6", "surplus-twins-stay", "a twin that the allocator has freed stays valid"),
+    code("leveling-drops-all-writes", "writes in progress that both have absorbed are dropped"),
+    rule("R10", "one-pair-after-the-other", "RIEs of one pair are released before the buffers of the other are resolved"),
+    code("data-of-a-lun-that-is-gone", "resolved data are not compared with the LUN that has their place now"),
+    code("a-takeover-finds-twins", "data that a takeover resolved count as twinned"),
+    code("writes-in-flight-hang", "writes in flight do not go on after a takeover"),
+    // Joining.
+    rule("R9", "both-while-a-write-has-no-mirror", "BOTH is proposed while a write that began before the joiner is in progress"),
+    code("both-one-buffer-early", "BOTH is proposed while one buffer has no twin"),
+    rule("R9", "forget-a-proposed-both", "when the link drops after BOTH was proposed, the one that is in goes on alone"),
+    rule("R9", "both-behind-a-broken-link", "BOTH that wins behind a broken link is taken as it is"),
+    code("orphans-share-their-memory", "a partner joins while commands that it forwarded before still use its transfer buffers"),
+    // The link, forwarding.
+    code("lost-frames-are-skipped", "a frame that comes out of order is handled, and what is missing before it is not waited for"),
+    code("never-send-again", "a lost frame is not sent again"),
+    code("one-frame-too-many-is-heard", "an acknowledgement counts for one frame more"),
+    rule("R12", "forwarded-in-another-epoch", "a forwarded command of another epoch is executed"),
+    code("answer-a-call-of-before", "a command that was forwarded over an earlier connection is answered on this one"),
+    code("leak-a-remote-transfer", "a transfer buffer of the partner is not freed"),
+    code("leak-a-call", "calls to a partner that is out of reach are not voided"),
+    // Tasks.
+    rule("R11", "move-without-draining", "a LUN is moved while NV memory has data of it"),
+    rule("R11", "move-under-commands", "a LUN is moved while commands for it are in progress"),
+    rule("R11", "move-before-the-releases", "a LUN is moved before the partner has heard of every release"),
+    code("new-luns-are-not-zeroed", "the PSEGs of a new LUN are not zeroed"),
+    code("metadata-without-a-majority", "metadata count as written whatever the disks say"),
 ];
 
 #[cfg(feature = "mutants")]
@@ -31,7 +168,7 @@ static ACTIVE: AtomicUsize = AtomicUsize::new(0);
 /// Makes the mutant `name` the active one in this process. Returns whether there is such a mutant.
 #[cfg(feature = "mutants")]
 pub fn activate(name: &str) -> bool {
-    let found = MUTANTS.iter().position(|(n, _)| *n == name);
+    let found = MUTANTS.iter().position(|m| m.name == name);
     ACTIVE.store(found.unwrap_or(0), Ordering::Relaxed);
     found.is_some()
 }
@@ -39,8 +176,10 @@ pub fn activate(name: &str) -> bool {
 /// Whether the mutant `name` is active.
 #[cfg(feature = "mutants")]
 pub(crate) fn is(name: &str) -> bool {
-    debug_assert!(MUTANTS.iter().any(|(n, _)| *n == name), "no such mutant: {name}");
-    MUTANTS[ACTIVE.load(Ordering::Relaxed)].0 == name
+    match ACTIVE.load(Ordering::Relaxed) {
+        0 => false,
+        active => MUTANTS[active].name == name,
+    }
 }
 
 /// Never: this build has no mutants.
@@ -48,4 +187,39 @@ pub(crate) fn is(name: &str) -> bool {
 #[inline(always)]
 pub(crate) fn is(_name: &str) -> bool {
     false
+}
+
+#[cfg(all(test, feature = "mutants"))]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    /// The names that the code of this crate asks for.
+    fn asked_for(dir: &Path, names: &mut BTreeSet<String>) {
+        for entry in std::fs::read_dir(dir).expect("the sources") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                asked_for(&path, names);
+            } else if path.file_name() != Some("mutant.rs".as_ref()) {
+                let text = std::fs::read_to_string(&path).expect("a source file");
+                let calls = text.split("mutant::is(\"").skip(1);
+                names.extend(calls.filter_map(|c| c.split_once('"')).map(|(name, _)| name.to_owned()));
+            }
+        }
+    }
+
+    #[test]
+    fn every_mutant_has_a_place_in_the_code_and_every_place_a_mutant() {
+        let mut asked = BTreeSet::new();
+        asked_for(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut asked);
+        let named: BTreeSet<String> = MUTANTS.iter().map(|m| m.name.to_owned()).filter(|n| n != NULL).collect();
+        assert_eq!(named.len() + 1, MUTANTS.len(), "a name is given twice");
+        assert_eq!(asked, named);
+    }
+
+    #[test]
+    fn at_least_twenty_come_from_the_description() {
+        assert!(MUTANTS.iter().filter(|m| m.rule.is_some()).count() >= 20);
+    }
 }

@@ -13,6 +13,7 @@ use crate::ids::{
 use crate::layout::metadata::{DiskState, PsegAddress};
 use crate::list::List;
 use crate::memory::{Memory, Segment};
+use crate::mutant;
 use crate::write::Lacks;
 
 const SIZE: u64 = BUFFER_BLOCKS as u64;
@@ -73,7 +74,7 @@ impl Core {
             .map(|number| {
                 let wanted = mask_in_granule(number, start, blocks);
                 let buffer = self.cache.current(Granule { ncae, number });
-                buffer.filter(|b| self.cache.get(*b).mask & wanted == wanted)
+                buffer.filter(|b| self.cache.get(*b).mask & wanted == wanted || mutant::is("a-part-is-whole"))
             })
             .collect()
     }
@@ -156,7 +157,7 @@ impl Core {
     /// A disk read is answered.
     pub(crate) fn on_read(&mut self, h: u32, extent: Extent, result: Result<(), DiskError>) {
         self.htb_mut(h).portion.reads -= 1;
-        if result.is_err() {
+        if result.is_err() && !mutant::is("read-errors-ignored") {
             let copies = self.places(self.htb(h).ncae, extent.start).len() as u8;
             if extent.tried + 1 < copies {
                 let again = Extent {
@@ -180,7 +181,8 @@ impl Core {
         let base = portion.start / SIZE * SIZE;
         for buffer in portion.pinned.iter() {
             let held = *self.cache.get(*buffer);
-            for &(first, count) in &runs(held.mask) {
+            let mask = if mutant::is("overlay-nothing") { 0 } else { held.mask };
+            for &(first, count) in &runs(mask) {
                 let from = Memory::Buffers(List::from_slice(&[Segment {
                     buffer: *buffer,
                     first,
@@ -193,7 +195,9 @@ impl Core {
                 };
                 self.effects.push(Effect::Copy { from, to });
             }
-            self.cache.unpin(*buffer);
+            if !mutant::is("leak-a-pin") {
+                self.cache.unpin(*buffer);
+            }
         }
         if self.htb(h).status == Status::Good {
             let from = read_memory(transfer, portion.start, portion.blocks);

@@ -18,6 +18,7 @@ use crate::layout::allocate::allocate;
 use crate::layout::metadata::{DiskState, Lun, Metadata, Name, PsegAddress, Redundancy};
 use crate::link::frame::{Mfc, Request, Response, XmfcId};
 use crate::manage::{ManageError, ManageOp, ManageReply};
+use crate::mutant;
 
 /// PSEG ranges that are zeroed at a time.
 const ZEROES_IN_FLIGHT: usize = 16;
@@ -373,7 +374,11 @@ impl Core {
     /// New PSEGs read as zero before anybody can see them; then the metadata that name them are written.
     fn zero_then_write(&mut self, next: Metadata, psegs: &[PsegAddress], reply: ManageReply) -> Step {
         self.new_metadata = Some(next);
-        let left = ranges(psegs);
+        let left = if mutant::is("new-luns-are-not-zeroed") {
+            Vec::new()
+        } else {
+            ranges(psegs)
+        };
         let in_flight = 0;
         Step::Wait(Stage::AwaitZeroes { left, in_flight }, reply)
     }
@@ -500,7 +505,7 @@ impl Core {
         match &task.stage {
             Stage::AwaitZeroes { .. } => self.settle_zeroes(),
             Stage::AwaitMetadata { in_flight: 0, good } => {
-                let majority = *good > self.quorum.members().len() / 2;
+                let majority = *good > self.quorum.members().len() / 2 || mutant::is("metadata-without-a-majority");
                 if majority {
                     self.commit_metadata()
                 } else {
@@ -649,9 +654,11 @@ impl Core {
             let begun = htb.locked || !matches!(htb.stage, HtbStage::AwaitTurn | HtbStage::AwaitOwner);
             luns.covers(htb.ncae) && self.owns(htb.ncae) && begun
         };
-        if quiesced && buffers == 0 && !self.order.iter().any(busy) {
+        let drained = buffers == 0 || mutant::is("move-without-draining");
+        let busy = self.order.iter().any(busy) && !mutant::is("move-under-commands");
+        if quiesced && drained && !busy {
             let (incarnation, sent) = self.link.position();
-            if self.link.has_heard(incarnation, sent) {
+            if self.link.has_heard(incarnation, sent) || mutant::is("move-before-the-releases") {
                 self.on_drained(luns, op);
             } else {
                 self.set_stage(Stage::AwaitReleases {

@@ -46,6 +46,10 @@ pub(crate) enum Lacks {
 impl Core {
     /// The next portion of a write begins, if everything that it needs is there.
     pub(crate) fn admit_write(&mut self, h: u32) -> Lacks {
+        if mutant::is("canary") {
+            self.finish(h, Status::Good);
+            return Lacks::Nothing;
+        }
         if !self.may_stage() {
             return Lacks::Leave;
         }
@@ -59,7 +63,8 @@ impl Core {
         for number in first..first + count as u64 {
             let ncae = self.htb(h).ncae;
             let current = self.cache.current(Granule { ncae, number });
-            if mirrored && current.is_some_and(|b| !self.cache.get(b).twinned) {
+            let lacks = |b| !self.cache.get(b).twinned && !mutant::is("name-old-data-that-the-joiner-lacks");
+            if mirrored && current.is_some_and(lacks) {
                 // The joiner lacks the old data; they are on their way to the disk (R9).
                 return Lacks::Leave;
             }
@@ -94,6 +99,7 @@ impl Core {
         for (number, old) in (first..).zip(portion.old.iter()) {
             let merged = old.map_or(0, |o| self.cache.get(o).mask);
             let mask = mask_in_granule(number, portion.start, portion.blocks) | merged;
+            let mask = if mutant::is("whole-mask") { u8::MAX } else { mask };
             new.push(self.cache.allocate(Granule { ncae, number }, mask));
         }
         let rie = self.free_ries.pop().expect("admit_write looked");
@@ -103,7 +109,7 @@ impl Core {
         let htb = self.htb_mut(h);
         htb.portion.new = new;
         htb.portion.rie = rie;
-        htb.portion.generation = RieGeneration(last.0.wrapping_add(1));
+        htb.portion.generation = RieGeneration(last.0.wrapping_add(u16::from(!mutant::is("rie-uses-uncounted"))));
     }
 
     /// [0098]: from here to the commit a crash leaves the old data.
@@ -114,6 +120,10 @@ impl Core {
             let mask = self.cache.get(*old).mask;
             if !mutant::is("old-data-unheld") {
                 self.cache.hold(*old);
+            }
+            if mutant::is("free-old-at-staging") {
+                self.store_bmae(*old, Bmae::FREE);
+                continue;
             }
             self.store_bmae(*old, Bmae::provisional_wb_not(p.rie, mask));
         }
@@ -135,7 +145,9 @@ impl Core {
 
     /// Releases go before any request that could use the same buffers again.
     fn send_rqr(&mut self, rqr: Rqr, payload: Option<Memory>) {
-        self.send_releases();
+        if !mutant::is("releases-after-the-request") {
+            self.send_releases();
+        }
         self.link.send(Mfc::Rqr(rqr), payload);
     }
 
@@ -236,7 +248,7 @@ impl Core {
             return;
         };
         self.htb_mut(h).portion.attempt = Some(attempt);
-        if self.htb(h).portion.committed {
+        if self.htb(h).portion.committed || mutant::is("send-before-the-commit") {
             self.send_mirror_data(h);
         }
     }
@@ -288,7 +300,8 @@ impl Core {
     /// Goes on once the commit is durable and the mirror has absorbed the data, or the record says that there is none.
     pub(crate) fn join_commit(&mut self, h: u32) {
         let p = &self.htb(h).portion;
-        if p.committed && p.persisted && (p.absorbed || !p.mirrored) {
+        let no_wait = mutant::is("disk-before-mda-while-joining") && self.is_write_through();
+        if p.committed && p.persisted && (p.absorbed || !p.mirrored || no_wait) {
             self.settle_nv(h);
             self.finish_portion(h);
         }
@@ -300,8 +313,8 @@ impl Core {
         for (new, old) in p.new.iter().zip(p.old.iter()) {
             let mask = self.cache.get(*new).mask;
             self.store_bmae(*new, Bmae::wb_valid(ncae, mask));
-            if let Some(old) = old {
-                self.store_bmae(*old, Bmae::FREE);
+            if let Some(old) = old.filter(|_| !mutant::is("old-stays-valid")) {
+                self.store_bmae(old, Bmae::FREE);
             }
             self.cache.absorb(*new, *old, p.mirrored);
         }
@@ -318,7 +331,9 @@ impl Core {
         self.store_rie(p.rie, rie);
         let local = self.local_rie(p.rie);
         self.rie_htb[local] = None;
-        self.free_ries.push(p.rie);
+        if !mutant::is("leak-an-rie") {
+            self.free_ries.push(p.rie);
+        }
         self.htb_mut(h).portion = Portion::default();
         self.turn_may_have_come = true;
         self.last_write = self.now;
@@ -327,7 +342,7 @@ impl Core {
     /// The host withdrew the write before its data came: the old data stay.
     fn withdraw(&mut self, h: u32) {
         let (ncae, p) = (self.htb(h).ncae, self.htb(h).portion);
-        if p.mirrored && !p.express {
+        if p.mirrored && !p.express && !mutant::is("withdraw-unsaid") {
             self.link.send(
                 Mfc::Withdraw {
                     rie: p.rie,
@@ -356,7 +371,7 @@ impl Core {
             if held.twinned && self.is_mirroring() {
                 self.release_twin(old);
             }
-        } else {
+        } else if !mutant::is("old-not-restored") {
             self.store_bmae(old, Bmae::wb_valid(ncae, held.mask));
         }
     }
@@ -369,8 +384,8 @@ impl Core {
             htb.stage = Stage::AwaitTurn;
             return;
         }
-        let fua = matches!(htb.op, HostOp::Write { fua: true });
-        if fua || self.is_write_through() {
+        let fua = matches!(htb.op, HostOp::Write { fua: true }) && !mutant::is("fua-from-memory");
+        if fua || self.is_write_through() && !mutant::is("write-back-while-alone") {
             self.await_disk(h);
         } else {
             self.finish(h, Status::Good);

@@ -11,6 +11,7 @@
 //! | `hosts` | hosts that write, read, abort and retry |
 //! | `history` | the oracle: what a read may return |
 //! | `plan` | which faults a seed brings, and when |
+//! | `trace` | runs a script, and the mutants that it must catch |
 //! | `Scenario` | a script for the same world, in place of a seed |
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -24,6 +25,8 @@ pub mod image_check;
 pub mod plan;
 pub mod process;
 pub mod random;
+mod trace;
 pub mod world;
 
+pub use trace::trace;
 pub use world::{Report, Scenario, Sent, run};

@@ -1,4 +1,8 @@
-//! `twincell-sim run --seeds N [--start S]`, `twincell-sim repro SEED`, `twincell-sim mutants [--seeds N]`.
+//! `twincell-sim run --seeds N [--start S]`, `twincell-sim repro SEED`; with the feature `mutants` also
+//! `twincell-sim mutants [--seeds N] [--null-seeds N] [--only NAME] [--state FILE] [--scripts PROGRAM]...`.
+
+#[cfg(feature = "mutants")]
+mod mutants;
 
 use std::cell::Cell;
 use std::process::ExitCode;
@@ -31,52 +35,44 @@ fn main() -> ExitCode {
         ["run", "--seeds", seeds] => run_many(number(seeds), 0),
         ["run", "--seeds", seeds, "--start", start] => run_many(number(seeds), number(start)),
         #[cfg(feature = "mutants")]
-        ["mutants"] => mutants(5_000),
+        ["mutants", options @ ..] => measure(options),
         #[cfg(feature = "mutants")]
-        ["mutants", "--seeds", seeds] => mutants(number(seeds)),
+        ["hunt", name, start, seeds] => mutants::hunt(name, number(start), number(seeds)),
         ["repro", seed] => repro(number(seed)),
         _ => {
             eprintln!(
-                "usage: twincell-sim run --seeds N [--start S] | repro SEED | mutants [--seeds N] (built with --features mutants)"
+                "usage: twincell-sim run --seeds N [--start S] | repro SEED | mutants [OPTION]... (built with --features mutants)"
             );
             ExitCode::from(2)
         }
     }
 }
 
-/// Runs every mutant in a process of its own until a seed catches it. All but the null mutant must be caught.
 #[cfg(feature = "mutants")]
-fn mutants(seeds: u64) -> ExitCode {
-    let program = std::env::current_exe().expect("this program has a path");
-    let mut good = true;
-    for (name, what) in twincell_core::mutant::MUTANTS {
-        let mut caught = None;
-        let step = 250;
-        for start in (0..seeds).step_by(step) {
-            let output = std::process::Command::new(&program)
-                .args(["run", "--seeds", &step.to_string(), "--start", &start.to_string()])
-                .env("TWINCELL_MUTANT", name)
-                .output()
-                .expect("this program can be run");
-            if !output.status.success() {
-                let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-                let oracle = text
-                    .lines()
-                    .find(|l| l.contains("FAILED") || l.contains("panicked"))
-                    .unwrap_or("?");
-                caught = Some((start + step as u64, oracle.chars().take(110).collect::<String>()));
-                break;
-            }
+fn measure(mut options: &[&str]) -> ExitCode {
+    let mut settings = mutants::Settings {
+        seeds: 5_000,
+        null_seeds: 20_000,
+        only: None,
+        scripts: Vec::new(),
+        state: None,
+    };
+    while let [option, value, rest @ ..] = options {
+        match *option {
+            "--seeds" => settings.seeds = number(value),
+            "--null-seeds" => settings.null_seeds = number(value),
+            "--only" => settings.only = Some((*value).to_owned()),
+            "--scripts" => settings.scripts.push(value.into()),
+            "--state" => settings.state = Some(value.into()),
+            _ => break,
         }
-        let expected = *name != "null";
-        good &= caught.is_some() == expected;
-        match caught {
-            Some((within, oracle)) => println!("caught within {within:>5} seeds  {name}: {what}\n      by: {oracle}"),
-            None if expected => println!("NOT CAUGHT in {seeds} seeds  {name}: {what}"),
-            None => println!("not caught, as it must be  {name}: {what}"),
-        }
+        options = rest;
     }
-    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if let Some(option) = options.first() {
+        eprintln!("mutants: what is meant by {option}?");
+        return ExitCode::from(2);
+    }
+    mutants::measure(&settings)
 }
 
 fn number(text: &str) -> u64 {

@@ -6,29 +6,7 @@ use twincell_core::ids::Controller::{A, B};
 use twincell_core::ids::Uuid;
 use twincell_core::layout::metadata::{Name, Redundancy};
 use twincell_core::manage::ManageOp;
-use twincell_sim::Scenario;
-
-/// Runs a script; with the feature `mutants` once more with each of `mutants`, which must be caught.
-#[cfg(not(feature = "mutants"))]
-fn trace(_mutants: &[&str], script: fn()) {
-    script();
-}
-
-#[cfg(feature = "mutants")]
-fn trace(mutants: &[&str], script: fn()) {
-    use std::sync::Mutex;
-    use twincell_core::mutant::activate;
-    // A mutant is active in the whole process: one script at a time.
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    script();
-    for mutant in mutants {
-        assert!(activate(mutant), "there is no mutant {mutant}");
-        let result = std::panic::catch_unwind(script);
-        activate("null");
-        assert!(result.is_err(), "the script does not catch the mutant {mutant}");
-    }
-}
+use twincell_sim::{Scenario, trace};
 
 fn both() -> Scenario {
     Scenario::new().both_serving()

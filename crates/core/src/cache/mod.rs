@@ -5,6 +5,7 @@ mod chain;
 
 use crate::config::Geometry;
 use crate::ids::{BUFFER_BLOCKS, BufferIndex, Controller, LUNS_MAX, NcaeIndex, Vba};
+use crate::mutant;
 use crate::nv::resolve::ValidBuffer;
 use chain::{Chain, Links};
 
@@ -257,7 +258,9 @@ impl Cache {
     /// Gives a staged buffer back: its write will not happen.
     pub fn unstage(&mut self, buffer: BufferIndex) {
         assert_eq!(self.get(buffer).usage, Use::Staged);
-        self.free_buffer(buffer);
+        if !mutant::is("leak-a-buffer") {
+            self.free_buffer(buffer);
+        }
     }
 
     /// A staged buffer holds valid data from now on; `old` is what it takes the place of.
@@ -266,7 +269,7 @@ impl Cache {
     /// those data to be on disk must wait for the new ones.
     pub fn absorb(&mut self, buffer: BufferIndex, old: Option<BufferIndex>, twinned: bool) {
         assert_eq!(self.get(buffer).usage, Use::Staged);
-        let inherited = old.filter(|o| self.get(*o).usage == Use::Dirty);
+        let inherited = old.filter(|o| self.get(*o).usage == Use::Dirty && !mutant::is("age-not-inherited"));
         let age = match inherited {
             Some(o) => self.get(o).age,
             None => {
@@ -414,7 +417,7 @@ impl Cache {
     }
 
     fn free_if_unpinned(&mut self, buffer: BufferIndex) {
-        if self.get(buffer).pins == 0 {
+        if self.get(buffer).pins == 0 || mutant::is("ignore-pins") {
             self.free_buffer(buffer);
         }
     }
@@ -446,6 +449,9 @@ impl Cache {
 
     /// The partner is out: no buffer has a twin any more.
     pub fn forget_twins(&mut self) {
+        if mutant::is("remember-old-twins") {
+            return;
+        }
         self.untwinned = 0;
         for buffer in &mut self.buffers {
             buffer.twinned = false;

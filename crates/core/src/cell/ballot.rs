@@ -65,7 +65,8 @@ impl Change {
         match self {
             Change::Complete => return None,
             Change::Alone { image, dirty } => {
-                let from_clean = matches!(base.mode, Mode::Alone { controller, dirty: false } if controller != own);
+                let from_clean = matches!(base.mode, Mode::Alone { controller, dirty: false } if controller != own)
+                    || mutant::is("take-over-from-a-dirty-one");
                 let from_own = matches!(base.mode, Mode::Alone { controller, .. } if controller == own);
                 if !(base.mode == Mode::Both || from_clean || from_own) {
                     return None;
@@ -151,7 +152,12 @@ impl Ballot {
     pub fn begin(change: Change, own: Controller, slot: &mut Slot, seen: u64) -> Ballot {
         let last = slot.begun.max(slot.voted).max(seen);
         // Numbers of A are even, those of B odd: no two ballots have the same.
-        slot.begun = (last / 2 + 1) * 2 + own.index() as u64;
+        slot.begun = (last / 2 + 1) * 2
+            + if mutant::is("same-ballot-numbers") {
+                0
+            } else {
+                own.index() as u64
+            };
         Ballot {
             change,
             own,
@@ -176,7 +182,7 @@ impl Ballot {
             return Verdict::Overtaken(newer);
         }
         let rivals = || theirs().filter(|s| s.record.epoch == slot.record.epoch);
-        if rivals().any(|s| s.begun > slot.begun) {
+        if rivals().any(|s| s.begun > slot.begun) && !mutant::is("ignore-a-higher-ballot") {
             return Verdict::Outbid;
         }
         match self.phase {
@@ -186,7 +192,8 @@ impl Ballot {
     }
 
     fn vote(&mut self, rival: Option<Slot>, slot: &mut Slot) -> Verdict {
-        let own = (slot.voted > 0).then_some((slot.voted, slot.proposal));
+        let rival = rival.filter(|_| !mutant::is("ignore-the-rivals-vote"));
+        let own = (slot.voted > 0 && !mutant::is("forget-the-own-vote")).then_some((slot.voted, slot.proposal));
         let voted = own
             .into_iter()
             .chain(rival.map(|s| (s.voted, s.proposal)))
@@ -202,6 +209,9 @@ impl Ballot {
         slot.voted = slot.begun;
         slot.proposal = proposal;
         self.phase = Phase::Vote;
+        if mutant::is("decide-before-a-majority-has-the-vote") {
+            return self.decide(slot);
+        }
         Verdict::Again
     }
 

@@ -10,6 +10,7 @@ use crate::effect::{Effect, Note};
 use crate::host::HostOp;
 use crate::htb::Stage;
 use crate::ids::{Controller, Nanos, Time};
+use crate::mutant;
 
 impl Core {
     /// What the cell machine does at each step.
@@ -104,7 +105,7 @@ impl Core {
         self.phase == Phase::Serving
             && matches!(self.mode(), Some(Mode::Alone { dirty: true, .. }))
             && self.joiner == Joiner::None
-            && self.is_drained()
+            && (self.is_drained() || mutant::is("clean-with-data-in-flight"))
             && !self.awaits_dirty()
     }
 
@@ -275,7 +276,9 @@ impl Core {
         self.call_operator();
         let clean = matches!(self.mode(), Some(Mode::Alone { dirty: false, .. }));
         self.loss_accepted &= self.awaits_operator();
-        if self.is_partner_still() && clean || self.loss_accepted {
+        let clean = clean || mutant::is("take-over-from-a-dirty-one");
+        let still = self.is_partner_still() || mutant::is("take-over-from-a-running-one");
+        if still && clean || self.loss_accepted {
             self.take_locks();
             if self.own_slot_known {
                 self.fresh_image();
@@ -378,6 +381,10 @@ impl Core {
     /// Everything from the beginning: hosts are let go, disk writes are reaped, locks are given back.
     pub(crate) fn start_anew(&mut self) {
         self.phase = Phase::Out;
+        if mutant::is("loser-replies") {
+            self.go_on_without_mirror();
+            self.acknowledge_what_may_be();
+        }
         self.effects.push(Effect::CloseHosts);
         self.effects.push(Effect::Restart);
     }

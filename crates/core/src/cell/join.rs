@@ -42,7 +42,7 @@ impl Core {
                 Ok(())
             }
             Joiner::Unfenced => {
-                if self.has_orphans() {
+                if self.has_orphans() && !mutant::is("orphans-share-their-memory") {
                     // What it forwarded before its fall still uses its transfer buffers here.
                     return Err(Violation("the partner returns too soon"));
                 }
@@ -93,8 +93,10 @@ impl Core {
             let htb = self.htb(*h);
             matches!(htb.stage, Stage::AwaitHostData | Stage::AwaitMirror) && !htb.portion.mirrored
         };
-        let equal = (self.cache.untwinned() == 0 || mutant::is("both-while-untwinned"))
-            && !self.order.iter().any(untwinned)
+        let equal = (self.cache.untwinned() == 1 && mutant::is("both-one-buffer-early")
+            || self.cache.untwinned() == 0
+            || mutant::is("both-while-untwinned"))
+            && (!self.order.iter().any(untwinned) || mutant::is("both-while-a-write-has-no-mirror"))
             && self.partner_pair_in_use() == 0
             && self.is_joiner_linked();
         let mut images = [self.image; 2];
@@ -109,7 +111,8 @@ impl Core {
 
     pub(crate) fn settle_joiner(&mut self) {
         let gone = self.joiner != Joiner::None && !self.is_joiner_linked() && self.phase == Phase::Serving;
-        if gone && !self.may_have_proposed_both() && self.is_write_through() {
+        let open = self.may_have_proposed_both() && !mutant::is("forget-a-proposed-both");
+        if gone && !open && self.is_write_through() {
             self.joiner = Joiner::None;
             self.cache.forget_twins();
             self.go_on_without_mirror();
@@ -129,7 +132,7 @@ impl Core {
     pub(crate) fn on_both_committed(&mut self) {
         let linked = self.is_joiner_linked();
         self.joiner = Joiner::None;
-        if !linked {
+        if !linked && !mutant::is("both-behind-a-broken-link") {
             // It won although the link broke meanwhile: the joiner may be serving, or gone (R9).
             return self.lose_partner();
         }

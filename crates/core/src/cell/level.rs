@@ -74,7 +74,8 @@ impl Core {
                 return Err(Violation("a question about an RIE of the wrong pair"));
             }
             let here = self.rie(*rie);
-            if (here.state, here.generation) != (RieState::Valid, *generation) {
+            let lacking = (here.state, here.generation) != (RieState::Valid, *generation);
+            if lacking || mutant::is("leveling-drops-all-writes") {
                 lacks.push((*rie, *generation));
             }
         }
@@ -161,7 +162,7 @@ impl Core {
             let wanted = valid[n as usize / 64] >> (n % 64) & 1 == 1;
             let here = self.bmae(buffer).state == BmaeState::WbValid;
             self.leveling.lacks |= wanted && !here;
-            if here && !wanted {
+            if here && !wanted && !mutant::is("surplus-twins-stay") {
                 self.store_bmae(buffer, Bmae::FREE);
             }
         }

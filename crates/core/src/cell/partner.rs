@@ -5,6 +5,7 @@ use crate::controller::{Core, Violation};
 use crate::effect::Effect;
 use crate::ids::{BlockCount, ConnectionId, Controller, Nanos};
 use crate::link::frame::{Frame, Hello, Messages, Mfc, Request};
+use crate::mutant;
 
 use super::record::{Mode, Record};
 
@@ -240,11 +241,12 @@ impl Core {
         if !self.said_hello {
             return;
         }
-        let same = hello.epoch == record.epoch && !hello.undecided;
+        let undecided = hello.undecided && !mutant::is("level-while-undecided");
+        let same = hello.epoch == record.epoch && !undecided;
         let current = record.is_current(self.partner(), hello.image);
         match self.phase {
             // R6: not while a ballot of this controller hangs; what it decides comes first.
-            Phase::AwaitPartner { .. } if self.has_open_ballot() => {}
+            Phase::AwaitPartner { .. } if self.has_open_ballot() && !mutant::is("level-while-undecided") => {}
             Phase::AwaitPartner { .. } if same && current => self.begin_leveling(),
             Phase::AwaitPartner { .. } if same => self.phase = Phase::AwaitPartner { until: self.now },
             Phase::AwaitAttach if same && record.mode == Mode::Both && !current => self.go_on_without_images(),

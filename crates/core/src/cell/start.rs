@@ -128,11 +128,15 @@ impl Core {
                 self.take_locks();
                 self.phase = Phase::AwaitLocks;
             }
-            _ if own && self.undecided => self.phase = Phase::Undecided,
+            _ if own && self.undecided && !mutant::is("ignore-an-undecided-ballot") => self.phase = Phase::Undecided,
             Mode::Both if current => {
                 let until = self.now + self.config.timing.await_partner;
                 self.phase = Phase::AwaitPartner { until };
                 self.note(Note::AwaitsPartner);
+            }
+            Mode::Alone { .. } if own && current && mutant::is("the-record-is-a-fence") => {
+                self.phase = Phase::Fencing;
+                self.on_fenced();
             }
             Mode::Alone { .. } if own && current => self.fence(),
             // Nothing is missing on the disks, or nobody has what is missing: a fresh image will do.

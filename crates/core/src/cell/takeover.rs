@@ -79,6 +79,9 @@ impl Core {
         // All BMAEs before any RIE: a write of one pair may name old data of the other.
         for pair in &pairs {
             self.resolve_buffers(*pair, &mut found);
+            if mutant::is("one-pair-after-the-other") {
+                self.release_ries(*pair, &mut found);
+            }
         }
         for pair in &pairs {
             self.release_ries(*pair, &mut found);
@@ -113,7 +116,7 @@ impl Core {
             }
             if let Some(valid) = valid {
                 found.valid += 1;
-                self.cache.adopt(valid, false);
+                self.cache.adopt(valid, mutant::is("a-takeover-finds-twins"));
             }
         }
     }
@@ -121,6 +124,9 @@ impl Core {
     /// Data of a LUN that is gone are nothing, also if another LUN has its place by now [0093].
     pub(crate) fn live(&self, valid: Option<ValidBuffer>) -> Option<ValidBuffer> {
         valid.filter(|v| {
+            if mutant::is("data-of-a-lun-that-is-gone") {
+                return self.lun(v.ncae).is_some();
+            }
             let named = self.words.ncae(v.ncae).ok().and_then(|n| n.noid);
             self.lun(v.ncae)
                 .is_some_and(|lun| named.is_none_or(|noid| noid == lun.noid))
@@ -145,7 +151,7 @@ impl Core {
         for at in 0..self.order.len() {
             let h = self.order[at];
             self.htb_mut(h).portion.mirrored = false;
-            if self.htb(h).stage == Stage::AwaitMirror {
+            if self.htb(h).stage == Stage::AwaitMirror && !mutant::is("writes-in-flight-hang") {
                 self.join_commit(h);
             }
         }
@@ -171,6 +177,9 @@ impl Core {
     pub(crate) fn lose_partner(&mut self) {
         self.note(Note::PartnerUnreachable);
         self.phase = Phase::Deciding;
+        if mutant::is("acknowledge-before-the-ballot") {
+            self.go_on_without_mirror();
+        }
         self.ballot = None;
     }
 }

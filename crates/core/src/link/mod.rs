@@ -153,6 +153,9 @@ impl Link {
         acknowledge(e, frame.acknowledged, now + self.retransmit);
         e.unacknowledged += 1;
         e.ack_at.get_or_insert(now + ACK_DELAY);
+        if mutant::is("lost-frames-are-skipped") && frame.sequence > e.expected {
+            e.expected = frame.sequence;
+        }
         if frame.sequence != e.expected {
             return mutant::is("execute-frames-twice") && e.expected.wrapping_sub(frame.sequence) == 1;
         }
@@ -242,7 +245,7 @@ impl Link {
                 frame: Box::new(frame),
             });
         };
-        if e.resend_at.is_some_and(|at| at <= now) {
+        if e.resend_at.is_some_and(|at| at <= now) && !mutant::is("never-send-again") {
             for frame in &e.in_flight {
                 send(Frame::Messages(Messages {
                     acknowledged: e.expected,
@@ -289,6 +292,7 @@ fn acknowledge(e: &mut Established, acknowledged: u32, again: Time) {
     // Sequence numbers wrap: what matters is the distance from the oldest in flight.
     while let Some(oldest) = e.in_flight.front() {
         let distance = acknowledged.wrapping_sub(oldest.sequence);
+        let distance = distance + u32::from(distance < 2 && progress && mutant::is("one-frame-too-many-is-heard"));
         if distance == 0 || distance as usize > WINDOW {
             break;
         }
