@@ -30,8 +30,6 @@ const ANSWER_MAX: u64 = 16 << 20;
 pub enum Request {
     /// What it sees of the cell.
     Status,
-    /// What happened since it started.
-    Events,
     /// Stop.
     Stop,
     /// Change a LUN.
@@ -109,8 +107,6 @@ pub struct Reply {
 pub enum Answer {
     /// To `Status`.
     Status(Box<ControllerStatus>),
-    /// To `Events`.
-    Events(Vec<EventLine>),
     /// It is done.
     Done {
         /// It was so already.
@@ -211,6 +207,10 @@ pub struct LunStatus {
     pub owner: String,
     /// Whether it is between owners.
     pub moving: bool,
+    /// Copies of each of its data, as it should be.
+    pub copies_wanted: u8,
+    /// Copies of those of its data that have fewest, on disks that are in order.
+    pub copies: u8,
 }
 
 /// A disk.
@@ -224,19 +224,10 @@ pub struct DiskStatus {
     pub size_bytes: u64,
     /// `normal`, `missing`, `merging`, `replace` or `regen`.
     pub state: String,
+    /// Whether it does what is asked of it, as far as was tried of late.
+    pub works: bool,
     /// Whether it votes.
     pub quorum: bool,
-}
-
-/// Something that happened.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EventLine {
-    /// Milliseconds since 1970, UTC.
-    pub time_ms: u64,
-    /// Which controller tells it.
-    pub controller: String,
-    /// What.
-    pub event: String,
 }
 
 /// Why there is no answer.
@@ -393,11 +384,7 @@ mod tests {
 
         let refusal = Refusal::new(RefusalKind::Busy, Failure::new(Code::Conflict, "busy").next("wait"));
         assert_eq!(refusal.failure(), Failure::new(Code::Conflict, "busy").next("wait"));
-        for answer in [
-            Answer::Done { already: true },
-            Answer::Error(refusal),
-            Answer::Events(vec![]),
-        ] {
+        for answer in [Answer::Done { already: true }, Answer::Error(refusal)] {
             let reply = Reply {
                 schema: SCHEMA,
                 version: "1".into(),

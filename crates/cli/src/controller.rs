@@ -6,6 +6,7 @@ use crate::daemon::wait_until_ended;
 use crate::exit::{Code, Failure, Result};
 use crate::lock::Lock;
 use crate::output::Report;
+use crate::recorder;
 use crate::server;
 use crate::status::{Seen, controller_table, look, look_at_both, summarize};
 use clap::Subcommand;
@@ -64,10 +65,15 @@ pub fn run(config: &CellConfig, controller: Controller, detach: bool) -> Result<
     let signals = Signals::new([SIGTERM, SIGINT]).map_err(|e| Failure::io("watch for", "signals", &e))?;
     let (engine, handle) = Engine::open(config.settings(controller)?).map_err(|e| refused(&e))?;
     watch(signals, handle.clone())?;
+    let recorder = recorder::start(config, controller, handle.clone())?;
     let socket = config.control(controller);
     server::serve(&socket, controller, handle).map_err(|e| Failure::io("listen on", socket.display(), &e))?;
     match engine.run() {
-        Ok(Outcome::Exit) => Ok(Report::new("", "controller", controller.to_string())),
+        Ok(Outcome::Exit) => {
+            // A journal that panicked has said so.
+            let _ = recorder.join();
+            Ok(Report::new("", "controller", controller.to_string()))
+        }
         Err(e) => Err(Failure::new(
             Code::Refused,
             format!("controller {controller} ended: {e}"),

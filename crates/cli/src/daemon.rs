@@ -57,6 +57,16 @@ pub fn is_running(config: &CellConfig, controller: Controller) -> bool {
     matches!(holder(&config.controller_dir(controller)), Holder::Process(_))
 }
 
+/// Whether a process was stopped by a signal and waits for another to go on (proc_pid_stat(5), field 3).
+pub fn is_paused(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The second field is the program's name in parentheses and may hold anything.
+    let state = stat
+        .rsplit_once(')')
+        .and_then(|(_, rest)| rest.trim_start().chars().next());
+    matches!(state, Some('T' | 't'))
+}
+
 /// A process that was killed keeps its lock until the kernel has ended what it had posted. One that holds the lock and does
 /// not serve is given a moment: either it serves then, or it is gone.
 pub fn await_end_of_dying(config: &CellConfig, controller: Controller) {

@@ -76,11 +76,16 @@ pub fn no_controller(config: &CellConfig) -> Failure {
 fn list(disks: &[DiskStatus]) -> String {
     let row = |d: &DiskStatus| {
         let size = Size(d.size_bytes).to_string();
+        let state = if d.works {
+            d.state.clone()
+        } else {
+            format!("{}, fails", d.state)
+        };
         let votes = if d.quorum { "yes" } else { "no" };
         [
             d.name.clone(),
             size,
-            d.state.clone(),
+            state,
             votes.to_owned(),
             d.path.display().to_string(),
         ]

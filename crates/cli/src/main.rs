@@ -9,9 +9,12 @@ mod demo;
 mod disk;
 mod events;
 mod exit;
+mod health;
+mod journal;
 mod lock;
 mod lun;
 mod output;
+mod recorder;
 mod server;
 mod size;
 mod status;
@@ -58,8 +61,8 @@ enum Noun {
     Disk(disk::DiskVerb),
     /// The state of the cell.
     Status,
-    /// What happened.
-    Events,
+    /// What happened, and how long each takeover took.
+    Events(events::Events),
     /// A cell in a directory, a load, the end of a controller, and what became of it.
     Demo(demo::Demo),
     /// The pool of disks (not built yet).
@@ -179,7 +182,7 @@ fn dispatch(cli: &Cli) -> Result<Report> {
         Noun::Disk(verb) => disk::run(&load(cli)?, verb),
         Noun::Demo(asked) => demo::run(cli.dir.as_deref(), asked, cli.json),
         Noun::Status => Ok(status::run(&load(cli)?)),
-        Noun::Events => events::run(&load(cli)?),
+        Noun::Events(asked) => events::run(&load(cli)?, asked, cli.json),
     }
 }
 

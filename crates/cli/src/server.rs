@@ -1,8 +1,8 @@
 //! The controller's end of the control socket: threads that ask the engine.
 
 use crate::control::{
-    Answer, ControllerStatus, DiskStatus, Envelope, EventLine, LunChange, LunStatus, REQUEST_MAX, Refusal, RefusalKind,
-    Reply, Request, RoleName, SCHEMA, VERSION, short_path,
+    Answer, ControllerStatus, DiskStatus, Envelope, LunChange, LunStatus, REQUEST_MAX, Refusal, RefusalKind, Reply,
+    Request, RoleName, SCHEMA, VERSION, short_path,
 };
 use crate::exit::{Code, Failure};
 use crate::size::Size;
@@ -11,14 +11,13 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 use twincell_core::cell::record::Mode;
 use twincell_core::controller::Role;
-use twincell_core::effect::Note;
 use twincell_core::ids::{BLOCK_BYTES, Controller, PSEG_BLOCKS};
 use twincell_core::layout::metadata::{DiskState, Name, Redundancy};
 use twincell_core::manage::{LunView, ManageError, ManageOp, ManageReply};
-use twincell_engine::{Handle, HandleError, Snapshot, random_uuid};
+use twincell_engine::{Copies, Handle, HandleError, Snapshot, random_uuid};
 
 /// Connections at a time: more than any operator needs, and no way to fill memory.
 const CONNECTIONS_MAX: usize = 64;
@@ -106,7 +105,6 @@ fn understand(line: &[u8]) -> Result<Request, Refusal> {
 fn answer(request: Request, controller: Controller, handle: &Handle) -> Answer {
     match request {
         Request::Status => ask_snapshot(handle, |s| Answer::Status(Box::new(status(controller, &s)))),
-        Request::Events => ask_snapshot(handle, |s| Answer::Events(events(controller, &s))),
         Request::Stop if crate::controller::stop(handle) => Answer::Done { already: false },
         Request::Stop => Answer::Error(no_answer(HandleError::TimedOut)),
         Request::Lun(change) => make_change(&change, controller, handle),
@@ -328,7 +326,7 @@ fn status(controller: Controller, snapshot: &Snapshot) -> ControllerStatus {
         awaits_operator: cell.awaits_operator,
         dirty_buffers: cell.dirty_buffers,
         open_ries: cell.open_ries,
-        luns: snapshot.luns.iter().map(lun_status).collect(),
+        luns: snapshot.luns.iter().zip(&snapshot.copies).map(lun_status).collect(),
         disks: snapshot
             .disks
             .iter()
@@ -338,13 +336,14 @@ fn status(controller: Controller, snapshot: &Snapshot) -> ControllerStatus {
                 path: d.path.clone(),
                 size_bytes: d.size_bytes,
                 state: disk_state(d.state).to_owned(),
+                works: d.works,
                 quorum: d.quorum,
             })
             .collect(),
     }
 }
 
-fn lun_status(lun: &LunView) -> LunStatus {
+fn lun_status((lun, copies): (&LunView, &Copies)) -> LunStatus {
     LunStatus {
         name: lun.name.as_str().to_owned(),
         lun: lun.ncae.0,
@@ -357,6 +356,8 @@ fn lun_status(lun: &LunView) -> LunStatus {
         .to_owned(),
         owner: lun.owner.to_string(),
         moving: lun.moving,
+        copies_wanted: copies.wanted,
+        copies: copies.left,
     }
 }
 
@@ -367,59 +368,6 @@ fn disk_state(state: DiskState) -> &'static str {
         DiskState::Merging => "merging",
         DiskState::Replace => "replace",
         DiskState::Regen => "regen",
-    }
-}
-
-fn events(controller: Controller, snapshot: &Snapshot) -> Vec<EventLine> {
-    let line = |(time, note): &(std::time::SystemTime, Note)| EventLine {
-        time_ms: time.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64),
-        controller: controller.to_string(),
-        event: sentence(note, snapshot),
-    };
-    snapshot.notes.iter().map(line).collect()
-}
-
-fn sentence(note: &Note, snapshot: &Snapshot) -> String {
-    match note {
-        Note::AwaitsPartner => "waits for its partner".to_owned(),
-        Note::PartnerUnreachable => {
-            "cannot reach its partner; acknowledges nothing until a ballot has decided".to_owned()
-        }
-        Note::BallotBegun => "began a ballot".to_owned(),
-        Note::BallotWon { epoch } => format!("won the ballot: epoch {epoch}"),
-        Note::BallotLost { epoch } => format!("lost the ballot: epoch {epoch} is the partner's"),
-        Note::PartnerFenced => "the partner is fenced: it can write no disk".to_owned(),
-        Note::Resolved {
-            valid,
-            absorbed,
-            dropped,
-        } => format!(
-            "NV memory resolved: {valid} buffers of data, {absorbed} unfinished writes absorbed, \
-             {dropped} never acknowledged and dropped"
-        ),
-        Note::Serving { mirrored: true } => "serves hosts, mirrored by its partner".to_owned(),
-        Note::Serving { mirrored: false } => {
-            "serves hosts alone, with every write on disk before its status".to_owned()
-        }
-        Note::PartnerJoins => "the partner is joining".to_owned(),
-        Note::Mirrored => "the partner is in: writes are mirrored".to_owned(),
-        Note::Leveled => "both NV memories are level".to_owned(),
-        Note::Out => "is out, and starts anew".to_owned(),
-        Note::AwaitsOperator { missing } => format!("serves nothing: it needs what is in the memory of {missing}"),
-        Note::LossAccepted { missing } => format!("an operator has given up what only the memory of {missing} had"),
-        Note::DiskFailed { disk } => {
-            let path = snapshot
-                .disks
-                .get(disk.index())
-                .map(|d| d.path.display().to_string())
-                .unwrap_or_default();
-            format!("disk {disk} failed: {path}")
-        }
-        Note::LunMoved { lun, to } => {
-            let view = snapshot.luns.iter().find(|l| l.ncae == *lun);
-            let lun = view.map_or_else(|| lun.to_string(), |l| l.name.as_str().to_owned());
-            format!("LUN {lun} is owned by {to} now")
-        }
     }
 }
 

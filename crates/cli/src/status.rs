@@ -3,6 +3,7 @@
 use crate::config::CellConfig;
 use crate::control::{Answer, Client, ControllerStatus, LunStatus, NoAnswer, Request, RoleName};
 use crate::exit::{Code, Failure};
+use crate::health::{Look, Problem, Survives, disks_survived, is_good, lun_state, problems};
 use crate::lock::{Holder, holder};
 use crate::output::{Report, table};
 use crate::size::Size;
@@ -79,7 +80,13 @@ pub fn look(config: &CellConfig, controller: Controller) -> Seen {
                 Holder::Never => Seen::Elsewhere,
             };
         }
-        Err(NoAnswer::Silent(why)) => return Seen::Silent { pid: None, why },
+        Err(NoAnswer::Silent(why)) => {
+            let pid = match holder(&dir) {
+                Holder::Process(pid) => pid,
+                _ => None,
+            };
+            return Seen::Silent { pid, why };
+        }
     };
     let pid = client.pid;
     match client.ask(&Request::Status, ANSWER_TIMEOUT) {
@@ -112,8 +119,8 @@ pub struct CellStatus {
     pub controllers: Vec<ControllerLine>,
     /// The LUNs, in order of their number.
     pub luns: Vec<LunLine>,
-    #[serde(skip)]
-    problems: Vec<Problem>,
+    /// What is wrong, the worst first.
+    pub problems: Vec<Problem>,
 }
 
 /// The cell.
@@ -133,15 +140,6 @@ pub struct CellLine {
     pub dirty_buffers: u32,
     /// Writes in progress.
     pub open_writes: u32,
-}
-
-/// How many more may fail, of each kind and one kind at a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Survives {
-    /// Controllers.
-    pub controllers: u32,
-    /// Disks.
-    pub disks: u32,
 }
 
 /// A controller.
@@ -184,12 +182,6 @@ pub struct LunLine {
     pub uuid: String,
 }
 
-#[derive(Clone, Debug)]
-struct Problem {
-    what: String,
-    next: String,
-}
-
 /// Puts together what both controllers say.
 pub fn summarize(config: &CellConfig, seen: &[Seen; 2]) -> CellStatus {
     let best = seen
@@ -199,7 +191,7 @@ pub fn summarize(config: &CellConfig, seen: &[Seen; 2]) -> CellStatus {
     let status = best.and_then(Seen::status);
     let serving = best.is_some_and(Seen::serves);
     let states = Controller::BOTH.map(|c| controller_state(&seen[c.index()], c, status.filter(|_| serving)));
-    let missing = status.map_or(0, |s| s.disks.iter().filter(|d| d.state != "normal").count());
+    let disks_are_good = status.is_some_and(|s| s.disks.iter().all(is_good));
     let mirrored = serving && status.is_some_and(|s| s.members.len() == 2);
     let mirroring = match status.filter(|_| serving) {
         Some(s) if s.members.len() == 2 => "on",
@@ -208,7 +200,7 @@ pub fn summarize(config: &CellConfig, seen: &[Seen; 2]) -> CellStatus {
     };
     let state = match serving {
         false => "failed",
-        true if mirrored && missing == 0 && states == ["serving"; 2] => "ok",
+        true if mirrored && disks_are_good && states == ["serving"; 2] => "ok",
         true => "degraded",
     };
     let line = |c: Controller| ControllerLine {
@@ -219,6 +211,13 @@ pub fn summarize(config: &CellConfig, seen: &[Seen; 2]) -> CellStatus {
         nbd_portals: config.section(c).nbd.clone(),
     };
     let luns = status.map_or(&[][..], |s| &s.luns);
+    let look = Look {
+        config,
+        seen,
+        states,
+        best: status,
+        serving,
+    };
     CellStatus {
         cell: CellLine {
             name: config.name.clone(),
@@ -235,9 +234,9 @@ pub fn summarize(config: &CellConfig, seen: &[Seen; 2]) -> CellStatus {
         controllers: Controller::BOTH.map(line).to_vec(),
         luns: luns
             .iter()
-            .map(|l| lun_line(config, l, lun_state(serving, missing)))
+            .map(|l| lun_line(config, l, lun_state(serving, l)))
             .collect(),
-        problems: problems(config, seen, states, status, mirroring),
+        problems: problems(&look),
     }
 }
 
@@ -265,31 +264,6 @@ fn controller_state(seen: &Seen, controller: Controller, serving: Option<&Contro
     }
 }
 
-/// How many disks may fail. Every LUN that keeps two copies on two disks survives one; the cell itself needs a
-/// majority of the disks that vote.
-fn disks_survived(status: &ControllerStatus) -> u32 {
-    let voters = status.disks.iter().filter(|d| d.quorum);
-    let normal = voters.clone().filter(|d| d.state == "normal").count() as u32;
-    let majority = voters.count() as u32 / 2 + 1;
-    let quorum = normal.saturating_sub(majority);
-    let whole = status.disks.iter().all(|d| d.state == "normal");
-    let copies = match status.luns.iter().all(|l| l.redundancy == "vraid1") {
-        _ if status.luns.is_empty() => u32::MAX,
-        true if whole => 1,
-        _ => 0,
-    };
-    quorum.min(copies)
-}
-
-/// The map that says which disks a LUN lies on is not told, so a missing disk counts against every LUN.
-fn lun_state(serving: bool, missing: usize) -> &'static str {
-    match (serving, missing) {
-        (false, _) => "failed",
-        (true, 0) => "ok",
-        (true, _) => "degraded",
-    }
-}
-
 /// A LUN with its addresses.
 pub fn lun_line(config: &CellConfig, lun: &LunStatus, state: &'static str) -> LunLine {
     let mut order = Controller::BOTH;
@@ -312,64 +286,6 @@ pub fn lun_line(config: &CellConfig, lun: &LunStatus, state: &'static str) -> Lu
         nbd_urls: nbd.map(|p| format!("nbd://{p}/{}", lun.name)).collect(),
         uuid: lun.uuid.clone(),
     }
-}
-
-fn problems(
-    config: &CellConfig,
-    seen: &[Seen; 2],
-    states: [&'static str; 2],
-    status: Option<&ControllerStatus>,
-    mirroring: &str,
-) -> Vec<Problem> {
-    let mut found = Vec::new();
-    let mut problem = |what: String, next: String| found.push(Problem { what, next });
-    for c in Controller::BOTH {
-        let log = config.log(c);
-        match (&seen[c.index()], states[c.index()]) {
-            (Seen::Stopped, _) => problem(
-                format!("Controller {c} is stopped."),
-                format!("`twincell cell start --config {}` starts it.", config.file.display()),
-            ),
-            (Seen::Silent { pid, why }, _) => {
-                let process = pid.map_or_else(String::new, |p| format!(" (process {p})"));
-                let next = format!(
-                    "Look at {}; if it hangs, end that process and start it again.",
-                    log.display()
-                );
-                problem(
-                    format!("Controller {c}{process} runs but does not answer: {why}."),
-                    next,
-                );
-            }
-            (Seen::Elsewhere, "unreachable") => problem(
-                format!("Controller {c} is not on this machine, and the link to it does not work."),
-                "Look at it on its own machine with `twincell status`.".to_owned(),
-            ),
-            (_, "joining") => problem(
-                format!("Controller {c} is not in yet."),
-                format!("It joins by itself; {} says what it waits for.", log.display()),
-            ),
-            _ => {}
-        }
-    }
-    if states == ["serving"; 2] && mirroring != "on" {
-        let next = "Look at the link addresses in cell.toml and at both logs.".to_owned();
-        problem("Both controllers run, and writes are not mirrored.".to_owned(), next);
-    }
-    if seen.iter().filter_map(Seen::status).any(|s| s.awaits_operator) {
-        problem(
-            "The data that the disks lack are in the memory of a controller that does not run.".to_owned(),
-            "Start that controller on the machine that it ran on, before that machine is restarted.".to_owned(),
-        );
-    }
-    for disk in status.iter().flat_map(|s| &s.disks).filter(|d| d.state != "normal") {
-        let next = "Bring it back, and restart the controllers one after the other.".to_owned();
-        problem(
-            format!("Disk {} ({}) is {}.", disk.name, disk.path.display(), disk.state),
-            next,
-        );
-    }
-    found
 }
 
 /// The command.
@@ -409,7 +325,10 @@ fn text(status: &CellStatus) -> String {
             count(disks, "disk")
         ),
     };
-    for Problem { what, next } in &status.problems {
+    if status.problems.is_empty() {
+        text.push_str("Nothing is to be done.\n");
+    }
+    for Problem { what, next, .. } in &status.problems {
         let _ = write!(text, "\n{what}\n  {next}\n");
     }
     text.push('\n');
@@ -457,14 +376,14 @@ pub fn lun_table(luns: &[LunLine]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::config::Section;
     use crate::control::DiskStatus;
     use std::path::PathBuf;
     use twincell_core::ids::Uuid;
 
-    fn config() -> CellConfig {
+    pub(crate) fn config() -> CellConfig {
         let section = |n: u16| Section {
             link: vec![format!("127.0.0.1:{}", 7000 + n)],
             iscsi: vec![format!("127.0.0.1:{}", 3260 + n)],
@@ -484,7 +403,7 @@ mod tests {
         .unwrap()
     }
 
-    fn lun(name: &str, redundancy: &str, owner: &str) -> LunStatus {
+    pub(crate) fn lun(name: &str, redundancy: &str, owner: &str) -> LunStatus {
         LunStatus {
             name: name.into(),
             lun: 3,
@@ -493,15 +412,18 @@ mod tests {
             redundancy: redundancy.into(),
             owner: owner.into(),
             moving: false,
+            copies_wanted: if redundancy == "vraid1" { 2 } else { 1 },
+            copies: if redundancy == "vraid1" { 2 } else { 1 },
         }
     }
 
-    fn answer(controller: &str, members: &[&str], luns: Vec<LunStatus>) -> Seen {
+    pub(crate) fn answer(controller: &str, members: &[&str], luns: Vec<LunStatus>) -> Seen {
         let disk = |n: usize| DiskStatus {
             name: n.to_string(),
             path: PathBuf::from(format!("/c/{n}")),
             size_bytes: 1 << 30,
             state: "normal".into(),
+            works: true,
             quorum: n < 5,
         };
         let status = ControllerStatus {
@@ -524,7 +446,7 @@ mod tests {
         }
     }
 
-    fn alter(seen: &mut Seen, change: impl FnOnce(&mut ControllerStatus)) {
+    pub(crate) fn alter(seen: &mut Seen, change: impl FnOnce(&mut ControllerStatus)) {
         let Seen::Answered { status, .. } = seen else {
             panic!("not answered")
         };
@@ -580,6 +502,8 @@ mod tests {
             text.contains("Controller A is stopped.") && text.contains("twincell cell start"),
             "{text}"
         );
+        let kinds: Vec<&str> = status.problems.iter().map(|p| p.kind).collect();
+        assert_eq!(kinds, ["controller_stopped", "write_through"]);
     }
 
     #[test]
@@ -608,23 +532,11 @@ mod tests {
         let status = summarize(&config(), &seen);
         assert_eq!((status.cell.state, status.cell.mirroring), ("failed", "off"));
         assert_eq!(status.luns[0].state, "failed");
-        assert!(text(&status).contains("memory of a controller"), "{}", text(&status));
-    }
-
-    #[test]
-    fn disks_survive_by_the_weakest_of_copies_and_quorum() {
-        let survived = |luns: Vec<LunStatus>, missing: Option<usize>| {
-            let mut seen = answer("A", &["A", "B"], luns);
-            alter(&mut seen, |s| {
-                missing.into_iter().for_each(|n| s.disks[n].state = "missing".into())
-            });
-            disks_survived(seen.status().unwrap())
-        };
-        assert_eq!(survived(vec![], None), 2);
-        assert_eq!(survived(vec![], Some(0)), 1);
-        assert_eq!(survived(vec![lun("a", "vraid1", "A")], None), 1);
-        assert_eq!(survived(vec![lun("a", "vraid1", "A")], Some(7)), 0);
-        assert_eq!(survived(vec![lun("a", "vraid1", "A"), lun("b", "none", "A")], None), 0);
+        let text = text(&status);
+        assert!(
+            text.contains("memory of controller B") && text.contains("accept-loss B"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::link::Link;
 use crate::locks::Locks;
 use crate::memory::Memories;
 use crate::nv::NvMemory;
+use crate::placement::Placement;
 use crate::process;
 use crate::queue::{Happening, Payload, Queue};
 use crate::random::random_uuid;
@@ -18,19 +19,20 @@ use crate::ring::{Completion, Ring, Token};
 use crate::settings::Settings;
 use crate::snapshot::{Counters, DiskSnapshot, Snapshot};
 use crate::space::FreeSpace;
+use crate::story::Teller;
 use crate::view;
 use io_uring::{opcode, types};
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::sync::mpsc::SyncSender;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tracing::{debug, error, info, trace, warn};
 use twincell_core::Core;
 use twincell_core::config::{Config, Geometry, Timing};
 use twincell_core::effect::{Effect, Note};
 use twincell_core::event::{DiskError, Event};
-use twincell_core::ids::{BufferIndex, DiskIndex, IoId, ProcessId, RequestId, Time};
+use twincell_core::ids::{BufferIndex, DiskIndex, IoId, Nanos, ProcessId, RequestId, Time};
 use twincell_core::layout::metadata::DiskState;
 use twincell_core::list::List;
 use twincell_core::manage::{ManageError, ManageReply};
@@ -38,8 +40,8 @@ use twincell_core::memory::{Memory, Segment};
 use twincell_target::iscsi::IscsiSession;
 use twincell_target::nbd::NbdSession;
 
-/// Notes that are kept for snapshots.
-const NOTES_MAX: usize = 256;
+/// A disk of which something failed counts as failing for this long.
+const FAILING: Nanos = Nanos::from_millis(30_000);
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,9 +92,12 @@ pub struct Engine {
     inbox: Inbox,
     replies: HashMap<RequestId, Reply>,
     last_request: RequestId,
-    notes: VecDeque<(SystemTime, Note)>,
+    story: Teller,
     counters: Counters,
     space: FreeSpace,
+    placement: Placement,
+    /// When something that was asked of a disk failed last.
+    failed_at: Vec<Option<Time>>,
 }
 
 impl Engine {
@@ -123,13 +128,15 @@ impl Engine {
             link,
             hosts,
             memories: Memories::new(nv, geometry.transfers),
+            failed_at: vec![None; disks.len()],
             disks,
+            story: Teller::new(inbox.story.clone()),
             inbox,
             replies: HashMap::new(),
             last_request: RequestId(0),
-            notes: VecDeque::new(),
             counters: Counters::default(),
             space: FreeSpace::default(),
+            placement: Placement::default(),
             settings,
         };
         Ok((engine, handle))
@@ -269,9 +276,12 @@ impl Engine {
             Token::Wake => self.on_wake(),
             Token::Cancel => {}
             Token::Disk(key) => {
-                let disk = &self.disks[self.disk_ios.disk_of(key).index()];
-                if let Some(event) = self.disk_ios.completed(&mut self.ring, key, disk, result) {
-                    self.counters.disk_errors += u64::from(is_error(&event));
+                let of = self.disk_ios.disk_of(key).index();
+                if let Some(event) = self.disk_ios.completed(&mut self.ring, key, &self.disks[of], result) {
+                    if is_error(&event) {
+                        self.counters.disk_errors += 1;
+                        self.failed_at[of] = Some(clock::now());
+                    }
                     self.queue.push(event);
                 }
             }
@@ -348,6 +358,12 @@ impl Engine {
         let cell = self.core.cell_view();
         let metadata = self.core.metadata();
         let free = self.space.of(metadata, self.disks.len());
+        let works = self.working_disks();
+        let copies = metadata.map_or(Vec::new(), |m| {
+            let normal = |d: DiskIndex| m.disks.get(d.index()).is_some_and(|d| d.state == DiskState::Normal);
+            self.placement
+                .copies(m, |d| normal(d) && works.get(d.index()) == Some(&true))
+        });
         let disks = self
             .disks
             .iter()
@@ -360,6 +376,7 @@ impl Engine {
                     .and_then(|m| m.disks.get(i))
                     .map_or(DiskState::Normal, |d| d.state),
                 uuid: disk.label.disk,
+                works: works[i],
                 quorum: match &cell.record {
                     Some(record) => record.quorum.contains(&DiskIndex(i as u16)),
                     None => disk.label.is_quorum(),
@@ -370,7 +387,7 @@ impl Engine {
         Snapshot {
             luns: self.core.luns().collect(),
             disks: disks.collect(),
-            notes: self.notes.iter().copied().collect(),
+            copies,
             serving_hosts: self.hosts.is_serving(),
             counters: Counters {
                 retransmits: self.core.link_counts().0,
@@ -378,6 +395,16 @@ impl Engine {
             },
             cell,
         }
+    }
+
+    /// Whether each disk works, as far as anybody has tried.
+    fn working_disks(&self) -> Vec<bool> {
+        let now = clock::now();
+        let works = |(n, failed_at): (usize, &Option<Time>)| {
+            let fails = failed_at.is_some_and(|at| now.since(at) < FAILING);
+            !fails && !self.disk_ios.is_overdue(DiskIndex(n as u16))
+        };
+        self.failed_at.iter().enumerate().map(works).collect()
     }
 
     // ---- What the core wants done. ----
@@ -427,6 +454,7 @@ impl Engine {
             }
             Effect::Serve => self.hosts.serve(&mut self.ring),
             Effect::ViewChanged => {
+                self.story.look(clock::now(), &self.core);
                 let view = view::next(self.hosts.view(), &self.core);
                 let (hosts, _, mut shared) = self.hosts();
                 hosts.set_view(view, &mut shared);
@@ -582,10 +610,7 @@ impl Engine {
 
     fn note(&mut self, note: Note) {
         info!(?note);
-        if self.notes.len() == NOTES_MAX {
-            self.notes.pop_front();
-        }
-        self.notes.push_back((SystemTime::now(), note));
+        self.story.note(clock::now(), note, self.core.metadata());
     }
 
     // ---- The end, and the next beginning. ----

@@ -1,6 +1,7 @@
 //! How other threads of the process talk to the engine: a queue, and an eventfd that wakes it.
 
 use crate::snapshot::Snapshot;
+use crate::story::{Story, StoryLine};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::FromRawFd;
@@ -39,12 +40,14 @@ pub(crate) enum Request {
 pub struct Handle {
     requests: Sender<Request>,
     wake: Arc<File>,
+    story: Arc<Story>,
 }
 
 /// The engine's end.
 pub(crate) struct Inbox {
     pub requests: Receiver<Request>,
     pub wake: Arc<File>,
+    pub story: Arc<Story>,
 }
 
 /// Both ends.
@@ -57,13 +60,16 @@ pub(crate) fn pair() -> io::Result<(Handle, Inbox)> {
     // SAFETY: the descriptor was just made and nobody else has it.
     let wake = Arc::new(unsafe { File::from_raw_fd(fd) });
     let (sender, receiver) = channel();
+    let story = Arc::new(Story::default());
     let handle = Handle {
         requests: sender,
         wake: wake.clone(),
+        story: story.clone(),
     };
     let inbox = Inbox {
         requests: receiver,
         wake,
+        story,
     };
     Ok((handle, inbox))
 }
@@ -81,6 +87,12 @@ impl Handle {
         let (reply, answer) = sync_channel(1);
         self.send(Request::Snapshot { reply })?;
         wait(&answer, SNAPSHOT_TIMEOUT).map(|snapshot| *snapshot)
+    }
+
+    /// What happened from line `from` on, oldest first, and the number of the line after the last; waits until something
+    /// has. Only the last lines are kept. `None` when the engine has ended and everything was told.
+    pub fn story(&self, from: u64) -> Option<(Vec<StoryLine>, u64)> {
+        self.story.follow(from)
     }
 
     fn send(&self, request: Request) -> Result<(), HandleError> {

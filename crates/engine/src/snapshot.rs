@@ -1,9 +1,8 @@
 //! What an engine tells of itself at one moment.
 
+use crate::placement::Copies;
 use std::path::PathBuf;
-use std::time::SystemTime;
 use twincell_core::controller::CellView;
-use twincell_core::effect::Note;
 use twincell_core::ids::Uuid;
 use twincell_core::layout::metadata::DiskState;
 use twincell_core::manage::LunView;
@@ -17,8 +16,8 @@ pub struct Snapshot {
     pub luns: Vec<LunView>,
     /// The disks, in the order of the settings.
     pub disks: Vec<DiskSnapshot>,
-    /// What happened, oldest first; only the last of it is kept.
-    pub notes: Vec<(SystemTime, Note)>,
+    /// How many copies each of these LUNs has; empty while the metadata were not yet read.
+    pub copies: Vec<Copies>,
     /// Whether hosts are served.
     pub serving_hosts: bool,
     /// What was done since the process started.
@@ -36,6 +35,8 @@ pub struct DiskSnapshot {
     pub state: DiskState,
     /// What its label says.
     pub uuid: Uuid,
+    /// Whether it works: it is there, and nothing that was asked of it failed of late.
+    pub works: bool,
     /// Whether it votes.
     pub quorum: bool,
     /// PSEGs after the quorum space.

@@ -5,8 +5,10 @@ mod support;
 use std::time::Duration;
 use support::{Cell, NbdClient};
 use twincell_core::controller::Role;
+use twincell_core::effect::Note;
 use twincell_core::ids::Controller;
 use twincell_core::manage::{ManageError, ManageOp};
+use twincell_engine::{Copies, StoryLine, Told};
 
 #[test]
 fn a_cell_serves_a_lun_through_both_controllers_and_keeps_it() {
@@ -70,7 +72,12 @@ fn a_snapshot_tells_what_there_is() {
     let taken: u32 = snapshot.disks.iter().map(|d| d.psegs - d.psegs_free).sum();
     // Three RStores of 2 MiB, each twice.
     assert_eq!(taken, 6);
-    assert!(!snapshot.notes.is_empty());
+    assert!(snapshot.disks.iter().all(|d| d.works));
+    assert_eq!(snapshot.copies, [Copies { wanted: 2, left: 2 }]);
+    let (story, next) = cell.handle(Controller::A).story(0).expect("a story");
+    assert_eq!(story.len() as u64, next);
+    let serving = |l: &StoryLine| matches!(l.told, Told::Note(Note::Serving { mirrored: false }));
+    assert!(story.iter().any(serving), "{story:?}");
     let again = cell.handle(Controller::A).manage(
         ManageOp::LunDelete {
             name: support::name("two"),
