@@ -31,7 +31,7 @@ const NOTICED: Duration = Duration::from_millis(300);
 /// So many writes say that writes go on.
 const GOES_ON: u64 = 50;
 /// A controller that has just ended is not started again before this.
-const START_AGAIN: Duration = Duration::from_millis(250);
+const START_AGAIN: Duration = Duration::from_millis(100);
 /// The port, of those that a cell has, of the proxy; and the one where A listens.
 const PROXY_PORT: u16 = 6;
 const LINK_PORT: u16 = 4;
@@ -254,8 +254,12 @@ impl Bed {
 
     /// Waits until hosts write again, and the cell is whole: `cell start` is all that is done for it.
     pub fn recover(&mut self, before: &Before, since: Instant) -> Result<(), String> {
-        if pids(&self.cell.status()) == [None; 2] {
-            self.start_missing()?;
+        if running(&self.cell.status()) == 0 {
+            // Together: one alone would wait for the other first.
+            poll_for("the processes of both controllers", SETTLE, || {
+                let status = self.start_missing()?;
+                (running(&status) == 2).then_some(()).ok_or(status.to_string())
+            })?;
         }
         let checker = self.checker();
         poll_for("writes to go on", PAUSE_MAX, || {
@@ -421,6 +425,11 @@ impl Bed {
 fn pids(status: &Value) -> [Option<u32>; 2] {
     let pid = |n: usize| status["controllers"][n]["pid"].as_u64();
     [pid(0), pid(1)].map(|p| p.and_then(|p| u32::try_from(p).ok()))
+}
+
+/// How many controllers run. One that was killed is seen until the kernel has ended what it had posted.
+fn running(status: &Value) -> usize {
+    pids(status).into_iter().flatten().filter(|pid| is_alive(*pid)).count()
 }
 
 fn is_alive(pid: u32) -> bool {
