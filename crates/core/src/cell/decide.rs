@@ -160,6 +160,10 @@ impl Core {
         if self.phase == Phase::Deciding {
             self.note(Note::BallotBegun);
         }
+        if matches!(self.phase, Phase::AwaitPartner { .. }) && self.said_hello {
+            // R6: what was said of this controller on the link does not hold any more.
+            self.drop_link();
+        }
         let (own, seen) = (self.own(), self.ballot_seen);
         self.ballot = Some(Ballot::begin(change, own, self.quorum.slot_mut(), seen));
         self.quorum.begin(Kind::WriteRead, self.now);

@@ -23,10 +23,11 @@ impl Core {
 
     /// Says hello once there is something to say: the record has been read, and no ballot of this controller hangs.
     pub(crate) fn say_hello(&mut self) {
-        let ready = matches!(
-            self.phase,
-            Phase::AwaitPartner { .. } | Phase::AwaitAttach | Phase::Fencing | Phase::Serving
-        );
+        let ready = match self.phase {
+            Phase::AwaitPartner { until } => self.now < until && !self.has_open_ballot(),
+            Phase::AwaitAttach | Phase::Fencing | Phase::Serving => true,
+            _ => false,
+        };
         let (Some(connection), Some(record)) = (self.link.connection(), self.record) else {
             return;
         };
