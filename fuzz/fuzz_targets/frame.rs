@@ -2,8 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use twincell_core::link::frame::Frame;
-use twincell_wire::frame::{FrameHeader, HEADER_BYTES, decode_body, encode};
+use twincell_core::link::frame::{Frame, Mfcs};
+use twincell_wire::frame::{FrameHeader, HEADER_BYTES, decode_body, decode_mfcs, encode};
 use twincell_wire::{crc32c, crc32c_append};
 
 fuzz_target!(|bytes: &[u8]| {
@@ -18,11 +18,15 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(header) = FrameHeader::decode(head) else {
         return;
     };
-    let Ok(frame) = decode_body(&header, body) else {
+    let Ok((frame, messages)) = decode_body(&header, body) else {
         return;
     };
+    let mut mfcs = Mfcs::new();
+    if decode_mfcs(messages, &mut mfcs).is_err() {
+        return;
+    }
     let mut again = Vec::new();
-    encode(&frame, header.payload_blocks, header.payload_crc, &mut again);
+    encode(&frame, &mfcs, header.payload_blocks, header.payload_crc, &mut again);
     if matches!(frame, Frame::Hello(_)) {
         // The versions that the partner speaks are checked and then forgotten.
         assert_eq!(again[36..], bytes[36..]);

@@ -4,8 +4,8 @@
 
 use crate::cache::Cache;
 use crate::cell::ballot::Ballot;
-use crate::cell::quorum::{Quorum, Want};
-use crate::cell::record::{Mode, Record};
+use crate::cell::quorum::{Quorum, Slots, Want};
+use crate::cell::record::{Mode, Record, Slot};
 use crate::cell::{Joiner, Leveling, Phase};
 use crate::config::{Config, Geometry};
 use crate::destage::Destager;
@@ -15,11 +15,12 @@ use crate::forward::Call;
 use crate::host::{HostCommand, HostOp, Status};
 use crate::htb::{Htb, Origin, Portion, Stage};
 use crate::ids::{
-    BlockCount, BufferIndex, CommandId, Controller, DiskIndex, Epoch, IoId, NcaeIndex, Noid, NvAddress, ProcessId,
-    RieGeneration, RieIndex, Time, TransferIndex, Vba,
+    BlockCount, BufferIndex, CommandId, ConnectionId, Controller, DiskIndex, Epoch, IoId, NcaeIndex, Noid, NvAddress,
+    ProcessId, RieGeneration, RieIndex, Time, TransferIndex, Vba,
 };
 use crate::layout::metadata::{Lun, Metadata};
 use crate::link::Link;
+use crate::link::frame::{Messages, Mfcs, Sequenced};
 use crate::manage::LunView;
 use crate::mirror::{Mnode, MnodeStage};
 use crate::mutant;
@@ -185,6 +186,10 @@ pub(crate) enum Locks {
 
 const PERSIST_MIRROR: u64 = 1 << 63;
 
+/// Most messages that wait for a frame: half of it for new writes, and half for what follows from what has begun, which is
+/// an answer to each message of a window of the partner, and releases.
+const MESSAGES_MAX: usize = 4096;
+
 impl Core {
     /// A controller that has just started. `image` is what its predecessor left in NV memory, of the same geometry,
     /// if it left anything that may be used at all.
@@ -238,7 +243,7 @@ impl Core {
             new_metadata: None,
             to_adopt: None,
             partner_adopted: Epoch(0),
-            link: Link::new(config.timing.retransmit),
+            link: Link::new(config.timing.retransmit, MESSAGES_MAX),
             said_hello: false,
             calls: Pool::new(remote.len() + 1),
             remote_transfers: remote,
@@ -294,9 +299,9 @@ impl Core {
             Event::Tick => {}
             Event::LocksTaken => self.on_locks_taken(),
             Event::Fenced => self.on_fenced(),
-            Event::SlotRead { io, slots } => {
+            Event::SlotRead { io, result } => {
                 if let Io::SlotRead(n) = self.end_io(io) {
-                    self.quorum.read(n, slots);
+                    self.quorum.read(n, result);
                 }
             }
             Event::MetadataRead { io, metadata } => {
@@ -311,7 +316,7 @@ impl Core {
                 connection,
                 frame,
                 payload,
-            } => self.on_frame(connection, *frame, payload),
+            } => self.on_frame(connection, frame, payload),
             Event::HostCommand(command) => self.on_host_command(command),
             Event::HostAbort { id } => self.on_host_abort(id),
             Event::HostData { id, complete } => {
@@ -358,10 +363,7 @@ impl Core {
         self.settle_task();
         self.settle_cell();
         if let (Some(connection), Some(frame)) = (self.link.connection(), self.heartbeat()) {
-            self.effects.push(Effect::LinkSend {
-                connection,
-                frame: Box::new(frame),
-            });
+            self.effects.push(Effect::LinkSend { connection, frame });
         }
         self.link.flush(self.now, &mut self.effects);
     }
@@ -571,10 +573,10 @@ impl Core {
                     self.quorum.issued(n, io);
                     self.effects.push(Effect::SlotRead { io, disk });
                 }
-                Want::Write(slot) => {
+                Want::Write => {
                     let io = self.new_io(Io::SlotWrite(n));
                     self.quorum.issued(n, io);
-                    self.effects.push(Effect::SlotWrite { io, disk, slot });
+                    self.effects.push(Effect::SlotWrite { io, disk });
                 }
             }
         }
@@ -932,6 +934,46 @@ impl Core {
     /// What the `MetadataWrite` effects of the last step mean.
     pub fn metadata_to_write(&self) -> Option<&Metadata> {
         self.new_metadata.as_ref()
+    }
+
+    /// Where the messages of a frame that arrived are to be put before `step` is told of it; `None` where they are not
+    /// wanted, because the frame came before or is not of this incarnation. That must be told all the same.
+    pub fn place_of(&mut self, connection: ConnectionId, frame: &Sequenced) -> Option<&mut Mfcs> {
+        let current = self.link.connection() == Some(connection);
+        current.then(|| self.link.place_of(frame))?
+    }
+
+    /// The messages of a frame that was put where [`Core::place_of`] said.
+    pub fn arrived(&self, frame: &Sequenced) -> &Mfcs {
+        self.link.arrived(frame.sequence)
+    }
+
+    /// The messages of a frame that an effect of the last step wants sent.
+    pub fn messages(&self, frame: &Sequenced) -> &Messages {
+        self.link.messages(frame.sequence)
+    }
+
+    /// What the `SlotWrite` effect `io` of the last step means.
+    pub fn slot_written_by(&self, io: IoId) -> Option<&Slot> {
+        match self.io(io)? {
+            Io::SlotWrite(n) => self.quorum.written_slot(*n),
+            _ => None,
+        }
+    }
+
+    /// Where the slots of A and B that the `SlotRead` effect `io` finds are to be put before `step` is told of its end:
+    /// `None` for a slot without a valid copy. `None` where nothing is wanted any more.
+    pub fn slots_read_by(&mut self, io: IoId) -> Option<&mut Slots> {
+        match *self.io(io)? {
+            Io::SlotRead(n) => Some(self.quorum.found_mut(n)),
+            _ => None,
+        }
+    }
+
+    fn io(&self, io: IoId) -> Option<&Io> {
+        self.ios
+            .get(io.index)
+            .filter(|_| self.ios.is_current(io.index, io.generation))
     }
 
     /// Frames that were sent again, and messages that were refused as stale, since the start.

@@ -3,7 +3,6 @@
 //! Effects are carried out **in order**. In particular the effect of a `Store` is there before anything after it is
 //! visible outside the controller: that order is what makes a commit by one store true.
 
-use crate::cell::record::Slot;
 use crate::host::Status;
 use crate::ids::{
     BlockCount, BufferIndex, CommandId, ConnectionId, Controller, DiskIndex, Epoch, IoId, NvAddress, ProcessId,
@@ -92,12 +91,13 @@ pub enum Effect {
         /// Where to; its length is that of the payload.
         into: Memory,
     },
-    /// Send a frame, with the payload that it names. The memory may be used again at once.
+    /// Send a frame. Its messages and payload are what [`crate::Core::messages`] gives now; all of that may be used again
+    /// at once.
     LinkSend {
         /// On which connection.
         connection: ConnectionId,
         /// The frame.
-        frame: Box<Frame>,
+        frame: Frame,
     },
     /// End a connection to the partner; `LinkClosed` follows.
     LinkClose {
@@ -151,14 +151,13 @@ pub enum Effect {
         /// The disk.
         disk: DiskIndex,
     },
-    /// Write this controller's own slot of a quorum disk, both copies, durably. Answer `DiskDone`.
+    /// Write this controller's own slot of a quorum disk, both copies, durably: what [`crate::Core::slot_written_by`] gives.
+    /// Answer `DiskDone`.
     SlotWrite {
         /// Names it in the answer.
         io: IoId,
         /// The disk.
         disk: DiskIndex,
-        /// What.
-        slot: Box<Slot>,
     },
     /// Read a copy of the metadata. Answer `MetadataRead`.
     MetadataRead {

@@ -1,6 +1,5 @@
 //! What happens to a controller: one half of the core's interface. The other is [`crate::effect::Effect`].
 
-use crate::cell::record::Slot;
 use crate::host::HostCommand;
 use crate::ids::{BlockCount, CommandId, ConnectionId, IoId, RequestId};
 use crate::layout::metadata::Metadata;
@@ -23,12 +22,12 @@ pub enum Event {
     LocksTaken,
     /// The partner can write no disk any more, and all that it had submitted is over (R5). Answers `Fence`.
     Fenced,
-    /// Answers `SlotRead`: the slots of A and B on that disk; `None` where there is no valid copy.
+    /// Answers `SlotRead`: what was found is where [`crate::Core::slots_read_by`] said.
     SlotRead {
         /// Which read.
         io: IoId,
-        /// What it found.
-        slots: Result<[Option<Slot>; 2], DiskError>,
+        /// How it ended.
+        result: Result<(), DiskError>,
     },
     /// Answers `MetadataRead`.
     MetadataRead {
@@ -59,13 +58,13 @@ pub enum Event {
         /// Which.
         connection: ConnectionId,
     },
-    /// A frame arrived, and its checks were good. Its payload stays where the engine has it until the effects
-    /// of this step are carried out.
+    /// A frame arrived, and its checks were good. Its messages are where [`crate::Core::place_of`] said. Its payload stays
+    /// where the engine has it until the effects of this step are carried out.
     LinkFrame {
         /// Where.
         connection: ConnectionId,
         /// The frame.
-        frame: Box<Frame>,
+        frame: Frame,
         /// Blocks of payload that came with it; 0 for none.
         payload: BlockCount,
     },

@@ -70,6 +70,9 @@ impl Core {
             }
             old.push(current);
         }
+        if mirrored && !self.link.has_room() {
+            return Lacks::Leave;
+        }
         if self.cache.free() < count || self.free_ries.is_empty() {
             self.short_of_memory = true;
             return Lacks::Memory;

@@ -9,6 +9,7 @@ use slab::Slab;
 use std::io;
 use std::mem;
 use tracing::warn;
+use twincell_core::cell::quorum::Slots;
 use twincell_core::cell::record::Slot;
 use twincell_core::event::{DiskError, Event};
 use twincell_core::ids::{BLOCK_BYTES, Controller, DiskIndex, IoId, Nanos, Time, Uuid};
@@ -220,21 +221,39 @@ impl Io {
         Ok(true)
     }
 
-    /// The event that tells how it ended.
-    fn event(&self, result: io::Result<()>, cell: Uuid) -> Event {
+    /// How it ended.
+    fn ended(&self, result: io::Result<()>, cell: Uuid) -> Ended {
         let io = self.id;
         let result = result.map_err(|_| DiskError);
         match (&self.kind, &self.pages) {
-            (Kind::SlotRead { unreadable }, Some(pages)) => Event::SlotRead {
-                io,
-                slots: result.and_then(|()| slots(pages.bytes(), unreadable, cell)),
-            },
-            (Kind::MetadataRead, Some(pages)) => Event::MetadataRead {
+            (Kind::SlotRead { unreadable }, Some(pages)) => {
+                let slots = result.and_then(|()| slots(pages.bytes(), unreadable, cell));
+                let result = slots.map(|_| ());
+                Ended {
+                    event: Event::SlotRead { io, result },
+                    slots: slots.ok(),
+                }
+            }
+            (Kind::MetadataRead, Some(pages)) => Ended::without_slots(Event::MetadataRead {
                 io,
                 metadata: result.and_then(|()| decode_metadata(pages.bytes(), cell, self.disk)),
-            },
-            _ => Event::DiskDone { io, result },
+            }),
+            _ => Ended::without_slots(Event::DiskDone { io, result }),
         }
+    }
+}
+
+/// How an I/O ended.
+pub(crate) struct Ended {
+    /// What the core is told.
+    pub event: Event,
+    /// What a read of slots found: put where the core wants it before it is told.
+    pub slots: Option<Slots>,
+}
+
+impl Ended {
+    fn without_slots(event: Event) -> Ended {
+        Ended { event, slots: None }
     }
 }
 
@@ -244,7 +263,7 @@ fn check(result: i32) -> io::Result<usize> {
 
 /// The slots of both controllers. A controller whose slot was written once and has no good copy now makes the whole
 /// disk bad: what it had promised there is not known.
-fn slots(pages: &[u8], unreadable: &[bool; 4], cell: Uuid) -> Result<[Option<Slot>; 2], DiskError> {
+fn slots(pages: &[u8], unreadable: &[bool; 4], cell: Uuid) -> Result<Slots, DiskError> {
     let copy = |n: usize| {
         let sector = pages[n * PAGE_BYTES..]
             .first_chunk()
@@ -346,7 +365,7 @@ impl DiskIos {
             self.overdue += 1;
             io.answered = !io.pins_core();
             if io.answered {
-                tell(io.event(Err(io::ErrorKind::TimedOut.into()), self.cell));
+                tell(io.ended(Err(io::ErrorKind::TimedOut.into()), self.cell).event);
             }
         }
         let waiting = self.ios.iter().filter(|(_, io)| !io.overdue);
@@ -515,7 +534,7 @@ impl DiskIos {
     }
 
     /// The completion of a step: the event, if it was the last and there was none yet.
-    pub(crate) fn completed(&mut self, ring: &mut Ring, key: u32, disk: &Disk, result: i32) -> Option<Event> {
+    pub(crate) fn completed(&mut self, ring: &mut Ring, key: u32, disk: &Disk, result: i32) -> Option<Ended> {
         let key = key as usize;
         let io = &mut self.ios[key];
         let ended = io.advance(result);
@@ -533,12 +552,12 @@ impl DiskIos {
         if let Err(e) = &ended {
             warn!(disk = %disk.path.display(), io = ?io.kind, offset = io.offset, "a disk I/O failed: {e}");
         }
-        let event = io.event(ended, self.cell);
+        let ended = io.ended(ended, self.cell);
         io.iovecs.clear();
         if io.iovecs.capacity() > 1 {
             self.spare.push(mem::take(&mut io.iovecs));
         }
-        Some(event)
+        Some(ended)
     }
 
     /// Whether nothing is in flight.
@@ -594,6 +613,10 @@ mod tests {
         }
 
         fn run(&mut self, start: impl FnOnce(&mut DiskIos, &mut Ring, (DiskIndex, &Disk))) -> Event {
+            self.run_to_end(start).event
+        }
+
+        fn run_to_end(&mut self, start: impl FnOnce(&mut DiskIos, &mut Ring, (DiskIndex, &Disk))) -> Ended {
             start(&mut self.ios, &mut self.ring, (DiskIndex(0), &self.disk));
             let mut completions = Vec::new();
             loop {
@@ -606,17 +629,18 @@ mod tests {
                     let Token::Disk(key) = completion.token else {
                         panic!("{completion:?} was never posted")
                     };
-                    if let Some(event) = self.ios.completed(&mut self.ring, key, &self.disk, completion.result) {
+                    if let Some(ended) = self.ios.completed(&mut self.ring, key, &self.disk, completion.result) {
                         assert!(self.ios.is_reaped());
-                        return event;
+                        return ended;
                     }
                 }
             }
         }
 
-        fn slots(&mut self) -> Result<[Option<Slot>; 2], DiskError> {
-            match self.run(|ios, ring, disk| ios.read_slots(ring, disk, IO)) {
-                Event::SlotRead { io: IO, slots } => slots,
+        fn slots(&mut self) -> Result<Slots, DiskError> {
+            let ended = self.run_to_end(|ios, ring, disk| ios.read_slots(ring, disk, IO));
+            match ended.event {
+                Event::SlotRead { io: IO, result } => result.map(|()| ended.slots.expect("what was found")),
                 other => panic!("{other:?} answers a read of slots"),
             }
         }
@@ -804,7 +828,10 @@ mod tests {
                 let Token::Disk(key) = completion.token else {
                     panic!("{completion:?} was never posted")
                 };
-                told.extend(ios.completed(ring, key, disk, completion.result));
+                told.extend(
+                    ios.completed(ring, key, disk, completion.result)
+                        .map(|ended| ended.event),
+                );
             }
         }
         let (io, result) = (id(2), Ok(()));

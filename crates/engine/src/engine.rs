@@ -3,7 +3,7 @@
 
 use crate::clock;
 use crate::disk::{self, Disk};
-use crate::disk_io::DiskIos;
+use crate::disk_io::{DiskIos, Ended};
 use crate::error::{OpenError, RunError};
 use crate::handle::{self, Handle, Inbox, Request};
 use crate::hosts::{Greet, Hosts, Protocol, Shared};
@@ -13,7 +13,7 @@ use crate::memory::Memories;
 use crate::nv::NvMemory;
 use crate::placement::Placement;
 use crate::process;
-use crate::queue::{Happening, Payload, Queue};
+use crate::queue::{Body, Happening, Queue};
 use crate::random::random_uuid;
 use crate::ring::{Completion, Ring, Token};
 use crate::settings::Settings;
@@ -34,6 +34,7 @@ use twincell_core::effect::{Effect, Note};
 use twincell_core::event::{DiskError, Event};
 use twincell_core::ids::{BufferIndex, DiskIndex, IoId, Nanos, ProcessId, RequestId, Time};
 use twincell_core::layout::metadata::DiskState;
+use twincell_core::link::frame::Frame;
 use twincell_core::list::List;
 use twincell_core::manage::{ManageError, ManageReply};
 use twincell_core::memory::{Memory, Segment};
@@ -215,15 +216,34 @@ impl Engine {
     fn step(&mut self, happening: Happening) {
         let now = clock::now();
         debug!(event = ?happening.event);
+        if !self.put_messages(&happening) {
+            return;
+        }
         let mut effects = std::mem::take(&mut self.effects);
         self.core.step(now, happening.event, &mut effects);
         // By reference: an effect is half a KiB, and a write has dozens of them.
         for effect in &effects {
             trace!(?effect);
-            self.carry_out(now, effect, happening.payload.as_ref());
+            self.carry_out(now, effect, happening.body.as_ref());
         }
         effects.clear();
         self.effects = effects;
+    }
+
+    /// The messages of a frame go where the core wants them. Returns whether it is to be told of the frame.
+    fn put_messages(&mut self, happening: &Happening) -> bool {
+        let Event::LinkFrame {
+            connection,
+            frame: Frame::Messages(sequenced),
+            ..
+        } = &happening.event
+        else {
+            return true;
+        };
+        let body = happening.body.as_ref().expect("messages have a body");
+        let core = &mut self.core;
+        let place = core.place_of(*connection, sequenced);
+        place.is_none_or(|place| self.link.read_messages(body, place))
     }
 
     /// The end of a drain: posts what it has left to be sent and received.
@@ -277,12 +297,13 @@ impl Engine {
             Token::Cancel => {}
             Token::Disk(key) => {
                 let of = self.disk_ios.disk_of(key).index();
-                if let Some(event) = self.disk_ios.completed(&mut self.ring, key, &self.disks[of], result) {
-                    if is_error(&event) {
+                if let Some(ended) = self.disk_ios.completed(&mut self.ring, key, &self.disks[of], result) {
+                    if is_error(&ended.event) {
                         self.counters.disk_errors += 1;
                         self.failed_at[of] = Some(clock::now());
                     }
-                    self.queue.push(event);
+                    self.put_slots(&ended);
+                    self.queue.push(ended.event);
                 }
             }
             Token::LinkAccept(listener) => {
@@ -301,6 +322,15 @@ impl Engine {
                 let (hosts, _, mut shared) = self.hosts();
                 hosts.sent(key, result, &mut shared);
             }
+        }
+    }
+
+    /// What a read of slots found goes where the core wants it.
+    fn put_slots(&mut self, ended: &Ended) {
+        if let (Event::SlotRead { io, .. }, Some(slots)) = (&ended.event, ended.slots)
+            && let Some(place) = self.core.slots_read_by(*io)
+        {
+            *place = slots;
         }
     }
 
@@ -409,7 +439,7 @@ impl Engine {
 
     // ---- What the core wants done. ----
 
-    fn carry_out(&mut self, now: Time, effect: &Effect, payload: Option<&Payload>) {
+    fn carry_out(&mut self, now: Time, effect: &Effect, body: Option<&Body>) {
         match *effect {
             Effect::Store { address, word } => self.memories.nv.store(address, word),
             Effect::NewImage { uuid } => self.memories.nv.new_image(uuid),
@@ -418,7 +448,7 @@ impl Engine {
             Effect::Seal { buffer, mask } => self.memories.nv.seal(buffer, mask),
             Effect::Merge { from, to, mask } => self.merge(from, to, mask),
             Effect::Copy { ref from, ref to } => self.copy(from, to),
-            Effect::Absorb { ref into } => self.absorb(into, payload),
+            Effect::Absorb { ref into } => self.absorb(into, body),
             Effect::Fetch { id, offset, ref into } => {
                 let (hosts, _, mut shared) = self.hosts();
                 hosts.fetch(id, offset, into, &mut shared);
@@ -436,7 +466,12 @@ impl Engine {
                 hosts.complete(id, status, &mut shared);
             }
             Effect::LinkSend { connection, ref frame } => {
-                self.link.send(connection, frame, &self.memories, &mut self.counters);
+                let messages = match frame {
+                    Frame::Messages(sequenced) => Some(self.core.messages(sequenced)),
+                    _ => None,
+                };
+                let (memories, counters) = (&self.memories, &mut self.counters);
+                self.link.send(connection, frame, messages, memories, counters);
             }
             Effect::LinkClose { connection } => self.link.close(connection),
             Effect::TakeLocks => {
@@ -492,9 +527,9 @@ impl Engine {
         self.counters.bytes_copied += u64::from(to.blocks()) * 512;
     }
 
-    fn absorb(&mut self, into: &Memory, payload: Option<&Payload>) {
-        let payload = payload.expect("the core absorbs the payload of the frame that it handles");
-        let (bytes, crcs) = self.link.payload(payload);
+    fn absorb(&mut self, into: &Memory, body: Option<&Body>) {
+        let body = body.expect("the core absorbs the payload of the frame that it handles");
+        let (bytes, crcs) = self.link.payload(body);
         self.memories.absorb(into, bytes, crcs);
         self.counters.bytes_copied += u64::from(into.blocks()) * 512;
     }
@@ -540,15 +575,15 @@ impl Engine {
             },
             Effect::SlotRead { io, disk } => match self.disk(disk) {
                 Some((ios, ring, _, disk)) => ios.read_slots(ring, disk, io),
-                None => self.queue.push(Event::SlotRead {
-                    io,
-                    slots: Err(DiskError),
-                }),
+                None => self.queue.push(Event::SlotRead { io, result: failed }),
             },
-            Effect::SlotWrite { io, disk, ref slot } => match self.disk(disk) {
-                Some((ios, ring, _, disk)) => ios.write_slot(ring, disk, io, slot),
-                None => self.queue.push(Event::DiskDone { io, result: failed }),
-            },
+            Effect::SlotWrite { io, disk } => {
+                let slot = self.core.slot_written_by(io).copied();
+                match (self.disk(disk), slot) {
+                    (Some((ios, ring, _, disk)), Some(slot)) => ios.write_slot(ring, disk, io, &slot),
+                    _ => self.queue.push(Event::DiskDone { io, result: failed }),
+                }
+            }
             Effect::MetadataRead { io, disk, copy } => match self.disk(disk) {
                 Some((ios, ring, _, disk)) => ios.read_metadata(ring, disk, io, copy),
                 None => self.queue.push(Event::MetadataRead {
@@ -657,7 +692,7 @@ fn is_error(event: &Event) -> bool {
     matches!(
         event,
         Event::DiskDone { result: Err(_), .. }
-            | Event::SlotRead { slots: Err(_), .. }
+            | Event::SlotRead { result: Err(_), .. }
             | Event::MetadataRead { metadata: Err(_), .. }
     )
 }

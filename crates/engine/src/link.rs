@@ -6,7 +6,7 @@ use crate::crc;
 use crate::error::OpenError;
 use crate::listener::Listener;
 use crate::memory::Memories;
-use crate::queue::{Payload, Queue};
+use crate::queue::{Body, Queue};
 use crate::ring::{Completion, Ring, Token};
 use crate::settings::Settings;
 use crate::snapshot::Counters;
@@ -19,7 +19,7 @@ use std::os::fd::AsRawFd;
 use tracing::{debug, info, warn};
 use twincell_core::event::Event;
 use twincell_core::ids::{BLOCK_BYTES, BUFFER_BYTES, BlockCount, ConnectionId, Controller, Nanos, Time};
-use twincell_core::link::frame::Frame;
+use twincell_core::link::frame::{Frame, Messages, Mfcs};
 use twincell_wire::crc32c;
 use twincell_wire::frame::{self, BODY_BYTES_MAX, FrameHeader, HEADER_BYTES, PAYLOAD_BLOCKS_MAX};
 
@@ -241,9 +241,9 @@ impl Link {
         counters.link_bytes_received += result.max(0) as u64;
         loop {
             match connection.parse(key) {
-                Ok(Some((event, payload))) => {
+                Ok(Some((event, body))) => {
                     counters.frames_received += 1;
-                    queue.push_with_payload(event, payload);
+                    queue.push_frame(event, body);
                 }
                 Ok(None) => return,
                 Err(e) => {
@@ -264,7 +264,14 @@ impl Link {
     }
 
     /// Sends a frame and its payload, or takes a copy of what is to be sent at the end of the drain.
-    pub(crate) fn send(&mut self, to: ConnectionId, frame: &Frame, memories: &Memories, counters: &mut Counters) {
+    pub(crate) fn send(
+        &mut self,
+        to: ConnectionId,
+        frame: &Frame,
+        messages: Option<&Messages>,
+        memories: &Memories,
+        counters: &mut Counters,
+    ) {
         let Some((_, connection)) = self.connections.iter_mut().find(|(_, c)| c.id == to) else {
             return;
         };
@@ -273,12 +280,10 @@ impl Link {
         }
         let output = &mut connection.output;
         let before = output.len();
-        let payload = match frame {
-            Frame::Messages(messages) => messages.payload.as_ref(),
-            _ => None,
-        };
+        let mfcs = messages.map_or(&[][..], |m| &m.mfcs);
+        let payload = messages.and_then(|m| m.payload.as_ref());
         let (blocks, crc) = payload.map_or((0, 0), |p| (p.blocks(), memories.crc(p)));
-        frame::encode(frame, blocks, crc, output);
+        frame::encode(frame, mfcs, blocks, crc, output);
         let payload_bytes = u64::from(blocks) * BLOCK_BYTES as u64;
         counters.frames_sent += 1;
         counters.link_bytes_sent += (output.len() - before) as u64 + payload_bytes;
@@ -300,12 +305,24 @@ impl Link {
         }
     }
 
+    /// Reads the messages of a queued frame. Returns whether they make sense; if not, the connection ends.
+    pub(crate) fn read_messages(&mut self, body: &Body, into: &mut Mfcs) -> bool {
+        let connection = &mut self.connections[body.key];
+        let bytes = &connection.stream.input()[body.messages.clone()];
+        let result = frame::decode_mfcs(bytes, into);
+        if let Err(e) = &result {
+            warn!(connection = %connection.id, "the link connection is closed: {e}");
+            connection.stream.close();
+        }
+        result.is_ok()
+    }
+
     /// The payload of a queued frame, and the CRC of each granule from its beginning on.
-    pub(crate) fn payload(&self, payload: &Payload) -> (&[u8], &[u32]) {
-        let connection = &self.connections[payload.key];
-        let bytes = &connection.stream.input()[payload.bytes.clone()];
+    pub(crate) fn payload(&self, body: &Body) -> (&[u8], &[u32]) {
+        let connection = &self.connections[body.key];
+        let bytes = &connection.stream.input()[body.payload.clone()];
         let granules = bytes.len().div_ceil(BUFFER_BYTES);
-        (bytes, &connection.crcs[payload.crcs..][..granules])
+        (bytes, &connection.crcs[body.crcs..][..granules])
     }
 
     /// The end of a drain: every queued frame was handled. Posts what can be posted, and queues `LinkClosed` for what
@@ -343,7 +360,7 @@ impl Drop for Link {
 
 impl Connection {
     /// The next frame of the input, if all of it is there.
-    fn parse(&mut self, key: usize) -> Result<Option<(Event, Option<Payload>)>, twincell_wire::Error> {
+    fn parse(&mut self, key: usize) -> Result<Option<(Event, Body)>, twincell_wire::Error> {
         let input = &self.stream.input()[self.parsed..];
         self.missing = 0;
         let Some(head) = input.first_chunk::<HEADER_BYTES>() else {
@@ -356,7 +373,7 @@ impl Connection {
         if self.missing > 0 {
             return Ok(None);
         }
-        let frame = frame::decode_body(&header, &input[HEADER_BYTES..body_end])?;
+        let (frame, messages) = frame::decode_body(&header, &input[HEADER_BYTES..body_end])?;
         let crcs = self.crcs.len();
         self.crcs.extend(input[body_end..end].chunks(BUFFER_BYTES).map(crc32c));
         let granules = input[body_end..end].chunks(BUFFER_BYTES).zip(&self.crcs[crcs..]);
@@ -368,19 +385,21 @@ impl Connection {
                 what: "payload of a link frame",
             });
         }
-        let payload = (header.payload_blocks > 0).then(|| Payload {
+        let (body_end, end) = (self.parsed + body_end, self.parsed + end);
+        let body = Body {
             key,
-            bytes: self.parsed + body_end..self.parsed + end,
+            messages: body_end - messages.len()..body_end,
+            payload: body_end..end,
             crcs,
-        });
-        self.parsed += end;
+        };
+        self.parsed = end;
         self.proved = true;
         let event = Event::LinkFrame {
             connection: self.id,
-            frame: Box::new(frame),
+            frame,
             payload: BlockCount(header.payload_blocks),
         };
-        Ok(Some((event, payload)))
+        Ok(Some((event, body)))
     }
 }
 
@@ -396,7 +415,7 @@ mod tests {
     use std::time::{Duration, Instant};
     use twincell_core::config::Geometry;
     use twincell_core::ids::{Incarnation, RieGeneration, RieIndex, TransferIndex, Uuid};
-    use twincell_core::link::frame::{Messages, Mfc};
+    use twincell_core::link::frame::{Mfc, Sequenced};
     use twincell_core::list::List;
     use twincell_core::memory::Memory;
 
@@ -465,8 +484,9 @@ mod tests {
             }
         }
 
-        fn send(&mut self, to: ConnectionId, frame: &Frame) {
-            self.link.send(to, frame, &self.memories, &mut self.counters);
+        fn send(&mut self, to: ConnectionId, (frame, messages): &(Frame, Messages)) {
+            let (memories, counters) = (&self.memories, &mut self.counters);
+            self.link.send(to, frame, Some(messages), memories, counters);
             self.turn();
         }
     }
@@ -491,23 +511,26 @@ mod tests {
         (a.opened(), b.opened())
     }
 
-    fn data(sequence: u32, blocks: u16) -> Frame {
+    fn data(sequence: u32, blocks: u16) -> (Frame, Messages) {
         let mda = Mfc::MirrorData {
             rie: RieIndex(3),
             generation: RieGeneration(4),
             attempt: 5,
         };
-        Frame::Messages(Messages {
+        let frame = Frame::Messages(Sequenced {
             incarnation: Incarnation(9),
             sequence,
             acknowledged: 0,
+        });
+        let messages = Messages {
             mfcs: List::from_slice(&[mda]),
             payload: (blocks > 0).then_some(Memory::Transfer {
                 transfer: TransferIndex(1),
                 first: 0,
                 blocks,
             }),
-        })
+        };
+        (frame, messages)
     }
 
     #[test]
@@ -516,28 +539,25 @@ mod tests {
         let (mut a, mut b) = pair(&dir);
         let (_, to_a) = connect(&mut a, &mut b);
         for (sequence, blocks) in [(0, 0), (1, 1), (2, 256), (3, 264)] {
-            let frame = data(sequence, blocks);
+            let sent = data(sequence, blocks);
             let bytes: Vec<u8> = (0..usize::from(blocks) * 512)
                 .map(|i| (i * 7 + blocks as usize) as u8)
                 .collect();
-            if let Frame::Messages(Messages {
-                payload: Some(payload), ..
-            }) = &frame
-            {
+            if let Some(payload) = &sent.1.payload {
                 b.memories.copy_in(payload, 0, &bytes);
             }
-            b.send(to_a, &frame);
+            b.send(to_a, &sent);
             let happening = a.next("a frame");
             let Event::LinkFrame { frame, payload, .. } = happening.event else {
                 panic!("{happening:?} is no frame")
             };
             assert_eq!(payload, BlockCount(blocks.into()));
-            let Frame::Messages(messages) = *frame else {
-                panic!("{frame:?} was never sent")
-            };
-            assert_eq!((messages.sequence, messages.payload), (sequence, None));
-            let arrived = happening.payload.map_or(Vec::new(), |p| a.link.payload(&p).0.to_vec());
-            assert!(arrived == bytes, "{blocks} blocks of payload differ");
+            assert_eq!(frame, sent.0);
+            let body = happening.body.expect("a frame has a body");
+            let mut mfcs = Mfcs::new();
+            assert!(a.link.read_messages(&body, &mut mfcs));
+            assert_eq!(mfcs, sent.1.mfcs);
+            assert!(a.link.payload(&body).0 == bytes, "{blocks} blocks of payload differ");
         }
         assert_eq!((b.counters.frames_sent, a.counters.frames_received), (4, 4));
         assert_eq!(b.counters.link_bytes_sent, a.counters.link_bytes_received);
@@ -549,7 +569,8 @@ mod tests {
         let (mut a, mut b) = pair(&dir);
         let (_, to_a) = connect(&mut a, &mut b);
         for sequence in 0..64 {
-            b.link.send(to_a, &data(sequence, 264), &b.memories, &mut b.counters);
+            let (frame, messages) = data(sequence, 264);
+            b.link.send(to_a, &frame, Some(&messages), &b.memories, &mut b.counters);
         }
         for expected in 0..64 {
             while a.queue.is_empty() {
@@ -560,7 +581,7 @@ mod tests {
                 panic!("no frame")
             };
             assert!(
-                matches!(*frame, Frame::Messages(m) if m.sequence == expected),
+                matches!(frame, Frame::Messages(m) if m.sequence == expected),
                 "frame {expected}"
             );
         }
@@ -590,7 +611,8 @@ mod tests {
         assert_eq!(a.next("its end").event, Event::LinkClosed { connection });
 
         let mut bytes = Vec::new();
-        frame::encode(&data(0, 2), 2, crc32c(&[0; 1024]), &mut bytes);
+        let (frame, messages) = data(0, 2);
+        frame::encode(&frame, &messages.mfcs, 2, crc32c(&[0; 1024]), &mut bytes);
         bytes.extend_from_slice(&[0; 1023]);
         bytes.push(1);
         let mut stranger = TcpStream::connect(address).expect("connected");

@@ -4,14 +4,16 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use twincell_core::event::Event;
 
-/// Where the payload of a link frame is: in the input of a connection.
+/// Where messages and payload of a link frame are: in the input of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Payload {
+pub(crate) struct Body {
     /// The connection, as the link knows it.
     pub key: usize,
-    /// The bytes of its input.
-    pub bytes: Range<usize>,
-    /// The first of its CRCs there, one for each granule from the beginning of the payload.
+    /// The bytes of the messages.
+    pub messages: Range<usize>,
+    /// Those of the payload.
+    pub payload: Range<usize>,
+    /// The first CRC of the payload among those of the connection, one for each granule.
     pub crcs: usize,
 }
 
@@ -21,7 +23,7 @@ pub(crate) struct Happening {
     /// What the core is told.
     pub event: Event,
     /// What comes with a link frame.
-    pub payload: Option<Payload>,
+    pub body: Option<Body>,
 }
 
 /// What happened, in order.
@@ -31,12 +33,13 @@ pub(crate) struct Queue(VecDeque<Happening>);
 impl Queue {
     /// Appends an event.
     pub(crate) fn push(&mut self, event: Event) {
-        self.0.push_back(Happening { event, payload: None });
+        self.0.push_back(Happening { event, body: None });
     }
 
-    /// Appends a link frame with payload.
-    pub(crate) fn push_with_payload(&mut self, event: Event, payload: Option<Payload>) {
-        self.0.push_back(Happening { event, payload });
+    /// Appends a link frame.
+    pub(crate) fn push_frame(&mut self, event: Event, body: Body) {
+        let body = Some(body);
+        self.0.push_back(Happening { event, body });
     }
 
     /// The oldest.

@@ -2,7 +2,8 @@
 //! which stays where it is. Byte map: docs/wire-format.md.
 //!
 //! From a stream: read [`HEADER_BYTES`], [`FrameHeader::decode`] them, read `body_len` bytes, [`decode_body`], then
-//! read `payload_bytes()` bytes and compare their CRC-32C with `payload_crc`.
+//! read `payload_bytes()` bytes and compare their CRC-32C with `payload_crc`. The messages are read by [`decode_mfcs`],
+//! straight to where the core wants them.
 
 use crate::bytes::{Reader, Sink};
 use crate::crc::{crc32c, crc32c_append};
@@ -10,8 +11,7 @@ use crate::error::{Error, Result};
 use crate::mfc::{flag, mfc, put_mfc};
 use crate::record::{self, unknown};
 use twincell_core::ids::{ATOMIC_GRANULES, BLOCK_BYTES, BUFFER_BLOCKS, Epoch, Incarnation, Nanos, Time, Uuid};
-use twincell_core::link::frame::{FRAME_BYTES_MAX, Frame, Hello, Messages};
-use twincell_core::list::List;
+use twincell_core::link::frame::{FRAME_BYTES_MAX, Frame, Hello, Mfc, Mfcs, Sequenced};
 
 pub use crate::mfc::mfc_bytes;
 
@@ -41,11 +41,11 @@ mod kind {
     pub const MESSAGES: u8 = 5;
 }
 
-/// Appends `frame` to `out`, but not its payload: that follows, `payload_blocks` blocks (0 to
-/// [`PAYLOAD_BLOCKS_MAX`]) with the CRC-32C `payload_crc`. Only `Messages` have payload.
+/// Appends `frame` with the messages `mfcs` to `out`, but not its payload: that follows, `payload_blocks` blocks (0 to
+/// [`PAYLOAD_BLOCKS_MAX`]) with the CRC-32C `payload_crc`. Only `Frame::Messages` has messages and payload.
 ///
 /// Panics if the messages take more than [`MFCS_BYTES_MAX`], or the payload is too long: both bounds are the core's.
-pub fn encode(frame: &Frame, payload_blocks: u32, payload_crc: u32, out: &mut Vec<u8>) {
+pub fn encode(frame: &Frame, mfcs: &[Mfc], payload_blocks: u32, payload_crc: u32, out: &mut Vec<u8>) {
     assert!(
         payload_blocks <= PAYLOAD_BLOCKS_MAX,
         "a payload of {payload_blocks} blocks"
@@ -53,6 +53,7 @@ pub fn encode(frame: &Frame, payload_blocks: u32, payload_crc: u32, out: &mut Ve
     let start = out.len();
     put_header(out, frame, payload_blocks, payload_crc);
     put_body(out, frame);
+    mfcs.iter().for_each(|m| put_mfc(out, m));
     let (header, body) = out[start..].split_at_mut(HEADER_BYTES);
     assert!(body.len() <= BODY_BYTES_MAX, "a frame of {} bytes", body.len());
     header[BODY_LEN_AT..BODY_LEN_AT + 2].copy_from_slice(&(body.len() as u16).to_le_bytes());
@@ -169,9 +170,9 @@ fn payload_blocks(bytes: u32) -> Result<u32> {
     at_most(bytes / BLOCK_BYTES as u32, PAYLOAD_BLOCKS_MAX, field)
 }
 
-/// The frame whose header is `header` and whose body is `body`, after the CRC over both was found good. Its payload
-/// is not in hand here: the field `payload` of [`Messages`] is `None`.
-pub fn decode_body(header: &FrameHeader, body: &[u8]) -> Result<Frame> {
+/// The frame whose header is `header` and whose body is `body`, after the CRC over both was found good; and the bytes of
+/// its messages, which are for [`decode_mfcs`]. Its payload is not in hand here.
+pub fn decode_body<'a>(header: &FrameHeader, body: &'a [u8]) -> Result<(Frame, &'a [u8])> {
     if body.len() < header.body_len {
         return Err(Error::Short { what: WHAT });
     }
@@ -183,8 +184,30 @@ pub fn decode_body(header: &FrameHeader, body: &[u8]) -> Result<Frame> {
     }
     let mut r = Reader::new(body, WHAT);
     let frame = frame(header, &mut r)?;
+    let mfcs = match frame {
+        Frame::Messages(_) => r.take(r.left())?,
+        _ => &[],
+    };
     r.end()?;
-    Ok(frame)
+    if header.payload_blocks > 0 && mfcs.is_empty() {
+        return Err(unknown("the number of messages in a frame with payload", 0));
+    }
+    Ok((frame, mfcs))
+}
+
+/// Reads the messages of a frame into `mfcs`, in place of what is there.
+pub fn decode_mfcs(bytes: &[u8], mfcs: &mut Mfcs) -> Result<()> {
+    mfcs.clear();
+    let mut r = Reader::new(bytes, WHAT);
+    while r.left() > 0 {
+        let (field, most) = ("the number of messages in a frame", mfcs.len() as u64);
+        mfcs.try_push(mfc(&mut r)?).map_err(|_| Error::TooLarge {
+            field,
+            value: most + 1,
+            most,
+        })?;
+    }
+    Ok(())
 }
 
 fn kind_and_incarnation(frame: &Frame) -> (u8, Incarnation) {
@@ -193,7 +216,7 @@ fn kind_and_incarnation(frame: &Frame) -> (u8, Incarnation) {
         Frame::Heartbeat { incarnation, .. } => (kind::HEARTBEAT, *incarnation),
         Frame::HeartbeatAnswer { incarnation, .. } => (kind::HEARTBEAT_ANSWER, *incarnation),
         Frame::Ack { incarnation, .. } => (kind::ACK, *incarnation),
-        Frame::Messages(messages) => (kind::MESSAGES, messages.incarnation),
+        Frame::Messages(sequenced) => (kind::MESSAGES, sequenced.incarnation),
     }
 }
 
@@ -206,10 +229,9 @@ fn put_body(out: &mut impl Sink, frame: &Frame) {
             out.u64(grant.0);
         }
         Frame::Ack { acknowledged, .. } => out.u32(*acknowledged),
-        Frame::Messages(messages) => {
-            out.u32(messages.sequence);
-            out.u32(messages.acknowledged);
-            messages.mfcs.iter().for_each(|m| put_mfc(out, m));
+        Frame::Messages(sequenced) => {
+            out.u32(sequenced.sequence);
+            out.u32(sequenced.acknowledged);
         }
     }
 }
@@ -231,31 +253,12 @@ fn frame(header: &FrameHeader, r: &mut Reader) -> Result<Frame> {
             incarnation,
             acknowledged: r.u32()?,
         },
-        kind::MESSAGES => Frame::Messages(messages(header, r)?),
+        kind::MESSAGES => Frame::Messages(Sequenced {
+            incarnation,
+            sequence: r.u32()?,
+            acknowledged: r.u32()?,
+        }),
         code => return Err(unknown("the kind of a frame", code)),
-    })
-}
-
-fn messages(header: &FrameHeader, r: &mut Reader) -> Result<Messages> {
-    let (sequence, acknowledged) = (r.u32()?, r.u32()?);
-    let mut mfcs = List::new();
-    while r.left() > 0 {
-        let (field, most) = ("the number of messages in a frame", mfcs.len() as u64);
-        mfcs.try_push(mfc(r)?).map_err(|_| Error::TooLarge {
-            field,
-            value: most + 1,
-            most,
-        })?;
-    }
-    if header.payload_blocks > 0 && mfcs.is_empty() {
-        return Err(unknown("the number of messages in a frame with payload", 0));
-    }
-    Ok(Messages {
-        incarnation: header.incarnation,
-        sequence,
-        acknowledged,
-        mfcs,
-        payload: None,
     })
 }
 

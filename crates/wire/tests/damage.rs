@@ -4,23 +4,23 @@ mod common;
 
 use proptest::prelude::*;
 use twincell_core::ids::Uuid;
-use twincell_core::link::frame::Frame;
+use twincell_core::link::frame::{Frame, Mfc, Mfcs};
 use twincell_wire::frame::{FrameHeader, HEADER_BYTES};
 use twincell_wire::{Error, Result, crc32c, frame, label, metadata, nv, slot};
 
 const CELL: Uuid = Uuid(0xce11);
 
 /// Reads a frame as if `bytes` were all that came.
-fn read_frame(bytes: &[u8]) -> Result<(FrameHeader, Frame)> {
+fn read_frame(bytes: &[u8]) -> Result<(FrameHeader, (Frame, Mfcs))> {
     let short = Error::Short { what: "header" };
     let (head, body) = bytes.split_first_chunk::<HEADER_BYTES>().ok_or(short)?;
     let header = FrameHeader::decode(head)?;
-    Ok((header, frame::decode_body(&header, body)?))
+    Ok((header, common::read_body(&header, body)?))
 }
 
-fn encode_frame(frame: &Frame, payload_blocks: u32) -> Vec<u8> {
+fn encode_frame(frame: &Frame, mfcs: &[Mfc], payload_blocks: u32) -> Vec<u8> {
     let mut out = Vec::new();
-    frame::encode(frame, payload_blocks, 0x1234_5678, &mut out);
+    frame::encode(frame, mfcs, payload_blocks, 0x1234_5678, &mut out);
     out
 }
 
@@ -84,9 +84,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn no_bit_of_a_frame_may_flip(frame in common::frame(), blocks in 0..2u32) {
+    fn no_bit_of_a_frame_may_flip((frame, mfcs) in common::frame(), blocks in 0..2u32) {
         let blocks = if matches!(frame, Frame::Messages(_)) { blocks } else { 0 };
-        refuses_flips(encode_frame(&frame, blocks), read_frame);
+        refuses_flips(encode_frame(&frame, &mfcs, blocks), read_frame);
     }
 
     #[test]
@@ -95,8 +95,8 @@ proptest! {
     }
 
     #[test]
-    fn no_frame_may_end_early(frame in common::frame()) {
-        let bytes = encode_frame(&frame, 0);
+    fn no_frame_may_end_early((frame, mfcs) in common::frame()) {
+        let bytes = encode_frame(&frame, &mfcs, 0);
         for length in 0..bytes.len() {
             prop_assert!(read_frame(&bytes[..length]).is_err());
         }
@@ -138,13 +138,13 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn forged_frames(frame in common::frame(), changes in forgery()) {
-        let mut bytes = encode_frame(&frame, 0);
+    fn forged_frames((frame, mfcs) in common::frame(), changes in forgery()) {
+        let mut bytes = encode_frame(&frame, &mfcs, 0);
         forge(&mut bytes, &changes);
         reseal_frame(&mut bytes);
-        if let Ok((header, frame)) = read_frame(&bytes) {
+        if let Ok((header, (frame, mfcs))) = read_frame(&bytes) {
             let mut again = Vec::new();
-            frame::encode(&frame, header.payload_blocks, header.payload_crc, &mut again);
+            frame::encode(&frame, &mfcs, header.payload_blocks, header.payload_crc, &mut again);
             // The versions that a partner speaks are checked and then forgotten.
             if matches!(frame, Frame::Hello(_)) {
                 bytes[32..36].copy_from_slice(&again[32..36]);

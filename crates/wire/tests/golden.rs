@@ -65,20 +65,21 @@ fn record() -> Record {
     }
 }
 
-fn check_frame(frame: &Frame, payload_blocks: u32, expected: Expect) {
+fn check_frame(frame: &Frame, expected: Expect) {
     let mut out = Vec::new();
-    frame::encode(frame, payload_blocks, 0x1122_3344, &mut out);
+    frame::encode(frame, &[], 0, 0, &mut out);
     check(&out, expected);
 }
 
-fn messages(mfcs: &[Mfc]) -> Frame {
-    Frame::Messages(Messages {
+fn check_messages(mfcs: &[Mfc], payload_blocks: u32, expected: Expect) {
+    let sequenced = Sequenced {
         incarnation: Incarnation(3),
         sequence: 70_000,
         acknowledged: 69_999,
-        mfcs: List::from_slice(mfcs),
-        payload: None,
-    })
+    };
+    let mut out = Vec::new();
+    frame::encode(&Frame::Messages(sequenced), mfcs, payload_blocks, 0x1122_3344, &mut out);
+    check(&out, expected);
 }
 
 fn rqr(express: bool) -> Mfc {
@@ -136,7 +137,6 @@ fn hello() {
     };
     check_frame(
         &Frame::Hello(hello),
-        0,
         expect![[r#"
             130 bytes
             000000 74634c46 01000000 01006200 02000000
@@ -157,7 +157,6 @@ fn frames_outside_the_window() {
     let sent = Time(1000);
     check_frame(
         &Frame::Heartbeat { incarnation, sent },
-        0,
         expect![[r#"
             40 bytes
             000000 74634c46 01000000 02000800 03000000
@@ -172,7 +171,6 @@ fn frames_outside_the_window() {
             sent,
             grant,
         },
-        0,
         expect![[r#"
             48 bytes
             000000 74634c46 01000000 03001000 03000000
@@ -185,7 +183,6 @@ fn frames_outside_the_window() {
             incarnation,
             acknowledged: 4,
         },
-        0,
         expect![[r#"
             36 bytes
             000000 74634c46 01000000 04000400 03000000
@@ -197,8 +194,8 @@ fn frames_outside_the_window() {
 
 #[test]
 fn the_express_write() {
-    check_frame(
-        &messages(&[rqr(true)]),
+    check_messages(
+        &[rqr(true)],
         10,
         expect![[r#"
             80 bytes
@@ -241,8 +238,8 @@ fn the_long_write() {
             attempt,
         },
     ];
-    check_frame(
-        &messages(&mfcs),
+    check_messages(
+        &mfcs,
         256,
         expect![[r#"
             146 bytes
@@ -273,8 +270,8 @@ fn leveling() {
         Mfc::Leveled(false),
         Mfc::Leveled(true),
     ];
-    check_frame(
-        &messages(&mfcs),
+    check_messages(
+        &mfcs,
         0,
         expect![[r#"
             142 bytes
@@ -301,8 +298,8 @@ fn membership() {
         Mfc::RecordAdopted(Epoch(12)),
         Mfc::Leaving,
     ];
-    check_frame(
-        &messages(&mfcs),
+    check_messages(
+        &mfcs,
         0,
         expect![[r#"
             280 bytes
@@ -332,8 +329,8 @@ fn forwarded_commands() {
         forward(HostOp::Write { fua: false }),
         forward(HostOp::Write { fua: true }),
     ];
-    check_frame(
-        &messages(&mfcs),
+    check_messages(
+        &mfcs,
         10,
         expect![[r#"
             215 bytes
@@ -375,8 +372,8 @@ fn requests_of_operators() {
         }),
         manage(ManageOp::Stop),
     ];
-    check_frame(
-        &messages(&mfcs),
+    check_messages(
+        &mfcs,
         0,
         expect![[r#"
             164 bytes
@@ -410,8 +407,8 @@ fn answers_to_operators() {
         respond(Response::Managed(Err(ManageError::Shrink { blocks: 77 }))),
         respond(Response::Managed(Err(ManageError::DiskError))),
     ];
-    check_frame(
-        &messages(&mfcs),
+    check_messages(
+        &mfcs,
         0,
         expect![[r#"
             125 bytes

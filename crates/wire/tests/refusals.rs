@@ -6,7 +6,7 @@ use expect_test::expect;
 use twincell_core::cell::record::{Record, Slot};
 use twincell_core::ids::*;
 use twincell_core::layout::metadata::{Metadata, Name, Redundancy};
-use twincell_core::link::frame::{Frame, Hello, Messages, Mfc};
+use twincell_core::link::frame::{Frame, Hello, Mfc, Sequenced};
 use twincell_core::list::List;
 use twincell_wire::frame::{BODY_BYTES_MAX, FrameHeader, HEADER_BYTES, PAYLOAD_BLOCKS_MAX};
 use twincell_wire::{Error, crc32c, frame, label, metadata, nv, slot};
@@ -84,14 +84,12 @@ fn the_errors_are_plain() {
 
 fn header() -> [u8; HEADER_BYTES] {
     let mut out = Vec::new();
-    let messages = Messages {
+    let sequenced = Sequenced {
         incarnation: Incarnation(1),
         sequence: 0,
         acknowledged: 0,
-        mfcs: List::from_slice(&[Mfc::LevelEnd]),
-        payload: None,
     };
-    frame::encode(&Frame::Messages(messages), 1, 7, &mut out);
+    frame::encode(&Frame::Messages(sequenced), &[Mfc::LevelEnd], 1, 7, &mut out);
     *out.first_chunk().expect("it has a header")
 }
 
@@ -137,7 +135,7 @@ fn refused(body: &[u8]) -> Error {
     let crc = crc32c(&[&head[..28], body].concat());
     head[28..].copy_from_slice(&crc.to_le_bytes());
     let header = FrameHeader::decode(&head).expect("the header is good");
-    frame::decode_body(&header, body).expect_err("the body is not")
+    common::read_body(&header, body).expect_err("the body is not")
 }
 
 #[test]
@@ -189,12 +187,12 @@ fn a_partner_of_another_time_is_told_so() {
     };
     let read = |oldest: u8, newest: u8| {
         let mut bytes = Vec::new();
-        frame::encode(&Frame::Hello(hello), 0, 0, &mut bytes);
+        frame::encode(&Frame::Hello(hello), &[], 0, 0, &mut bytes);
         (bytes[32], bytes[34]) = (oldest, newest);
         let crc = crc32c(&[&bytes[..28], &bytes[32..]].concat());
         bytes[28..32].copy_from_slice(&crc.to_le_bytes());
         let header = FrameHeader::decode(bytes.first_chunk().expect("it has a header"))?;
-        frame::decode_body(&header, &bytes[32..])
+        common::read_body(&header, &bytes[32..]).map(|(frame, _)| frame)
     };
     assert_eq!(read(1, 2), Ok(Frame::Hello(hello)));
     let (oldest, newest) = (2, 3);

@@ -5,29 +5,28 @@ mod common;
 use proptest::prelude::*;
 use twincell_core::config::Geometry;
 use twincell_core::ids::{BUFFER_BYTES, Uuid};
-use twincell_core::link::frame::{Frame, Messages, Mfc};
-use twincell_core::list::List;
+use twincell_core::link::frame::{Frame, Mfc, Mfcs, Sequenced};
 use twincell_wire::frame::{self, FrameHeader, HEADER_BYTES, PAYLOAD_BLOCKS_MAX};
 use twincell_wire::layout::METADATA_AREA_BYTES;
 use twincell_wire::nv::{self, NvLayout};
 use twincell_wire::{Error, label, metadata, slot};
 
 /// Reads a frame as from a stream.
-fn read(bytes: &[u8]) -> Result<(FrameHeader, Frame), Error> {
+fn read(bytes: &[u8]) -> Result<(FrameHeader, (Frame, Mfcs)), Error> {
     let head = bytes.first_chunk::<HEADER_BYTES>().expect("a frame has a header");
     let header = FrameHeader::decode(head)?;
-    Ok((header, frame::decode_body(&header, &bytes[HEADER_BYTES..])?))
+    Ok((header, common::read_body(&header, &bytes[HEADER_BYTES..])?))
 }
 
 proptest! {
     #[test]
-    fn frames(frame in common::frame(), blocks in 0..=PAYLOAD_BLOCKS_MAX, crc: u32) {
+    fn frames((frame, mfcs) in common::frame(), blocks in 0..=PAYLOAD_BLOCKS_MAX, crc: u32) {
         let blocks = if matches!(frame, Frame::Messages(_)) { blocks } else { 0 };
         let mut bytes = vec![0xaa; 3];
-        frame::encode(&frame, blocks, crc, &mut bytes);
+        frame::encode(&frame, &mfcs, blocks, crc, &mut bytes);
         prop_assert_eq!(&bytes[..3], &[0xaa; 3]);
         let (header, decoded) = read(&bytes[3..])?;
-        prop_assert_eq!(decoded, frame);
+        prop_assert_eq!(decoded, (frame, mfcs));
         prop_assert_eq!(header.payload_blocks, blocks);
         prop_assert_eq!(header.payload_bytes(), blocks as usize * 512);
         prop_assert_eq!(header.payload_crc, if blocks == 0 { 0 } else { crc });
@@ -38,9 +37,8 @@ proptest! {
     fn a_message_is_as_long_as_it_says(mfc in common::mfc()) {
         let frame = |mfcs: &[Mfc]| {
             let mut out = Vec::new();
-            let mfcs = List::from_slice(mfcs);
-            let messages = Messages { incarnation: Default::default(), sequence: 0, acknowledged: 0, mfcs, payload: None };
-            frame::encode(&Frame::Messages(messages), 0, 0, &mut out);
+            let sequenced = Sequenced { incarnation: Default::default(), sequence: 0, acknowledged: 0 };
+            frame::encode(&Frame::Messages(sequenced), mfcs, 0, 0, &mut out);
             out.len()
         };
         prop_assert_eq!(frame(&[mfc]) - frame(&[]), frame::mfc_bytes(&mfc));

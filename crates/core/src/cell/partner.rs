@@ -4,7 +4,7 @@ use super::{Joiner, Phase};
 use crate::controller::{Core, Violation};
 use crate::effect::Effect;
 use crate::ids::{BlockCount, ConnectionId, Controller, Nanos};
-use crate::link::frame::{Frame, Hello, Messages, Mfc, Request};
+use crate::link::frame::{Frame, Hello, Mfc, Request, Sequenced};
 use crate::mutant;
 
 use super::record::{Mode, Record};
@@ -47,7 +47,7 @@ impl Core {
         };
         self.effects.push(Effect::LinkSend {
             connection,
-            frame: Box::new(Frame::Hello(hello)),
+            frame: Frame::Hello(hello),
         });
         self.meet_partner();
     }
@@ -95,7 +95,7 @@ impl Core {
 
     /// A partner that has been silent for too long is unreachable.
     pub(crate) fn notice_silence(&mut self) {
-        if self.link.silence(self.now) >= self.config.timing.silence {
+        if self.link.silence(self.now) >= self.config.timing.silence || self.link.is_choked() {
             self.drop_link();
         }
     }
@@ -115,11 +115,11 @@ impl Core {
             Frame::Heartbeat { incarnation, sent } => {
                 if self.link.heard(incarnation, self.now) {
                     let grant = self.grant();
-                    let frame = Box::new(Frame::HeartbeatAnswer {
+                    let frame = Frame::HeartbeatAnswer {
                         incarnation,
                         sent,
                         grant,
-                    });
+                    };
                     self.effects.push(Effect::LinkSend { connection, frame });
                 }
             }
@@ -138,9 +138,9 @@ impl Core {
                 incarnation,
                 acknowledged,
             } => self.link.receive_ack(incarnation, acknowledged, self.now),
-            Frame::Messages(messages) => {
-                if self.link.receive(&messages, self.now) {
-                    self.on_messages(&messages, payload);
+            Frame::Messages(frame) => {
+                if self.link.receive(&frame, self.now) {
+                    self.on_messages(&frame, payload);
                 }
             }
         }
@@ -157,11 +157,12 @@ impl Core {
         if grants { self.config.timing.grant } else { Nanos(0) }
     }
 
-    fn on_messages(&mut self, messages: &Messages, payload: BlockCount) {
-        let last = messages.mfcs.len().saturating_sub(1);
-        for (n, mfc) in messages.mfcs.iter().enumerate() {
-            let payload = if n == last { payload } else { BlockCount(0) };
-            if self.on_mfc(mfc, payload).is_err() {
+    fn on_messages(&mut self, frame: &Sequenced, payload: BlockCount) {
+        let count = self.link.arrived(frame.sequence).len();
+        for n in 0..count {
+            let mfc = self.link.arrived(frame.sequence)[n];
+            let payload = if n + 1 == count { payload } else { BlockCount(0) };
+            if self.on_mfc(&mfc, payload).is_err() {
                 self.drop_link();
             }
             if !self.link.is_up() {

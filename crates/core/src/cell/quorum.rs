@@ -22,12 +22,12 @@ pub enum Kind {
 }
 
 /// What the quorum wants done on a disk.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Want {
     /// Read both slots.
     Read,
-    /// Write this slot.
-    Write(Box<Slot>),
+    /// Write the own slot.
+    Write,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,7 +42,9 @@ struct Disk {
     in_flight: Option<(IoId, u64, Step)>,
     /// The last round that this disk has answered, and whether with success.
     answered: Option<(u64, bool)>,
-    found: [Option<Slot>; 2],
+    /// What the last write of the own slot writes.
+    written: Option<Slot>,
+    found: Slots,
 }
 
 /// How a round ended.
@@ -143,7 +145,7 @@ impl Quorum {
         let (n, disk) = at?;
         let want = match self.kind {
             Kind::Read => Want::Read,
-            Kind::WriteRead => Want::Write(Box::new(self.slot.expect("a slot to write"))),
+            Kind::WriteRead => Want::Write,
         };
         Some((n, *disk, want))
     }
@@ -154,6 +156,9 @@ impl Quorum {
             Kind::Read => Step::Reading,
             Kind::WriteRead => Step::Writing,
         };
+        if step == Step::Writing {
+            self.disks[n].written = self.slot;
+        }
         self.disks[n].in_flight = Some((io, self.round, step));
     }
 
@@ -174,11 +179,20 @@ impl Quorum {
         self.disks[n].in_flight = Some((io, self.round, Step::Reading));
     }
 
+    /// What the write in flight on member `n` writes.
+    pub fn written_slot(&self, n: usize) -> Option<&Slot> {
+        self.disks[n].written.as_ref()
+    }
+
+    /// Where what the read in flight on member `n` finds is to be put.
+    pub fn found_mut(&mut self, n: usize) -> &mut Slots {
+        &mut self.disks[n].found
+    }
+
     /// A read is done.
-    pub fn read(&mut self, n: usize, result: Result<Slots, DiskError>) {
+    pub fn read(&mut self, n: usize, result: Result<(), DiskError>) {
         let (_, round, _) = self.disks[n].in_flight.take().expect("a read in flight");
         self.disks[n].answered = Some((round, result.is_ok()));
-        self.disks[n].found = result.unwrap_or_default();
     }
 
     /// Whether the round has ended, and how. Ends it.

@@ -21,8 +21,9 @@ pub const LEVEL_RIES_MAX: usize = 32;
 /// Buffers that one `LevelBuffers` covers: 64 for each word.
 pub const LEVEL_BUFFERS: u32 = 512;
 
-/// A frame of the link. Everything but `Hello` belongs to the incarnation that it names, and is ignored in another.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// A frame of the link, without the messages in it: those are in the place of the window that the frame names. Everything
+/// but `Hello` belongs to the incarnation that it names, and is ignored in another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Frame {
     /// The first on a connection, in both directions.
     Hello(Hello),
@@ -50,7 +51,7 @@ pub enum Frame {
         acknowledged: u32,
     },
     /// Messages, in the window.
-    Messages(Messages),
+    Messages(Sequenced),
 }
 
 /// What a controller says of itself when a connection opens.
@@ -74,18 +75,27 @@ pub struct Hello {
     pub undecided: bool,
 }
 
-/// A frame of the window: messages, and at most one piece of payload, which belongs to the last of them.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Messages {
+/// Names a frame of the window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Sequenced {
     /// The incarnation.
     pub incarnation: Incarnation,
     /// Its place in the order; wraps.
     pub sequence: u32,
     /// All of the partner's frames before this sequence number were handled.
     pub acknowledged: u32,
-    /// The messages, handled in this order.
-    pub mfcs: List<Mfc, FRAME_MFCS_MAX>,
-    /// At the sender, where the payload is; at the receiver always `None`.
+}
+
+/// The messages of one frame, handled in this order.
+pub type Mfcs = List<Mfc, FRAME_MFCS_MAX>;
+
+/// What is in a place of the window at the sender: messages, and at most one piece of payload, which belongs to the last
+/// of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Messages {
+    /// The messages.
+    pub mfcs: Mfcs,
+    /// Where the payload is.
     pub payload: Option<Memory>,
 }
 

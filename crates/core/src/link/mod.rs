@@ -4,10 +4,9 @@ pub mod frame;
 
 use crate::effect::Effect;
 use crate::ids::{ConnectionId, Incarnation, Nanos, Time};
-use crate::list::List;
 use crate::memory::Memory;
 use crate::mutant;
-use frame::{FRAME_BYTES_MAX, Frame, Hello, Messages, Mfc};
+use frame::{FRAME_BYTES_MAX, Frame, Hello, Messages, Mfc, Mfcs, Sequenced};
 use std::collections::VecDeque;
 
 /// Most frames in flight. Limiting them also encourages that messages share a frame [0063].
@@ -30,20 +29,20 @@ struct Waiting {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Established {
     incarnation: Incarnation,
-    /// The next frame to send.
+    /// The oldest frame that is not acknowledged, and the next frame to send.
+    oldest: u32,
     next: u32,
     /// The next frame to be received.
     expected: u32,
     /// Frames that were received and not yet acknowledged.
     unacknowledged: u32,
     ack_at: Option<Time>,
-    in_flight: VecDeque<Messages>,
     resend_at: Option<Time>,
     resends: u32,
-    waiting: VecDeque<Waiting>,
     /// Messages that were requested, and of them those that the partner has handled.
     requested: u64,
     handled: u64,
+    choked: bool,
     /// When the last heartbeat was sent, and when anything was last heard.
     beat: Time,
     heard: Time,
@@ -56,6 +55,12 @@ pub struct Link {
     opened_at: Time,
     established: Option<Established>,
     partner: Option<Hello>,
+    /// Frames in flight, and frames that have arrived: that of sequence number s in place s modulo the window. Both ends
+    /// know these places from the establishment on, and use them round-robin [0056].
+    sent: Vec<Messages>,
+    arrived: Vec<Mfcs>,
+    waiting: VecDeque<Waiting>,
+    waiting_max: usize,
     incarnation: Incarnation,
     /// What both go by when they agree on the next one: the last before this connection.
     last_incarnation: Incarnation,
@@ -65,10 +70,15 @@ pub struct Link {
 }
 
 impl Link {
-    /// No connection. A frame that is not acknowledged within `retransmit` is sent again.
-    pub fn new(retransmit: Nanos) -> Link {
+    /// No connection. A frame that is not acknowledged within `retransmit` is sent again. At most `waiting` messages wait
+    /// for a frame. The only allocations that it ever makes.
+    pub fn new(retransmit: Nanos, waiting: usize) -> Link {
         Link {
             retransmit,
+            sent: vec![Messages::default(); WINDOW],
+            arrived: vec![Mfcs::new(); WINDOW],
+            waiting: VecDeque::with_capacity(waiting),
+            waiting_max: waiting,
             connection: None,
             opened_at: Time(0),
             established: None,
@@ -104,15 +114,19 @@ impl Link {
         self.connection = Some(connection);
         self.last_incarnation = self.incarnation;
         self.opened_at = now;
-        self.established = None;
-        self.partner = None;
+        self.forget();
     }
 
     /// The connection is over, and with it everything that was in flight on it.
     pub fn closed(&mut self) {
         self.connection = None;
+        self.forget();
+    }
+
+    fn forget(&mut self) {
         self.established = None;
         self.partner = None;
+        self.waiting.clear();
     }
 
     /// The partner said hello: a new incarnation begins.
@@ -121,16 +135,16 @@ impl Link {
         self.partner = Some(partner);
         self.established = Some(Established {
             incarnation: self.incarnation,
+            oldest: 0,
             next: 0,
             expected: 0,
             unacknowledged: 0,
             ack_at: None,
-            in_flight: VecDeque::with_capacity(WINDOW),
             resend_at: None,
             resends: 0,
-            waiting: VecDeque::with_capacity(WINDOW * 4),
             requested: 0,
             handled: 0,
+            choked: false,
             beat: now,
             heard: now,
         });
@@ -140,17 +154,52 @@ impl Link {
     pub fn send(&mut self, mfc: Mfc, payload: Option<Memory>) {
         if let Some(established) = &mut self.established {
             established.requested += 1;
-            established.waiting.push_back(Waiting { mfc, payload });
+            if self.waiting.len() < self.waiting_max {
+                self.waiting.push_back(Waiting { mfc, payload });
+            } else {
+                established.choked = true;
+            }
         }
     }
 
+    /// Whether there is room for what begins now. The other half is for what has begun.
+    pub fn has_room(&self) -> bool {
+        self.waiting.len() < self.waiting_max / 2
+    }
+
+    /// Whether more had to wait than can: the partner takes nothing, and has missed something.
+    pub fn is_choked(&self) -> bool {
+        self.established.as_ref().is_some_and(|e| e.choked)
+    }
+
+    /// The messages in flight in the frame of this sequence number.
+    pub fn messages(&self, sequence: u32) -> &Messages {
+        &self.sent[place(sequence)]
+    }
+
+    /// Where the messages of a frame that arrives are put; `None` where it is not awaited.
+    pub fn place_of(&mut self, frame: &Sequenced) -> Option<&mut Mfcs> {
+        let e = self
+            .established
+            .as_ref()
+            .filter(|e| e.incarnation == frame.incarnation)?;
+        let ahead = frame.sequence.wrapping_sub(e.expected);
+        let again = mutant::is("execute-frames-twice") && ahead == u32::MAX;
+        (ahead < WINDOW as u32 || again).then_some(&mut self.arrived[place(frame.sequence)])
+    }
+
+    /// The messages that were put where [`Link::place_of`] said.
+    pub fn arrived(&self, sequence: u32) -> &Mfcs {
+        &self.arrived[place(sequence)]
+    }
+
     /// A frame of messages arrived: they are to be handled, if it is the next in order; otherwise nothing.
-    pub fn receive(&mut self, frame: &Messages, now: Time) -> bool {
+    pub fn receive(&mut self, frame: &Sequenced, now: Time) -> bool {
         let Some(e) = self.established.as_mut().filter(|e| e.incarnation == frame.incarnation) else {
             return false;
         };
         e.heard = now;
-        acknowledge(e, frame.acknowledged, now + self.retransmit);
+        acknowledge(e, &mut self.sent, frame.acknowledged, now + self.retransmit);
         e.unacknowledged += 1;
         e.ack_at.get_or_insert(now + ACK_DELAY);
         if mutant::is("lost-frames-are-skipped") && frame.sequence > e.expected {
@@ -167,7 +216,7 @@ impl Link {
     pub fn receive_ack(&mut self, incarnation: Incarnation, acknowledged: u32, now: Time) {
         if let Some(e) = self.established.as_mut().filter(|e| e.incarnation == incarnation) {
             e.heard = now;
-            acknowledge(e, acknowledged, now + self.retransmit);
+            acknowledge(e, &mut self.sent, acknowledged, now + self.retransmit);
         }
     }
 
@@ -239,30 +288,22 @@ impl Link {
         let (Some(connection), Some(e)) = (self.connection, self.established.as_mut()) else {
             return;
         };
-        let mut send = |frame| {
-            effects.push(Effect::LinkSend {
-                connection,
-                frame: Box::new(frame),
-            });
-        };
+        let mut send = |frame| effects.push(Effect::LinkSend { connection, frame });
         if e.resend_at.is_some_and(|at| at <= now) && !mutant::is("never-send-again") {
-            for frame in &e.in_flight {
-                send(Frame::Messages(Messages {
-                    acknowledged: e.expected,
-                    ..frame.clone()
-                }));
+            for n in 0..e.in_flight() {
+                send(e.frame(e.oldest.wrapping_add(n)));
             }
-            self.resent += e.in_flight.len() as u64;
+            self.resent += u64::from(e.in_flight());
             e.resends += 1;
             e.resend_at = Some(now + Nanos(self.retransmit.0 << e.resends.min(4)));
         }
-        while !e.waiting.is_empty() && e.in_flight.len() < WINDOW {
-            let frame = build(e);
-            e.in_flight.push_back(frame.clone());
+        while !self.waiting.is_empty() && e.in_flight() < WINDOW as u32 {
+            build(&mut self.waiting, &mut self.sent[place(e.next)]);
+            send(e.frame(e.next));
+            e.next = e.next.wrapping_add(1);
             e.resend_at.get_or_insert(now + self.retransmit);
             e.unacknowledged = 0;
             e.ack_at = None;
-            send(Frame::Messages(frame));
         }
         if e.unacknowledged >= ACK_AFTER || e.ack_at.is_some_and(|at| at <= now) {
             e.unacknowledged = 0;
@@ -286,52 +327,64 @@ impl Link {
     }
 }
 
-/// Frames before `acknowledged` need not be kept; the others are sent again at `again`.
-fn acknowledge(e: &mut Established, acknowledged: u32, again: Time) {
-    let mut progress = false;
-    // Sequence numbers wrap: what matters is the distance from the oldest in flight.
-    while let Some(oldest) = e.in_flight.front() {
-        let distance = acknowledged.wrapping_sub(oldest.sequence);
-        let distance = distance + u32::from(distance < 2 && progress && mutant::is("one-frame-too-many-is-heard"));
-        if distance == 0 || distance as usize > WINDOW {
-            break;
-        }
-        e.handled += oldest.mfcs.len() as u64;
-        e.in_flight.pop_front();
-        progress = true;
+impl Established {
+    /// How many frames are in flight.
+    fn in_flight(&self) -> u32 {
+        self.next.wrapping_sub(self.oldest)
     }
-    if progress {
-        e.resends = 0;
-        e.resend_at = (!e.in_flight.is_empty()).then_some(again);
+
+    /// The frame of this sequence number, with what is to be acknowledged now.
+    fn frame(&self, sequence: u32) -> Frame {
+        Frame::Messages(Sequenced {
+            incarnation: self.incarnation,
+            sequence,
+            acknowledged: self.expected,
+        })
     }
 }
 
+/// The place of a frame.
+fn place(sequence: u32) -> usize {
+    sequence as usize % WINDOW
+}
+
+/// Frames before `acknowledged` need not be kept; the others are sent again at `again`.
+fn acknowledge(e: &mut Established, sent: &mut [Messages], acknowledged: u32, again: Time) {
+    // Sequence numbers wrap: what matters is the distance from the oldest in flight.
+    let count = acknowledged.wrapping_sub(e.oldest);
+    if count == 0 || count > e.in_flight() {
+        return;
+    }
+    let too_many = count < e.in_flight() && mutant::is("one-frame-too-many-is-heard");
+    let count = count + u32::from(too_many);
+    for _ in 0..count {
+        let place = &mut sent[place(e.oldest)];
+        e.handled += place.mfcs.len() as u64;
+        place.mfcs.clear();
+        place.payload = None;
+        e.oldest = e.oldest.wrapping_add(1);
+    }
+    e.resends = 0;
+    e.resend_at = (e.in_flight() > 0).then_some(again);
+}
+
 /// The next frame: as many messages as fit, and at most one payload, which belongs to the last of them.
-fn build(e: &mut Established) -> Messages {
-    let mut mfcs = List::new();
-    let mut payload = None;
+fn build(waiting: &mut VecDeque<Waiting>, into: &mut Messages) {
+    into.mfcs.clear();
+    into.payload = None;
     let mut room = FRAME_BYTES_MAX - FRAME_OVERHEAD;
-    while let Some(next) = e.waiting.front() {
+    while let Some(next) = waiting.front() {
         let bytes = next.mfc.bytes();
-        if bytes > room || mfcs.is_full() {
+        if bytes > room || into.mfcs.is_full() {
             break;
         }
         room -= bytes;
-        let next = e.waiting.pop_front().expect("the front");
-        mfcs.push(next.mfc);
-        if next.payload.is_some() {
-            payload = next.payload;
+        into.mfcs.push(next.mfc);
+        into.payload = next.payload;
+        waiting.pop_front();
+        if into.payload.is_some() {
             break;
         }
     }
-    assert!(!mfcs.is_empty(), "a message larger than a frame");
-    let sequence = e.next;
-    e.next = e.next.wrapping_add(1);
-    Messages {
-        incarnation: e.incarnation,
-        sequence,
-        acknowledged: e.expected,
-        mfcs,
-        payload,
-    }
+    assert!(!into.mfcs.is_empty(), "a message larger than a frame");
 }

@@ -55,11 +55,18 @@ impl World {
 
     /// Hands an event to a process, and carries out what it wants.
     pub(super) fn deliver(&mut self, controller: Controller, id: u32, event: Event) {
-        self.deliver_with(controller, id, event, &[]);
+        self.deliver_with(controller, id, event, &[], &[]);
     }
 
-    /// The same, with the payload of a frame at hand.
-    pub(super) fn deliver_with(&mut self, controller: Controller, id: u32, event: Event, payload: &[u64]) {
+    /// The same, with the messages and the payload of a frame at hand.
+    pub(super) fn deliver_with(
+        &mut self,
+        controller: Controller,
+        id: u32,
+        event: Event,
+        mfcs: &[Mfc],
+        payload: &[u64],
+    ) {
         let now = self.now;
         let Some(process) = self.process(controller, id) else {
             return;
@@ -72,14 +79,14 @@ impl World {
         let mut effects = std::mem::take(&mut self.effects);
         while let Some(event) = ready.pop_front() {
             event.hash(&mut self.digest);
-            self.tell_event(controller, &event);
+            self.tell_event(controller, &event, mfcs);
             if std::mem::take(&mut self.trapped) {
                 return self.crash(controller);
             }
             let Some(process) = self.process(controller, id) else {
                 return;
             };
-            let faultless = is_faultless(&event) && process.core.cell_view().role != Role::Stopping;
+            let faultless = is_faultless(&event, mfcs) && process.core.cell_view().role != Role::Stopping;
             process.core.step(Time(now), event, &mut effects);
             if faultless && effects.iter().any(|e| matches!(e, Effect::LinkClose { .. })) {
                 self.fail(format!("{controller} takes offence at what a sound partner has sent"));
@@ -212,13 +219,14 @@ impl World {
 /// Whether these are messages that a controller always takes from a sound partner, unless it is about to stop. Not so
 /// those that ask to join or say that a copy is not level, which may be refused, and a new record, which may mean that
 /// all begins anew.
-fn is_faultless(event: &Event) -> bool {
-    let Event::LinkFrame { frame, .. } = event else {
-        return false;
-    };
-    let Frame::Messages(messages) = &**frame else {
+fn is_faultless(event: &Event, mfcs: &[Mfc]) -> bool {
+    let Event::LinkFrame {
+        frame: Frame::Messages(_),
+        ..
+    } = event
+    else {
         return false;
     };
     let may_end_it = |mfc: &Mfc| matches!(mfc, Mfc::Attach { .. } | Mfc::Leveled(_) | Mfc::RecordIs(_));
-    !messages.mfcs.iter().any(may_end_it)
+    !mfcs.iter().any(may_end_it)
 }

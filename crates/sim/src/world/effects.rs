@@ -92,9 +92,11 @@ impl World {
                 blocks,
             } => self.submit(controller, id, io, Io::Zero { disk, block, blocks }),
             Effect::SlotRead { io, disk } => self.submit(controller, id, io, Io::SlotRead(disk)),
-            Effect::SlotWrite { io, disk, slot } => {
+            Effect::SlotWrite { io, disk } => {
+                let process = self.processes[c].as_ref().expect("it wants something");
+                let slot = *process.core.slot_written_by(io).expect("what to write");
                 self.check_record(&slot.record);
-                self.submit(controller, id, io, Io::SlotWrite(disk, slot));
+                self.submit(controller, id, io, Io::SlotWrite(disk, Box::new(slot)));
             }
             Effect::MetadataRead { io, disk, copy } => self.submit(controller, id, io, Io::MetadataRead(disk, copy)),
             Effect::MetadataWrite { io, disk, copy } => {

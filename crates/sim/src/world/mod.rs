@@ -260,9 +260,8 @@ impl World {
             Happening::Frame {
                 connection,
                 to,
-                frame,
-                payload,
-            } => self.frame_arrives(connection, to, frame, payload),
+                arrival,
+            } => self.frame_arrives(connection, to, arrival),
             Happening::NextCommand(host) => self.next_command(host),
             Happening::Arrive(attempt) => self.arrive(attempt),
             Happening::HostData {

@@ -2,13 +2,13 @@
 
 use super::World;
 use super::shelf::Landing;
+use super::wire::Arrival;
 use crate::plan::Fault;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use twincell_core::Event;
 use twincell_core::host::Status;
 use twincell_core::ids::{CommandId, Controller};
-use twincell_core::link::frame::Frame;
 use twincell_core::memory::Memory;
 
 #[derive(Clone)]
@@ -22,8 +22,7 @@ pub(super) enum Happening {
     Frame {
         connection: u64,
         to: Controller,
-        frame: Box<Frame>,
-        payload: Vec<u64>,
+        arrival: Arrival,
     },
     NextCommand(usize),
     Arrive(u64),

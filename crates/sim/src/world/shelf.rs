@@ -119,10 +119,16 @@ impl World {
                 self.shelf.disks[disk].zero(block, blocks);
                 Event::DiskDone { io, result }
             }
-            Io::SlotRead(_) => Event::SlotRead {
-                io,
-                slots: result.map(|()| self.shelf.disks[disk].slots),
-            },
+            Io::SlotRead(_) => {
+                if alive
+                    && result.is_ok()
+                    && let Some(process) = &mut self.processes[controller.index()]
+                    && let Some(slots) = process.core.slots_read_by(io)
+                {
+                    *slots = self.shelf.disks[disk].slots;
+                }
+                Event::SlotRead { io, result }
+            }
             Io::SlotWrite(_, slot) => {
                 if result.is_ok() {
                     self.shelf.disks[disk].slots[controller.index()] = Some(*slot);

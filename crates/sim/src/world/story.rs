@@ -9,10 +9,10 @@ use twincell_core::config::{BMAE_WORDS, Geometry, NCAE_WORDS, RIE_WORDS};
 use twincell_core::effect::Note;
 use twincell_core::host::HostOp;
 use twincell_core::ids::{BufferIndex, Controller, LUNS_MAX, NvAddress};
-use twincell_core::link::frame::{Frame, Mfc, Request, Response, Rqr};
+use twincell_core::link::frame::{Frame, Messages, Mfc, Request, Response, Rqr};
 use twincell_core::memory::Memory;
 use twincell_core::nv::word::{Bmae, Rie};
-use twincell_core::{Effect, Event};
+use twincell_core::{Core, Effect, Event};
 
 impl World {
     pub(super) fn log(&self, text: impl FnOnce() -> String) {
@@ -22,12 +22,12 @@ impl World {
     }
 
     /// An event is handled.
-    pub(super) fn tell_event(&mut self, controller: Controller, event: &Event) {
+    pub(super) fn tell_event(&mut self, controller: Controller, event: &Event, mfcs: &[Mfc]) {
         if self.verbose && !matches!(event, Event::Tick) {
-            self.log(|| format!("{controller} <- {}", short(event)));
+            self.log(|| format!("{controller} <- {}{}", short(event), short_messages(mfcs)));
         }
         if self.story.is_some()
-            && let Some(words) = event_in_words(controller, event)
+            && let Some(words) = event_in_words(controller, event, mfcs)
         {
             self.tell(controller, words);
         }
@@ -39,11 +39,13 @@ impl World {
             effect,
             Effect::Store { .. } | Effect::Seal { .. } | Effect::Persist { .. }
         );
+        let core = &self.processes[controller.index()].as_ref().expect("it wants it").core;
         if self.verbose && !quiet {
-            self.log(|| format!("{controller} -> {}", short(effect)));
+            let mfcs = sent_with(effect, core).map_or(&[][..], |m| &m.mfcs);
+            self.log(|| format!("{controller} -> {}{}", short(effect), short_messages(mfcs)));
         }
         if self.story.is_some()
-            && let Some(words) = effect_in_words(controller, effect, self.geometry)
+            && let Some(words) = effect_in_words(controller, effect, core)
         {
             self.tell(controller, words);
         }
@@ -73,7 +75,23 @@ fn short(what: &impl std::fmt::Debug) -> String {
     }
 }
 
-fn event_in_words(c: Controller, event: &Event) -> Option<String> {
+fn short_messages(mfcs: &[Mfc]) -> String {
+    let words: Vec<_> = mfcs.iter().map(|m| format!(" {}", short(m))).collect();
+    words.concat()
+}
+
+/// The messages that a frame is sent with.
+fn sent_with<'a>(effect: &Effect, core: &'a Core) -> Option<&'a Messages> {
+    match effect {
+        Effect::LinkSend {
+            frame: Frame::Messages(sequenced),
+            ..
+        } => Some(core.messages(sequenced)),
+        _ => None,
+    }
+}
+
+fn event_in_words(c: Controller, event: &Event, mfcs: &[Mfc]) -> Option<String> {
     Some(match event {
         Event::Start => format!("{c} starts"),
         Event::LocksTaken => format!("{c} holds its own locks"),
@@ -82,7 +100,7 @@ fn event_in_words(c: Controller, event: &Event) -> Option<String> {
         Event::LinkOpened { .. } => format!("{c} <- link opened"),
         Event::LinkClosed { .. } => format!("{c} <- link closed"),
         Event::LinkFrame { frame, payload, .. } => {
-            format!("{c} <- {}: {}", c.other(), frame_in_words(frame, payload.0)?)
+            format!("{c} <- {}: {}", c.other(), frame_in_words(frame, mfcs, payload.0)?)
         }
         Event::HostCommand(command) => {
             let (lun, start, blocks) = (command.ncae, command.start, command.blocks);
@@ -102,9 +120,11 @@ fn event_in_words(c: Controller, event: &Event) -> Option<String> {
     })
 }
 
-fn effect_in_words(c: Controller, effect: &Effect, geometry: Geometry) -> Option<String> {
+fn effect_in_words(c: Controller, effect: &Effect, core: &Core) -> Option<String> {
     Some(match effect {
-        Effect::Store { address, word } => format!("{c} nv: {}", store_in_words(*address, *word, geometry)?),
+        Effect::Store { address, word } => {
+            format!("{c} nv: {}", store_in_words(*address, *word, core.words().geometry())?)
+        }
         Effect::NewImage { .. } => format!("{c} nv: a fresh image"),
         Effect::Persist { .. } => format!("{c} nv: persist"),
         Effect::Merge { from, to, mask } => format!("{c} merge: buffer {from} to {to}, blocks {mask:08b}"),
@@ -115,11 +135,10 @@ fn effect_in_words(c: Controller, effect: &Effect, geometry: Geometry) -> Option
         Effect::Complete { status, .. } => format!("{c} -> host: {status:?}"),
         Effect::Absorb { into } => format!("{c} absorb: into {}", memory_in_words(into)),
         Effect::LinkSend { frame, .. } => {
-            let payload = match &**frame {
-                Frame::Messages(m) => m.payload.map_or(0, |p| p.blocks()),
-                _ => 0,
-            };
-            format!("{c} -> {}: {}", c.other(), frame_in_words(frame, payload)?)
+            let messages = sent_with(effect, core);
+            let mfcs = messages.map_or(&[][..], |m| &m.mfcs);
+            let payload = messages.and_then(|m| m.payload).map_or(0, |p| p.blocks());
+            format!("{c} -> {}: {}", c.other(), frame_in_words(frame, mfcs, payload)?)
         }
         Effect::LinkClose { .. } => format!("{c} closes the link"),
         Effect::DiskRead { disk, block, into, .. } => format!("{c} -> disk {disk}: read {block}+{}", into.blocks()),
@@ -129,7 +148,8 @@ fn effect_in_words(c: Controller, effect: &Effect, geometry: Geometry) -> Option
             disk, block, blocks, ..
         } => format!("{c} -> disk {disk}: zero {block}+{blocks}"),
         Effect::MetadataWrite { disk, copy, .. } => format!("{c} -> disk {disk}: metadata {copy}"),
-        Effect::SlotWrite { disk, slot, .. } => {
+        Effect::SlotWrite { io, disk } => {
+            let slot = core.slot_written_by(*io)?;
             // A slot without a vote is a sign of life.
             if slot.voted == 0 {
                 return None;
@@ -219,12 +239,12 @@ fn buffers_in_words(buffers: impl Iterator<Item = BufferIndex>) -> String {
     format!("[{}]", numbers.join(" "))
 }
 
-fn frame_in_words(frame: &Frame, payload: u32) -> Option<String> {
+fn frame_in_words(frame: &Frame, mfcs: &[Mfc], payload: u32) -> Option<String> {
     match frame {
         Frame::Hello(_) => Some("hello".into()),
         Frame::Heartbeat { .. } | Frame::HeartbeatAnswer { .. } | Frame::Ack { .. } => None,
-        Frame::Messages(m) => {
-            let mut words: Vec<_> = m.mfcs.iter().map(mfc_in_words).collect();
+        Frame::Messages(_) => {
+            let mut words: Vec<_> = mfcs.iter().map(mfc_in_words).collect();
             if payload > 0 {
                 words.push(format!("{payload} blocks"));
             }

@@ -4,7 +4,8 @@ use super::queue::Happening;
 use super::{MS, US, World};
 use twincell_core::Event;
 use twincell_core::ids::{BlockCount, ConnectionId, Controller};
-use twincell_core::link::frame::Frame;
+use twincell_core::link::frame::{Frame, Mfc};
+use twincell_core::list::List;
 
 /// The wire between the controllers.
 #[derive(Default)]
@@ -19,6 +20,14 @@ pub(super) struct Wire {
     pub(super) delay: u64,
     /// When the last frame in each direction arrives: order is kept unless the wire is lossy.
     pub(super) last: [u64; 2],
+}
+
+/// What arrives: a frame, its messages, and the tags of its payload.
+#[derive(Clone)]
+pub(super) struct Arrival {
+    pub(super) frame: Frame,
+    pub(super) mfcs: Vec<Mfc>,
+    pub(super) payload: Vec<u64>,
 }
 
 impl World {
@@ -66,21 +75,25 @@ impl World {
         self.maybe_open_link();
     }
 
-    pub(super) fn link_send(&mut self, from: Controller, connection: ConnectionId, frame: Box<Frame>) {
-        let payload = match &*frame {
-            Frame::Messages(m) => m.payload.map(|p| self.read_memory(from.index(), &p)),
-            _ => None,
+    pub(super) fn link_send(&mut self, from: Controller, connection: ConnectionId, frame: Frame) {
+        let mut arrival = Arrival {
+            frame,
+            mfcs: Vec::new(),
+            payload: Vec::new(),
         };
+        if let Frame::Messages(sequenced) = &frame {
+            let process = self.processes[from.index()].as_ref().expect("it wants something");
+            let messages = process.core.messages(sequenced).clone();
+            arrival.mfcs = messages.mfcs.to_vec();
+            arrival.payload = messages
+                .payload
+                .map_or(Vec::new(), |p| self.read_memory(from.index(), &p));
+        }
         if !self.wire.open || self.wire.connection != connection.0 || self.wire.silent {
             return;
         }
-        let mut frame = frame;
-        if let Frame::Messages(m) = &mut *frame {
-            m.payload = None;
-        }
         let to = from.other();
-        let payload = payload.unwrap_or_default();
-        let hello = matches!(*frame, Frame::Hello(_));
+        let hello = matches!(frame, Frame::Hello(_));
         let copies = match self.random.below(10) {
             0 if self.wire.lossy && !hello => 0,
             1 if self.wire.lossy && !hello => 2,
@@ -95,20 +108,19 @@ impl World {
                 self.wire.last[to.index()] = at;
                 delay = at - self.now;
             }
-            let (frame, payload) = (frame.clone(), payload.clone());
+            let (connection, arrival) = (connection.0, arrival.clone());
             self.after(
                 delay,
                 Happening::Frame {
-                    connection: connection.0,
+                    connection,
                     to,
-                    frame,
-                    payload,
+                    arrival,
                 },
             );
         }
     }
 
-    pub(super) fn frame_arrives(&mut self, connection: u64, to: Controller, frame: Box<Frame>, payload: Vec<u64>) {
+    pub(super) fn frame_arrives(&mut self, connection: u64, to: Controller, arrival: Arrival) {
         if !self.wire.open || self.wire.connection != connection || self.wire.silent {
             return;
         }
@@ -124,16 +136,21 @@ impl World {
                 Happening::Frame {
                     connection,
                     to,
-                    frame,
-                    payload,
+                    arrival,
                 },
             );
         }
+        let connection = ConnectionId(connection);
+        if let Frame::Messages(sequenced) = &arrival.frame
+            && let Some(place) = process.core.place_of(connection, sequenced)
+        {
+            *place = List::from_slice(&arrival.mfcs);
+        }
         let event = Event::LinkFrame {
-            connection: ConnectionId(connection),
-            frame,
-            payload: BlockCount(payload.len() as u32),
+            connection,
+            frame: arrival.frame,
+            payload: BlockCount(arrival.payload.len() as u32),
         };
-        self.deliver_with(to, id, event, &payload);
+        self.deliver_with(to, id, event, &arrival.mfcs, &arrival.payload);
     }
 }

@@ -12,9 +12,10 @@ use twincell_core::layout::metadata::{Disk, DiskState, Lun, Metadata, Name, Pseg
 use twincell_core::link::frame::*;
 use twincell_core::list::List;
 use twincell_core::manage::{ManageError, ManageOp, ManageReply};
+use twincell_wire::frame::{FrameHeader, decode_body, decode_mfcs};
 use twincell_wire::label::Label;
-use twincell_wire::layout;
 use twincell_wire::nv::NvHeader;
+use twincell_wire::{Error, layout};
 
 fn list<T: Copy + Default, const N: usize>(items: Vec<T>) -> List<T, N> {
     List::from_slice(&items)
@@ -289,7 +290,7 @@ pub fn mfc() -> impl Strategy<Value = Mfc> {
 }
 
 /// As many of `mfcs` as fit one frame.
-fn fitting(mfcs: Vec<Mfc>) -> List<Mfc, FRAME_MFCS_MAX> {
+fn fitting(mfcs: Vec<Mfc>) -> Mfcs {
     let mut room = twincell_wire::frame::MFCS_BYTES_MAX;
     let mut fitting = List::new();
     for mfc in mfcs {
@@ -302,9 +303,10 @@ fn fitting(mfcs: Vec<Mfc>) -> List<Mfc, FRAME_MFCS_MAX> {
     fitting
 }
 
-pub fn frame() -> impl Strategy<Value = Frame> {
+/// A frame, and the messages in it.
+pub fn frame() -> impl Strategy<Value = (Frame, Mfcs)> {
     let incarnation = || any::<u32>().prop_map(Incarnation);
-    prop_oneof![
+    let alone = prop_oneof![
         1 => hello().prop_map(Frame::Hello),
         1 => (incarnation(), any::<u64>()).prop_map(|(incarnation, sent)| Frame::Heartbeat {
             incarnation,
@@ -319,19 +321,31 @@ pub fn frame() -> impl Strategy<Value = Frame> {
             incarnation,
             acknowledged,
         }),
-        6 => messages().prop_map(Frame::Messages),
+    ];
+    prop_oneof![
+        4 => alone.prop_map(|frame| (frame, Mfcs::new())),
+        6 => messages(),
     ]
 }
 
-fn messages() -> impl Strategy<Value = Messages> {
+fn messages() -> impl Strategy<Value = (Frame, Mfcs)> {
     let mfcs = vec(mfc(), 1..=FRAME_MFCS_MAX).prop_map(fitting);
-    (any::<u32>(), any::<u32>(), any::<u32>(), mfcs).prop_map(|(incarnation, sequence, acknowledged, mfcs)| Messages {
-        incarnation: Incarnation(incarnation),
-        sequence,
-        acknowledged,
-        mfcs,
-        payload: None,
+    (any::<u32>(), any::<u32>(), any::<u32>(), mfcs).prop_map(|(incarnation, sequence, acknowledged, mfcs)| {
+        let sequenced = Sequenced {
+            incarnation: Incarnation(incarnation),
+            sequence,
+            acknowledged,
+        };
+        (Frame::Messages(sequenced), mfcs)
     })
+}
+
+/// Reads the body of a frame, with its messages.
+pub fn read_body(header: &FrameHeader, body: &[u8]) -> Result<(Frame, Mfcs), Error> {
+    let (frame, bytes) = decode_body(header, body)?;
+    let mut mfcs = Mfcs::new();
+    decode_mfcs(bytes, &mut mfcs)?;
+    Ok((frame, mfcs))
 }
 
 pub fn label() -> impl Strategy<Value = Label> {
