@@ -32,6 +32,11 @@ pub enum Request {
     Status,
     /// Stop.
     Stop,
+    /// Go on without the memory of the partner, which is lost.
+    AcceptLoss {
+        /// The partner: `A` or `B`.
+        missing: String,
+    },
     /// Change a LUN.
     Lun(LunChange),
 }

@@ -40,11 +40,22 @@ pub enum ControllerVerb {
         #[arg(value_parser = controller_named)]
         name: Controller,
     },
+    /// Both controllers.
+    List,
     /// One controller.
     Show {
         /// A or B.
         #[arg(value_parser = controller_named)]
         name: Controller,
+    },
+    /// Go on without what only the memory of a controller had, which does not come back. Says first what is lost.
+    AcceptLoss {
+        /// The controller whose memory is lost: A or B.
+        #[arg(value_parser = controller_named)]
+        name: Controller,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
     },
 }
 
@@ -161,7 +172,11 @@ pub fn stop_and_wait(config: &CellConfig, controller: Controller) -> Result<bool
         Failure::new(Code::Unreachable, what).next(next)
     };
     match look(config, controller) {
-        Seen::Stopped | Seen::Elsewhere => return Ok(false),
+        Seen::Stopped => return Ok(false),
+        Seen::Elsewhere => {
+            let what = format!("controller {controller} is not on this machine");
+            return Err(Failure::new(Code::Unreachable, what).next("stop it on its own"));
+        }
         Seen::Opening { .. } => return Err(silent("it has not opened its disks and memory yet".to_owned())),
         Seen::Silent { why, .. } => return Err(silent(why)),
         Seen::Answered { .. } => {}
@@ -190,6 +205,12 @@ pub fn run_stop(config: &CellConfig, controller: Controller) -> Result<Report> {
     );
     report.fields.insert("state".to_owned(), "stopped".into());
     Ok(report)
+}
+
+/// `controller list`.
+pub fn run_list(config: &CellConfig) -> Report {
+    let controllers = summarize(config, &look_at_both(config)).controllers;
+    Report::new(controller_table(&controllers), "controllers", &controllers)
 }
 
 /// `controller show`.

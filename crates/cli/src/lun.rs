@@ -1,6 +1,7 @@
 //! `twincell lun`.
 
 use crate::config::{CellConfig, controller_named};
+use crate::confirm::confirm;
 use crate::control::{Answer, Client, ControllerStatus, LunChange, NoAnswer, RefusalKind, Request};
 use crate::disk::no_controller;
 use crate::exit::{Code, Failure, Result};
@@ -9,7 +10,6 @@ use crate::server::redundancy;
 use crate::size::Size;
 use crate::status::{CellStatus, LunLine, Seen, look_at_both, lun_table, summarize};
 use clap::Subcommand;
-use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 use twincell_core::ids::Controller;
 
@@ -134,7 +134,13 @@ pub fn run(config: &CellConfig, verb: &LunVerb) -> Result<Report> {
             Ok(Report::new(format!("LUN {name} is called {to} now.\n"), "lun", &lun))
         }
         LunVerb::Delete { name, yes } => {
-            confirm(name, *yes)?;
+            let not_done = format!("LUN {name} is not deleted");
+            confirm(
+                name,
+                *yes,
+                &not_done,
+                &format!("All that is on LUN {name} will be lost."),
+            )?;
             make(config, &LunChange::Delete { name: name.clone() })?;
             wait_until(config, &format!("the end of LUN {name}"), |s| {
                 s.luns.iter().all(|l| l.name != *name)
@@ -216,27 +222,6 @@ fn addresses(lun: &LunLine) -> String {
         .chain(&lun.nbd_urls)
         .map(|url| format!("  {url}\n"))
         .collect()
-}
-
-fn confirm(name: &str, yes: bool) -> Result<()> {
-    if yes {
-        return Ok(());
-    }
-    let refused = |why: &str| {
-        Err(Failure::new(Code::Refused, format!("LUN {name} is not deleted: {why}"))
-            .next("all that is on it would be lost; --yes says that this is meant"))
-    };
-    if !std::io::stdin().is_terminal() {
-        return refused("there is no terminal to ask on");
-    }
-    let mut out = std::io::stderr();
-    let _ = write!(out, "All that is on LUN {name} will be lost. Its name, to delete it: ");
-    let _ = out.flush();
-    let mut typed = String::new();
-    match std::io::stdin().read_line(&mut typed) {
-        Ok(_) if typed.trim() == name => Ok(()),
-        _ => refused("its name was not given"),
-    }
 }
 
 /// Asks the controllers, in turn, until one has made the change. Says whether it was made already.

@@ -2,6 +2,7 @@
 
 mod cell;
 mod config;
+mod confirm;
 mod control;
 mod controller;
 mod daemon;
@@ -12,6 +13,7 @@ mod exit;
 mod health;
 mod journal;
 mod lock;
+mod loss;
 mod lun;
 mod output;
 mod recorder;
@@ -206,6 +208,8 @@ fn run_controller(config: &CellConfig, verb: &controller::ControllerVerb) -> Res
     match verb {
         controller::ControllerVerb::Run { name, detach } => controller::run(config, *name, *detach),
         controller::ControllerVerb::Stop { name } => controller::run_stop(config, *name),
+        controller::ControllerVerb::List => Ok(controller::run_list(config)),
         controller::ControllerVerb::Show { name } => controller::run_show(config, *name),
+        controller::ControllerVerb::AcceptLoss { name, yes } => loss::accept(config, *name, *yes),
     }
 }

@@ -107,7 +107,20 @@ fn answer(request: Request, controller: Controller, handle: &Handle) -> Answer {
         Request::Status => ask_snapshot(handle, |s| Answer::Status(Box::new(status(controller, &s)))),
         Request::Stop if crate::controller::stop(handle) => Answer::Done { already: false },
         Request::Stop => Answer::Error(no_answer(HandleError::TimedOut)),
+        Request::AcceptLoss { missing } => accept_loss(&missing, controller, handle),
         Request::Lun(change) => make_change(&change, controller, handle),
+    }
+}
+
+fn accept_loss(missing: &str, controller: Controller, handle: &Handle) -> Answer {
+    let missing = match crate::config::controller_named(missing) {
+        Ok(missing) => missing,
+        Err(why) => return Answer::Error(Refusal::new(RefusalKind::Final, Failure::usage(why))),
+    };
+    match handle.manage(ManageOp::AcceptLoss { missing }, MANAGE_TIMEOUT) {
+        Ok(Ok(_)) => Answer::Done { already: false },
+        Ok(Err(error)) => Answer::Error(refusal(error, &format!("the memory of {missing}"), None, controller)),
+        Err(error) => Answer::Error(no_answer(error)),
     }
 }
 
@@ -119,7 +132,7 @@ fn make_change(change: &LunChange, controller: Controller, handle: &Handle) -> A
     match handle.manage(operation, MANAGE_TIMEOUT) {
         Ok(Ok(ManageReply::Lun { already, .. })) => Answer::Done { already },
         Ok(Ok(ManageReply::Done | ManageReply::Stopping)) => Answer::Done { already: false },
-        Ok(Err(error)) => Answer::Error(refusal(error, change, controller)),
+        Ok(Err(error)) => Answer::Error(refusal(error, &subject(change), new_name(change), controller)),
         Err(error) => Answer::Error(no_answer(error)),
     }
 }
@@ -204,8 +217,15 @@ fn subject(change: &LunChange) -> String {
     }
 }
 
-fn refusal(error: ManageError, change: &LunChange, controller: Controller) -> Refusal {
-    let lun = subject(change);
+fn new_name(change: &LunChange) -> Option<&str> {
+    match change {
+        LunChange::Rename { to, .. } => Some(to),
+        _ => None,
+    }
+}
+
+/// What an operator is told who asked for a change of `lun`, which is to be called `to` where that was asked for.
+fn refusal(error: ManageError, lun: &str, to: Option<&str>, controller: Controller) -> Refusal {
     let of = |kind, code, what: String, next: &str| Refusal::new(kind, Failure::new(code, what).next(next));
     match error {
         ManageError::NotServing => of(
@@ -233,10 +253,7 @@ fn refusal(error: ManageError, change: &LunChange, controller: Controller) -> Re
             "`twincell lun list` shows which there are",
         ),
         ManageError::NameTaken => {
-            let taken = match change {
-                LunChange::Rename { to, .. } => format!("LUN {to}"),
-                _ => lun,
-            };
+            let taken = to.map_or_else(|| lun.to_owned(), |to| format!("LUN {to}"));
             let what = format!("{taken} exists already, and differs");
             of(
                 RefusalKind::Final,
@@ -284,7 +301,7 @@ fn refusal(error: ManageError, change: &LunChange, controller: Controller) -> Re
         ManageError::NothingToAccept => of(
             RefusalKind::Final,
             Code::Conflict,
-            "this controller does not wait for anybody's memory".to_owned(),
+            format!("controller {controller} does not wait for {lun}"),
             "`twincell status` says what it waits for",
         ),
         ManageError::DiskError => of(

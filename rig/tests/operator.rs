@@ -1,0 +1,251 @@
+//! What an operator sees and does when it is not all repaired by itself.
+
+use serde_json::Value;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::str::FromStr;
+use std::time::Duration;
+use twincell_client::Url;
+use twincell_client::device::{Request, execute};
+use twincell_rig::cell::{Cell, Shape, binary};
+use twincell_rig::tool::Ended;
+
+const CONFLICT: i32 = 5;
+const REFUSED: i32 = 6;
+const UNREACHABLE: i32 = 4;
+
+fn small() -> Shape {
+    Shape {
+        disks: 4,
+        disk_size: "64M",
+        cache: "4M",
+    }
+}
+
+fn expect(ended: &Ended, code: i32, said: &[&str]) {
+    assert_eq!(ended.code, Some(code), "{ended:?}");
+    for word in said {
+        assert!(ended.stderr.contains(word), "{word:?} is missing in: {}", ended.stderr);
+    }
+}
+
+fn through(cell: &Cell, lun: &Value, controller: &str, request: Request) -> Vec<u8> {
+    let url = Url::from_str(&cell.nbd_url(lun, controller)).unwrap();
+    let mut device = url.connect(Duration::from_secs(20)).unwrap();
+    execute(device.as_mut(), request).unwrap()
+}
+
+fn write(cell: &Cell, lun: &Value, controller: &str, start: u64, byte: u8) {
+    let data = vec![byte; 8 * 512].into();
+    let fua = false;
+    through(cell, lun, controller, Request::Write { start, data, fua });
+}
+
+fn reads(cell: &Cell, lun: &Value, controller: &str, start: u64, byte: u8) {
+    let read = through(cell, lun, controller, Request::Read { start, blocks: 8 });
+    assert!(
+        read == [byte; 8 * 512],
+        "through {controller}: block {start} is not {byte}"
+    );
+}
+
+/// The NV memory of a controller.
+fn memory(cell: &Cell, controller: &str) -> PathBuf {
+    let text = std::fs::read_to_string(cell.file()).unwrap();
+    let uuid = text.lines().find_map(|l| l.strip_prefix("uuid = ")).unwrap();
+    let user = rustix::process::getuid().as_raw();
+    PathBuf::from(format!(
+        "/dev/shm/twincell-{user}/{}-{controller}.nv",
+        uuid.trim_matches('"')
+    ))
+}
+
+/// The memory of a controller that does not run goes, as it does when its server is replaced.
+fn lose_memory(cell: &Cell, controller: &str) {
+    std::fs::remove_file(memory(cell, controller)).unwrap();
+}
+
+/// Starts one controller and not the other. It ends with the cell.
+fn start_only(cell: &Cell, controller: &str) {
+    let log = std::fs::File::options()
+        .append(true)
+        .open(cell.dir().join(controller).join("log"))
+        .unwrap();
+    let mut command = Command::new("setsid");
+    command
+        .arg("--fork")
+        .arg(binary())
+        .args(["controller", "run", "--name", controller])
+        .env("TWINCELL_DIR", cell.dir());
+    let started = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).status();
+    assert!(started.unwrap().success());
+}
+
+fn kinds(status: &Value) -> Vec<&str> {
+    let problems = status["problems"].as_array().unwrap();
+    problems.iter().map(|p| p["kind"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn a_memory_that_does_not_come_back_is_given_up_by_name() {
+    let cell = Cell::start(small());
+    let lun = cell.lun("data", "8M", "vraid1");
+    write(&cell, &lun, "A", 0, 1);
+    cell.kill("B");
+    cell.wait_until("A alone", |s| {
+        s["cell"]["mirroring"] == "off" && s["luns"][0]["owner"] == "A"
+    });
+    // Acknowledged alone: it is on the disks, and the record says that A's memory may hold more.
+    write(&cell, &lun, "A", 100, 2);
+    cell.kill("A");
+    lose_memory(&cell, "A");
+
+    start_only(&cell, "B");
+    let status = cell.wait_until("a call for an operator", |s| {
+        s["cell"]["state"] == "failed" && kinds(s).contains(&"awaits_operator")
+    });
+    assert_eq!(status["cell"]["survives"]["controllers"], 0);
+    let next = status["problems"][0]["next"].as_str().unwrap();
+    assert!(next.contains("accept-loss A"), "{next}");
+
+    expect(
+        &cell.twincell(&["controller", "accept-loss", "A"]),
+        REFUSED,
+        &["no terminal", "A was in alone", "at most 4M", "data", "--yes"],
+    );
+    expect(
+        &cell.twincell(&["controller", "accept-loss", "B", "--yes"]),
+        UNREACHABLE,
+        &["controller A"],
+    );
+    let accepted = cell.json(&["controller", "accept-loss", "A", "--yes"]);
+    assert_eq!(accepted["loss"]["missing"], "A");
+    assert_eq!(accepted["loss"]["luns"], serde_json::json!(["data"]));
+    assert_eq!(accepted["loss"]["bytes_max"], 4 << 20);
+    reads(&cell, &lun, "B", 0, 1);
+    reads(&cell, &lun, "B", 100, 2);
+    expect(
+        &cell.twincell(&["controller", "accept-loss", "A", "--yes"]),
+        CONFLICT,
+        &["does not wait"],
+    );
+    let events = cell.json(&["events"]);
+    let accepted = |e: &&Value| e["kind"] == "loss_accepted" && e["controller"] == "B";
+    assert_eq!(events["events"].as_array().unwrap().iter().filter(accepted).count(), 1);
+
+    // The controller that takes the place of A comes with nothing.
+    cell.bring_back();
+    reads(&cell, &lun, "A", 100, 2);
+    assert_eq!(cell.status()["problems"], serde_json::json!([]));
+}
+
+#[test]
+fn a_memory_that_comes_back_is_not_given_up() {
+    let cell = Cell::start(small());
+    let lun = cell.lun("data", "8M", "vraid1");
+    cell.kill("B");
+    cell.wait_until("A alone", |s| {
+        s["cell"]["mirroring"] == "off" && s["luns"][0]["owner"] == "A"
+    });
+    write(&cell, &lun, "A", 0, 7);
+    cell.kill("A");
+    start_only(&cell, "B");
+    cell.wait_until("a call for an operator", |s| kinds(s).contains(&"awaits_operator"));
+    start_only(&cell, "A");
+    cell.wait_until_mirrored();
+    expect(
+        &cell.twincell(&["controller", "accept-loss", "A", "--yes"]),
+        CONFLICT,
+        &["does not wait"],
+    );
+    reads(&cell, &lun, "B", 0, 7);
+}
+
+#[test]
+fn a_controller_is_replaced_by_an_empty_one() {
+    let cell = Cell::start(small());
+    let lun = cell.lun("data", "8M", "vraid1");
+    write(&cell, &lun, "A", 0, 3);
+    cell.kill("A");
+    lose_memory(&cell, "A");
+    // Whatever else it had on its machine is gone, too.
+    std::fs::remove_dir_all(cell.dir().join("A")).unwrap();
+    std::fs::create_dir(cell.dir().join("A")).unwrap();
+    let status = cell.wait_until("B alone", |s| {
+        s["cell"]["mirroring"] == "off" && s["luns"][0]["owner"] == "B"
+    });
+    assert_eq!(kinds(&status), ["controller_stopped", "write_through"]);
+    reads(&cell, &lun, "B", 0, 3);
+    write(&cell, &lun, "B", 8, 4);
+    cell.bring_back();
+    reads(&cell, &lun, "A", 0, 3);
+    reads(&cell, &lun, "A", 8, 4);
+    let events = cell.json(&["events"]);
+    let kinds: Vec<&str> = events["events"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|e| e["controller"] == "B")
+        .map(|e| e["kind"].as_str().unwrap())
+        .collect();
+    let story = [
+        "noticed",
+        "ballot_begun",
+        "ballot_won",
+        "fenced",
+        "resolved",
+        "serving",
+        "partner_joins",
+        "mirrored",
+    ];
+    assert!(kinds.ends_with(&story), "{kinds:?}");
+}
+
+#[test]
+fn events_are_read_when_nobody_runs_and_followed_while_they_happen() {
+    let cell = Cell::start(small());
+    let mut follower = Command::new(binary());
+    follower
+        .args(["events", "--follow", "--json"])
+        .env("TWINCELL_DIR", cell.dir());
+    let mut follower = follower.stdout(Stdio::piped()).spawn().unwrap();
+    cell.kill("A");
+    cell.wait_until("B alone", |s| s["cell"]["mirroring"] == "off");
+    cell.kill("B");
+    let events = cell.json(&["events"]);
+    let events = events["events"].as_array().unwrap();
+    let times: Vec<u64> = events.iter().map(|e| e["time_ms"].as_u64().unwrap()).collect();
+    assert!(times.is_sorted());
+    let takeover = events.iter().rfind(|e| e["takeover"].is_object()).unwrap();
+    assert_eq!(
+        (&takeover["controller"], &takeover["kind"]),
+        (&"B".into(), &"serving".into())
+    );
+    let of = |step: &str| takeover["takeover"][step].as_u64().unwrap();
+    assert!(
+        of("ballot_ms") <= of("fence_ms") && of("fence_ms") <= of("resolve_ms") && of("resolve_ms") <= of("serve_ms")
+    );
+
+    let mut followed = std::io::BufReader::new(follower.stdout.take().unwrap());
+    let mut line = String::new();
+    for event in events {
+        line.clear();
+        std::io::BufRead::read_line(&mut followed, &mut line).unwrap();
+        let line: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(line["schema"], 1);
+        assert!(
+            events.contains(&without_schema(&line)),
+            "{line} is not among the events, such as {event}"
+        );
+    }
+    follower.kill().unwrap();
+    follower.wait().unwrap();
+    let status = cell.status();
+    assert_eq!(kinds(&status), ["controller_ended", "controller_ended"]);
+}
+
+fn without_schema(line: &Value) -> Value {
+    let mut line = line.clone();
+    line.as_object_mut().unwrap().remove("schema");
+    line
+}
