@@ -215,6 +215,14 @@ impl Recorder {
                 "loss_accepted",
                 format!("an operator has given up what only the memory of {missing} had"),
             ),
+            Note::ImageLost { both: false } => own(
+                "image_lost",
+                "comes without the NV memory that the record names: its server was restarted, or the memory is damaged",
+            ),
+            Note::ImageLost { both: true } => own(
+                "image_lost",
+                "neither controller has its NV memory: what was acknowledged and not yet on disk is lost",
+            ),
             Note::DiskFailed { disk } => (
                 "disk_failed",
                 format!("disk {disk} ({}) failed a write", self.path(disk.index())),

@@ -16,11 +16,12 @@ use crate::host::{HostCommand, HostOp, Status};
 use crate::htb::{Htb, Origin, Portion, Stage};
 use crate::ids::{
     BlockCount, BufferIndex, CommandId, ConnectionId, Controller, DiskIndex, Epoch, IoId, NcaeIndex, Noid, NvAddress,
-    ProcessId, RieGeneration, RieIndex, Time, TransferIndex, Vba,
+    ProcessId, QUORUM_MAX, RieGeneration, RieIndex, Time, TransferIndex, Vba,
 };
 use crate::layout::metadata::{Lun, Metadata};
 use crate::link::Link;
 use crate::link::frame::{Messages, Mfcs, Sequenced};
+use crate::list::List;
 use crate::manage::LunView;
 use crate::mirror::{Mnode, MnodeStage};
 use crate::mutant;
@@ -65,6 +66,14 @@ pub struct CellView {
     pub dirty_buffers: u32,
     /// RIEs in use.
     pub open_ries: u32,
+    /// What it waits for, as a member of the cell.
+    pub phase: Phase,
+    /// Whether its NV image is one that the record names (R8).
+    pub image_current: bool,
+    /// Quorum disks whose last answer was an error.
+    pub quorum_failing: List<DiskIndex, QUORUM_MAX>,
+    /// While it waits for a partner that is in: when that one last gave a sign of life.
+    pub partner_last_seen: Option<Time>,
 }
 
 /// The partner sent what a sound partner does not send: the connection ends, and a ballot decides.
@@ -134,6 +143,8 @@ pub struct Core {
     pub(crate) leaver_may_go_until: Option<Time>,
     pub(crate) partner_heartbeat: (u64, Time),
     pub(crate) operator_called: bool,
+    /// The operator was told that the image of this controller is lost.
+    pub(crate) image_loss_told: bool,
     /// An operator has given up the partner's memory (R8).
     pub(crate) loss_accepted: bool,
     pub(crate) metadata: Option<Metadata>,
@@ -234,6 +245,7 @@ impl Core {
             leaver_may_go_until: None,
             partner_heartbeat: (0, Time(0)),
             operator_called: false,
+            image_loss_told: false,
             loss_accepted: false,
             metadata: None,
             metadata_tries: 0,
@@ -912,6 +924,10 @@ impl Core {
             awaits_operator: self.awaits_operator(),
             dirty_buffers: self.cache.unsettled(),
             open_ries: self.rie_htb.iter().flatten().count() as u32,
+            phase: self.phase,
+            image_current: self.record.is_some_and(|r| r.is_current(self.own(), self.image)),
+            quorum_failing: self.quorum.failing(),
+            partner_last_seen: (self.phase == Phase::AwaitAttach).then_some(self.partner_heartbeat.1),
         }
     }
 

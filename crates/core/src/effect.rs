@@ -258,6 +258,12 @@ pub enum Note {
         /// The controller whose NV memory is missing.
         missing: Controller,
     },
+    /// The record names an NV image of this controller that is not there any more (R8): its server was restarted, or the
+    /// memory is damaged.
+    ImageLost {
+        /// The partner's is not there, either: what was acknowledged and not yet on disk is lost.
+        both: bool,
+    },
     /// An operator has accepted the loss of what only that memory had.
     LossAccepted {
         /// The controller whose NV memory is given up.

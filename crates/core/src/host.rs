@@ -41,7 +41,8 @@ pub struct HostCommand {
 pub enum Status {
     /// Done.
     Good,
-    /// Withdrawn by the host before it took effect. A command that had taken effect ends `Good` despite its abort.
+    /// Withdrawn by the host, or its connection is gone. Whether it took effect is not said: a command that is known to
+    /// have done so ends `Good` despite its abort.
     Aborted,
     /// Not done; the host should try again, here or on another path (SCSI: BUSY).
     Busy,

@@ -213,7 +213,11 @@ mod tests {
     fn every_mutant_has_a_place_in_the_code_and_every_place_a_mutant() {
         let mut asked = BTreeSet::new();
         asked_for(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut asked);
-        let named: BTreeSet<String> = MUTANTS.iter().map(|m| m.name.to_owned()).filter(|n| n != NULL).collect();
+        let named: BTreeSet<String> = MUTANTS
+            .iter()
+            .map(|m| m.name.to_owned())
+            .filter(|n| n != NULL)
+            .collect();
         assert_eq!(named.len() + 1, MUTANTS.len(), "a name is given twice");
         assert_eq!(asked, named);
     }

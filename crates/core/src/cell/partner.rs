@@ -2,7 +2,7 @@
 
 use super::{Joiner, Phase};
 use crate::controller::{Core, Violation};
-use crate::effect::Effect;
+use crate::effect::{Effect, Note};
 use crate::ids::{BlockCount, ConnectionId, Controller, Nanos};
 use crate::link::frame::{Frame, Hello, Mfc, Request, Sequenced};
 use crate::mutant;
@@ -261,6 +261,7 @@ impl Core {
     fn go_on_without_images(&mut self) {
         if self.own() == Controller::A {
             self.both_images_lost = true;
+            self.note(Note::ImageLost { both: true });
             self.take_role();
         }
     }

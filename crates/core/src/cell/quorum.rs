@@ -114,6 +114,14 @@ impl Quorum {
         self.slot = Some(slot);
     }
 
+    /// The members whose last answer was an error.
+    pub fn failing(&self) -> List<DiskIndex, QUORUM_MAX> {
+        let last = self.members.iter().zip(&self.disks);
+        last.filter(|(_, d)| matches!(d.answered, Some((_, false))))
+            .map(|(disk, _)| *disk)
+            .collect()
+    }
+
     /// Whether a round is in progress.
     pub fn is_busy(&self) -> bool {
         self.open

@@ -122,6 +122,7 @@ impl Core {
         let record = self.record.expect("the record was read");
         let current = record.is_current(self.own(), self.image);
         let own = record.has(self.own());
+        self.note_lost_image(&record);
         match record.mode {
             // Whoever is to be in needs its locks first, and its own slot as the predecessor's last write left it.
             _ if self.is_to_be_in(&record) && !self.own_slot_known => {
@@ -148,6 +149,15 @@ impl Core {
         }
         if self.phase != Phase::Out {
             self.say_hello();
+        }
+    }
+
+    /// Tells once that the image is not the one that the record names.
+    fn note_lost_image(&mut self, record: &Record) {
+        let named = !record.images[self.own().index()].is_nil();
+        let lost = record.has(self.own()) && named && !record.is_current(self.own(), self.image);
+        if lost && !std::mem::replace(&mut self.image_loss_told, true) {
+            self.note(Note::ImageLost { both: false });
         }
     }
 
