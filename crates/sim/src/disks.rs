@@ -2,7 +2,7 @@
 //! flushed may be lost when the shelf loses power.
 
 use crate::random::Random;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use twincell_core::cell::record::Slot;
 use twincell_core::ids::Controller;
 use twincell_core::layout::metadata::Metadata;
@@ -25,6 +25,25 @@ pub struct SimDisk {
     pub slots: [Option<Slot>; 2],
     /// The two copies of the metadata.
     pub metadata: [Option<Metadata>; 2],
+    /// Blocks that cannot be read until they are written anew.
+    bad: BTreeSet<u64>,
+    /// What is wrong with it now.
+    pub trouble: Trouble,
+}
+
+/// What is wrong with a disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trouble {
+    /// It answers with errors.
+    pub fails: bool,
+    /// Writes of data end with errors.
+    pub fails_writes: bool,
+    /// Reads end with errors.
+    pub fails_reads: bool,
+    /// It is gone for good.
+    pub gone: bool,
+    /// It answers nothing until then.
+    pub stalled_until: u64,
 }
 
 impl SimDisk {
@@ -32,6 +51,30 @@ impl SimDisk {
     pub fn read(&self, block: u64) -> u64 {
         let (page, at) = place(block);
         self.pages.get(page).and_then(Option::as_ref).map_or(0, |p| p[at])
+    }
+
+    /// These blocks cannot be read until they are written anew.
+    pub fn spoil(&mut self, block: u64, blocks: u64) {
+        self.bad.extend(block..block + blocks);
+    }
+
+    /// Whether every block of a range can be read.
+    pub fn is_readable(&self, block: u64, blocks: u64) -> bool {
+        self.bad.range(block..block + blocks).next().is_none()
+    }
+
+    /// Whether it is in trouble, or has blocks that cannot be read.
+    pub fn is_troubled(&self, now: u64) -> bool {
+        let t = &self.trouble;
+        t.fails || t.fails_reads || t.fails_writes || t.gone || t.stalled_until > now || !self.bad.is_empty()
+    }
+
+    /// All that passes has passed.
+    pub fn heal(&mut self) {
+        self.trouble = Trouble {
+            gone: self.trouble.gone,
+            ..Trouble::default()
+        };
     }
 
     fn put(&mut self, block: u64, tag: u64) -> u64 {
@@ -45,6 +88,9 @@ impl SimDisk {
 
     /// Writes a block into the volatile cache of the disk.
     pub fn write(&mut self, block: u64, tag: u64) {
+        if !self.bad.is_empty() {
+            self.bad.remove(&block);
+        }
         let before = self.put(block, tag);
         self.unflushed.push((block, before));
     }
@@ -52,6 +98,7 @@ impl SimDisk {
     /// Makes blocks read as zero, durably.
     pub fn zero(&mut self, block: u64, blocks: u64) {
         let end = block + blocks;
+        self.bad.retain(|b| !(block..end).contains(b));
         for (n, page) in self.pages.iter_mut().enumerate() {
             let first = (n * PAGE) as u64;
             let Some(page) = page.as_mut().filter(|_| first < end && first + PAGE as u64 > block) else {
@@ -89,10 +136,6 @@ pub struct Shelf {
     pub locks: [Option<u32>; 2],
     /// Writes in flight, by process: a dead process holds its locks until they are over.
     pub in_flight: BTreeMap<u32, u32>,
-    /// This disk answers with errors.
-    pub failing: Option<usize>,
-    /// Writes of data to this disk end with errors.
-    pub failing_writes: Option<usize>,
     /// Writes of data that are submitted now take so many nanoseconds longer.
     pub write_delay: u64,
 }
@@ -104,8 +147,6 @@ impl Shelf {
             disks: vec![SimDisk::default(); count],
             locks: [None; 2],
             in_flight: BTreeMap::new(),
-            failing: None,
-            failing_writes: None,
             write_delay: 0,
         }
     }

@@ -47,6 +47,8 @@ pub struct Attempt {
     pub controller: usize,
     /// The process that it was sent to; 0 while it is on its way.
     pub process: u32,
+    /// The controller owned the LUN when the command arrived: it was not forwarded.
+    pub direct: bool,
     /// It was given up: the host has closed the connection, or withdrawn it.
     pub given_up: bool,
     /// The host has withdrawn it, and wants no other attempt.

@@ -10,15 +10,20 @@
 //! | `disks` | the shared disks, and what is in flight to them |
 //! | `hosts` | hosts that write, read, abort and retry |
 //! | `history` | the oracle: what a read may return |
+//! | `fault` | what can go wrong |
 //! | `plan` | which faults a seed brings, and when |
+//! | `world/atlas` | which copy is the last good one |
 //! | `trace` | runs a script, and the mutants that it must catch |
 //! | `Scenario` | a script for the same world, in place of a seed |
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 #![allow(clippy::large_enum_variant)]
 
+pub mod clock;
 pub mod digest;
 pub mod disks;
+pub mod fault;
+pub mod frame_order;
 pub mod history;
 pub mod hosts;
 pub mod image_check;
@@ -29,4 +34,4 @@ mod trace;
 pub mod world;
 
 pub use trace::trace;
-pub use world::{Report, Scenario, Sent, run};
+pub use world::{Report, Scenario, Sent, run, run_plan};

@@ -1,7 +1,7 @@
 //! One controller's process, and its NV memory, which outlives it.
 
+use crate::fault::Point;
 use crate::image_check::ImageCheck;
-use crate::plan::Point;
 use std::collections::{BTreeMap, VecDeque};
 use twincell_core::config::Geometry;
 use twincell_core::ids::{CommandId, NvAddress, TransferIndex, Uuid};
@@ -23,6 +23,8 @@ pub struct NvMemory {
     seals: Vec<Option<(u8, u64)>>,
     /// What a crash would leave.
     check: ImageCheck,
+    /// Bits have flipped since the image was fresh.
+    pub is_flipped: bool,
 }
 
 impl NvMemory {
@@ -36,6 +38,7 @@ impl NvMemory {
             buffers: vec![[0; 8]; geometry.buffers_of_both() as usize],
             seals: vec![None; geometry.buffers_of_both() as usize],
             check: ImageCheck::new(geometry),
+            is_flipped: false,
         }
     }
 
@@ -53,7 +56,19 @@ impl NvMemory {
         self.image.uuid = uuid;
         self.image.words.fill(0);
         self.check.clear();
+        self.is_flipped = false;
         self.seals.fill(None);
+    }
+
+    /// One bit of a word that is in use flips, and nobody notices; `bit` chooses among them.
+    pub fn flip(&mut self, bit: u64) {
+        let used: Vec<usize> = (0..self.image.words.len())
+            .filter(|n| self.image.words[*n] != 0)
+            .collect();
+        if let Some(word) = used.get((bit / 64) as usize % used.len().max(1)) {
+            self.image.words[*word] ^= 1 << (bit % 64);
+            self.is_flipped = true;
+        }
     }
 
     fn sum(&self, buffer: usize, mask: u8) -> u64 {

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use twincell_core::Event;
 use twincell_core::host::{HostCommand, HostOp, Status};
 use twincell_core::ids::{BlockCount, CommandId, Controller, Vba};
+use twincell_core::manage::LunView;
 use twincell_core::memory::Memory;
 
 impl World {
@@ -15,7 +16,10 @@ impl World {
         if self.commands.len() as u32 >= self.plan.commands || self.healing {
             return;
         }
-        let lun = self.random.below(self.luns.len() as u64) as usize;
+        // Those that are not used are between those that are and those that were made.
+        let unused = LUNS - self.plan.luns;
+        let lun = self.random.below((self.luns.len() - unused) as u64) as usize;
+        let lun = if lun < self.plan.luns { lun } else { lun + unused };
         let tag = self.commands.len() as u64 + 1;
         let mut command = crate::hosts::draw(&mut self.random, &self.plan.hot, host, lun, tag, self.number);
         command.data = vec![0; command.blocks as usize];
@@ -43,6 +47,7 @@ impl World {
             command,
             controller,
             process: 0,
+            direct: false,
             given_up: false,
             withdrawn: false,
             fetching: false,
@@ -69,6 +74,9 @@ impl World {
         };
         let process_id = process.id;
         process.commands.insert(id, number);
+        let noid = self.luns[command.lun].noid;
+        let owned = |l: &LunView| l.noid == noid && l.owner == controller;
+        self.attempts[at(number)].direct = process.core.luns().any(|l| owned(&l));
         self.attempts[at(number)].process = process_id;
         let drawn = if self.random.one_in(3) { 0 } else { command.blocks };
         let in_hand = command.in_hand.unwrap_or(drawn);
@@ -82,7 +90,7 @@ impl World {
             in_hand: BlockCount(in_hand),
         });
         self.after(HOST_TIMEOUT, Happening::TimeOut(number));
-        if self.random.one_in(60) && !self.healing {
+        if self.random.one_in(self.plan.withdrawn) && !self.healing {
             let delay = self.random.below(3 * MS);
             self.after(delay, Happening::Withdraw(number));
         }
@@ -219,7 +227,8 @@ impl World {
                 self.done(attempt.command);
             }
             Status::Aborted if attempt.withdrawn => {
-                if let Err(what) = self.histories[lun].abort(tag) {
+                // A forwarded command may have been done by an owner who died before he could say so.
+                if let Some(Err(what)) = attempt.direct.then(|| self.histories[lun].abort(tag)) {
                     self.fail_of(attempt.command, &what);
                 }
                 self.done(attempt.command);

@@ -2,7 +2,7 @@
 
 use super::queue::Happening;
 use super::{DISKS, MS, US, World};
-use crate::plan::Fault;
+use crate::fault::Fault;
 use crate::process::{NvMemory, Process};
 use std::collections::VecDeque;
 use std::hash::Hash;
@@ -68,6 +68,7 @@ impl World {
         payload: &[u64],
     ) {
         let now = self.now;
+        let local = self.clocks[controller.index()].at(now);
         let Some(process) = self.process(controller, id) else {
             return;
         };
@@ -87,7 +88,7 @@ impl World {
                 return;
             };
             let faultless = is_faultless(&event, mfcs) && process.core.cell_view().role != Role::Stopping;
-            process.core.step(Time(now), event, &mut effects);
+            process.core.step(Time(local), event, &mut effects);
             if faultless && effects.iter().any(|e| matches!(e, Effect::LinkClose { .. })) {
                 self.fail(format!("{controller} takes offence at what a sound partner has sent"));
             }
@@ -141,12 +142,12 @@ impl World {
     }
 
     pub(super) fn schedule_tick(&mut self, controller: Controller, id: u32) {
-        let now = self.now;
+        let (now, clock) = (self.now, self.clocks[controller.index()]);
         let Some(process) = self.process(controller, id) else {
             return;
         };
         if let Some(Time(at)) = process.core.next_deadline() {
-            let at = at.max(now);
+            let at = clock.when(at, now);
             if process.tick_at == 0 || at < process.tick_at {
                 process.tick_at = at;
                 self.after(at - now, Happening::Tick(controller, id, at));

@@ -3,10 +3,12 @@
 use super::queue::Happening;
 use super::shelf::Io;
 use super::{MS, US, World};
-use crate::plan::Fault;
+use crate::fault::Fault;
+use crate::plan::Mode as Promised;
 use crate::process::NvMemory;
 use std::collections::VecDeque;
-use twincell_core::cell::record::Record;
+use twincell_core::cell::record::{Mode, Record};
+use twincell_core::effect::Note;
 use twincell_core::ids::Controller;
 use twincell_core::memory::Memory;
 use twincell_core::nv::resolve::resolve;
@@ -112,7 +114,7 @@ impl World {
             }
             Effect::CloseHosts => self.close_hosts(controller, ready),
             Effect::Serve => {
-                self.processes[c].as_mut().expect("it wants something").serves = true;
+                self.serve(controller);
                 if let Some(delay) = self.ends_after_serving[c].take() {
                     self.after(delay, Happening::Fault(Fault::Crash(controller)));
                 }
@@ -132,12 +134,38 @@ impl World {
                 self.end(controller);
                 self.restart_later(controller);
             }
-            Effect::Note(note) => {
-                if matches!(note, twincell_core::effect::Note::PartnerFenced) {
-                    self.report.takeovers += 1;
-                }
-            }
+            Effect::Note(note) => match note {
+                Note::PartnerFenced => self.report.takeovers += 1,
+                Note::LossAccepted { .. } => self.forget(),
+                _ => {}
+            },
         }
+    }
+
+    /// Hosts are accepted. Where both were in, and the image that goes on is not the one that the record named, hosts are
+    /// told, by new connections, that what was not flushed may be lost (R8).
+    fn serve(&mut self, controller: Controller) {
+        let process = self.processes[controller.index()].as_mut().expect("it wants something");
+        process.serves = true;
+        let Some(record) = process.core.cell_view().record else {
+            return self.fail(format!("{controller} serves without a record"));
+        };
+        let before = self.records.range(..record.epoch).next_back().map(|(_, r)| *r);
+        let image = self.nv_mut(controller.index()).image.uuid;
+        let was_in = |r: Record| r.mode != Mode::Both || r.is_current(controller, image);
+        if record.mode != Mode::Both && !before.is_none_or(was_in) {
+            self.forget();
+        }
+    }
+
+    /// The cell has said that what was acknowledged until now may be lost.
+    fn forget(&mut self) {
+        self.log(|| "--- the cell says that it may have lost data".into());
+        if self.plan.mode == Promised::Promise && self.plan.restart.is_some() {
+            return self.fail("the cell says that it lost data, within what is promised".into());
+        }
+        let now = self.number;
+        self.histories.iter_mut().for_each(|h| h.forget(now));
     }
 
     pub(super) fn nv_mut(&mut self, c: usize) -> &mut NvMemory {
@@ -156,11 +184,11 @@ impl World {
 
     /// After a crash right here, what `resolve` says must make sense: no damage, and one valid buffer for each granule.
     pub(super) fn check_image(&mut self, controller: Controller) {
-        let image = &self.nv[controller.index()]
-            .as_ref()
-            .expect("a process has NV memory")
-            .image;
-        let granules = resolve(image, self.geometry).map(|valid| {
+        let nv = self.nv[controller.index()].as_ref().expect("a process has NV memory");
+        if nv.is_flipped {
+            return;
+        }
+        let granules = resolve(&nv.image, self.geometry).map(|valid| {
             let mut granules: Vec<_> = valid.iter().map(|v| (v.ncae, v.start)).collect();
             granules.sort();
             granules

@@ -1,33 +1,46 @@
 //! The end of a run: everything is healed, must become well, is read back, and must be quiet.
 
 use super::queue::Happening;
-use super::wire::Wire;
-use super::{LIVENESS, MS, World};
-use crate::hosts::{Command, HOT};
+use super::{DISKS, LIVENESS, LUNS, MS, SeenLun, World};
+use crate::disks::SimDisk;
+use crate::hosts::Command;
+use crate::plan::Mode;
 use crate::process::Process;
-use twincell_core::cell::record::Mode;
+use twincell_core::cell::record::Mode as RecordMode;
 use twincell_core::controller::Role;
 use twincell_core::host::HostOp;
-use twincell_core::ids::Controller;
+use twincell_core::ids::{Controller, DiskIndex, PSEG_BLOCKS, QUORUM_SPACE_BLOCKS};
+use twincell_core::layout::metadata::{PsegAddress, Redundancy};
+use twincell_core::manage::ManageOp;
 use twincell_core::nv::resolve::resolve;
 
 impl World {
-    pub(super) fn heal_and_drain(&mut self) -> Result<(), String> {
+    /// After the storm: all is healed, becomes well, and what is on the LUNs is read back; then nothing is left over.
+    /// In chaos nothing has to become well: it is enough that nothing that is read is wrong.
+    pub(super) fn end_well(&mut self) -> Result<(), String> {
+        self.heal_all();
+        if self.plan.mode == Mode::Chaos {
+            self.look_around()?;
+        } else {
+            self.drain()?;
+            self.scan()?;
+            self.check_quiet()?;
+            self.check_copies()?;
+            self.scan_without_each_disk()?;
+        }
+        self.check_histories()
+    }
+
+    fn heal_all(&mut self) {
         self.log(|| "--- healing".into());
         self.healing = true;
-        self.wire = Wire {
-            connection: self.wire.connection,
-            open: self.wire.open,
-            opening: self.wire.opening,
-            last: self.wire.last,
-            ..Wire::default()
-        };
-        self.shelf.failing = None;
-        self.shelf.failing_writes = None;
+        self.wire.heal();
+        self.shelf.disks.iter_mut().for_each(SimDisk::heal);
         self.ends_after_start = [None; 2];
         self.ends_after_serving = [None; 2];
         self.partner_follows = [None; 2];
         for controller in Controller::BOTH {
+            self.clocks[controller.index()].heal(self.now);
             self.stopped[controller.index()] = false;
             if let Some(process) = &mut self.processes[controller.index()] {
                 process.crash_after = None;
@@ -37,6 +50,9 @@ impl World {
             }
         }
         self.maybe_open_link();
+    }
+
+    fn drain(&mut self) -> Result<(), String> {
         let limit = self.now + LIVENESS;
         while self.in_flight > 0 || !self.is_well() {
             if !self.advance()? || self.now > limit {
@@ -50,10 +66,36 @@ impl World {
         Ok(())
     }
 
+    /// Whoever serves is read from, as far as that goes; an operator gives up what does not come back.
+    fn look_around(&mut self) -> Result<(), String> {
+        for _ in 0..3 {
+            let limit = self.now + 12_000 * MS;
+            while self.now < limit && self.advance()? {}
+            self.accept_losses();
+        }
+        for path in 0..2 {
+            self.read_all(path, |_| true);
+            let limit = self.now + 12_000 * MS;
+            while self.in_flight > 0 && self.now < limit && self.advance()? {}
+        }
+        Ok(())
+    }
+
+    /// An operator accepts that a memory does not come back, where a controller waits for that.
+    fn accept_losses(&mut self) {
+        for controller in Controller::BOTH {
+            let view = self.processes[controller.index()].as_ref().map(|p| p.core.cell_view());
+            if view.is_some_and(|v| v.awaits_operator) {
+                let missing = controller.other();
+                self.manage_on(controller, ManageOp::AcceptLoss { missing });
+            }
+        }
+    }
+
     pub(super) fn is_well(&self) -> bool {
         let well = |p: &Option<Process>| {
             let view = p.as_ref().filter(|p| p.serves).map(|p| p.core.cell_view());
-            view.is_some_and(|v| v.role == Role::Serving && v.record.is_some_and(|r| r.mode == Mode::Both))
+            view.is_some_and(|v| v.role == Role::Serving && v.record.is_some_and(|r| r.mode == RecordMode::Both))
         };
         self.processes.iter().all(well)
     }
@@ -91,42 +133,119 @@ impl World {
     }
 
     /// Reads everything back through both controllers.
-    pub(super) fn scan(&mut self) -> Result<(), String> {
+    fn scan(&mut self) -> Result<(), String> {
         for path in 0..2 {
-            for lun in 0..self.luns.len() {
-                if self.luns[lun].doomed {
+            self.scan_through(path, |_| true)?;
+        }
+        Ok(())
+    }
+
+    /// Reads every LUN that `which` says through one controller.
+    fn scan_through(&mut self, path: usize, which: impl Fn(usize) -> bool) -> Result<(), String> {
+        self.read_all(path, which);
+        let limit = self.now + LIVENESS;
+        while self.in_flight > 0 {
+            if !self.advance()? || self.now > limit {
+                return Err(format!("the scan does not end: {}", self.state()));
+            }
+        }
+        Ok(())
+    }
+
+    fn read_all(&mut self, path: usize, which: impl Fn(usize) -> bool) {
+        let hot = self.plan.hot.clone();
+        for lun in (0..self.luns.len()).filter(|l| which(*l)) {
+            if self.luns[lun].doomed || lun >= self.plan.luns && lun < LUNS {
+                continue;
+            }
+            let mut start = hot.start;
+            while start < hot.end {
+                let blocks = (hot.end - start).min(200) as u32;
+                let command = self.commands.len();
+                self.commands.push(Command {
+                    host: 0,
+                    lun,
+                    op: HostOp::Read,
+                    start,
+                    blocks,
+                    tag: 0,
+                    begun: self.number,
+                    attempt: 0,
+                    data: vec![0; blocks as usize],
+                    once: false,
+                    extra: false,
+                    in_hand: None,
+                    status: None,
+                    done: false,
+                });
+                self.in_flight += 1;
+                self.try_on(command, path);
+                start += u64::from(blocks);
+            }
+        }
+    }
+
+    /// With each disk removed in turn, what is mirrored is still there. Nothing is in the caches any more.
+    fn scan_without_each_disk(&mut self) -> Result<(), String> {
+        let mirrored = self.mirrored_luns();
+        for disk in 0..DISKS {
+            if !self.others_count(disk) {
+                continue;
+            }
+            self.shelf.disks[disk].trouble.fails_reads = true;
+            self.log(|| format!("--- without disk {disk}"));
+            let result = self.scan_through(disk % 2, |lun| mirrored.contains(&lun));
+            // A disk that failed during the storm may be given up only now.
+            if let Err(what) = result
+                && self.others_count(disk)
+            {
+                return Err(format!("without disk {disk}: {what}"));
+            }
+            self.shelf.disks[disk].trouble.fails_reads = false;
+        }
+        Ok(())
+    }
+
+    /// Whether all disks but this one are in order, for the disks and for the cell.
+    fn others_count(&self, disk: usize) -> bool {
+        (0..DISKS)
+            .filter(|d| *d != disk)
+            .all(|d| self.is_in(DiskIndex(d as u16)))
+    }
+
+    /// The LUNs that are mirrored, as hosts count them.
+    fn mirrored_luns(&self) -> Vec<usize> {
+        let process = self.processes.iter().flatten().next();
+        let luns = process.and_then(|p| p.core.metadata()).map_or(&[][..], |m| &m.luns);
+        let mirrored = |seen: &SeenLun| {
+            let lun = luns.iter().find(|l| l.noid == seen.noid);
+            lun.is_some_and(|l| l.redundancy == Redundancy::Vraid1)
+        };
+        (0..self.luns.len()).filter(|n| mirrored(&self.luns[*n])).collect()
+    }
+
+    /// When all is quiet, both copies of what is mirrored are the same, block by block.
+    fn check_copies(&mut self) -> Result<(), String> {
+        let process = self.processes.iter().flatten().next().ok_or("nobody runs")?;
+        let metadata = process.core.metadata().ok_or("no metadata")?;
+        for lun in metadata.luns.iter().filter(|l| l.redundancy == Redundancy::Vraid1) {
+            for copies in lun.psegs.chunks(2) {
+                if !copies.iter().all(|c| self.is_in(c.disk)) {
                     continue;
                 }
-                let mut start = HOT.start;
-                while start < HOT.end {
-                    let blocks = (HOT.end - start).min(200) as u32;
-                    let begun = self.number;
-                    let command = self.commands.len();
-                    self.commands.push(Command {
-                        host: 0,
-                        lun,
-                        op: HostOp::Read,
-                        start,
-                        blocks,
-                        tag: 0,
-                        begun,
-                        attempt: 0,
-                        data: vec![0; blocks as usize],
-                        once: false,
-                        extra: false,
-                        in_hand: None,
-                        status: None,
-                        done: false,
-                    });
-                    self.in_flight += 1;
-                    self.try_on(command, path);
-                    start += u64::from(blocks);
-                }
-            }
-            let limit = self.now + LIVENESS;
-            while self.in_flight > 0 {
-                if !self.advance()? || self.now > limit {
-                    return Err(format!("the scan does not end: {}", self.state()));
+                let block = |c: &PsegAddress, n: u64| {
+                    let at = QUORUM_SPACE_BLOCKS + u64::from(c.pseg.0) * PSEG_BLOCKS + n;
+                    self.shelf.disks[c.disk.index()].read(at)
+                };
+                let differs = (0..PSEG_BLOCKS).find(|n| block(&copies[0], *n) != block(&copies[1], *n));
+                if let Some(n) = differs {
+                    return Err(format!(
+                        "block {n} of {:?} is {}, and {} in its copy {:?}",
+                        copies[0],
+                        block(&copies[0], n),
+                        block(&copies[1], n),
+                        copies[1]
+                    ));
                 }
             }
         }

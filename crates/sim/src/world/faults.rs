@@ -2,19 +2,21 @@
 
 use super::cell::lun_name;
 use super::queue::Happening;
+use super::wire::Next;
 use super::{LUNS, MS, SeenLun, US, World};
+use crate::fault::{Fault, Point};
 use crate::history::History;
-use crate::plan::{Fault, Point};
 use twincell_core::Event;
-use twincell_core::controller::Role;
-use twincell_core::ids::{Controller, RequestId, Uuid};
+use twincell_core::ids::{Controller, QUORUM_SPACE_BLOCKS, RequestId, Uuid};
 use twincell_core::layout::metadata::Redundancy;
 use twincell_core::manage::ManageOp;
 
 impl World {
     pub(super) fn fault(&mut self, fault: Fault) {
+        if !self.may_come(fault) {
+            return self.log(|| format!("*** not {fault:?}: it would take the last good copy"));
+        }
         self.log(|| format!("*** {fault:?}"));
-        let heal_after = |ms: u64| ms * MS;
         match fault {
             Fault::Crash(c) => self.crash(c),
             Fault::CrashAfterEffects(c, n) => {
@@ -51,43 +53,69 @@ impl World {
                     disk.lose_power(&mut self.random);
                 }
             }
-            Fault::LoseNv(c) => {
-                if self.partner_has_everything(c) {
-                    self.crash(c);
-                    self.nv[c.index()] = None;
-                }
+            Fault::LoseNv(c) => self.lose_nv(c),
+            Fault::LoseBothNv => Controller::BOTH.into_iter().for_each(|c| self.lose_nv(c)),
+            Fault::FlipNv(c, bit) => self.flip_nv(c, bit),
+            Fault::FlipNvAndCrash(c, bit) => {
+                self.flip_nv(c, bit);
+                self.crash(c);
             }
             Fault::Pause(c, ms) => self.pause(c, ms),
             Fault::PauseBoth(a, b) => {
                 self.pause(Controller::A, a);
                 self.pause(Controller::B, b);
             }
+            Fault::ClockRate(c, rate) => self.clocks[c.index()].set_rate(self.now, rate),
+            Fault::ClockJump(c, ms) => self.clocks[c.index()].jump(self.now, ms * MS),
             Fault::CutLink(ms) => {
                 self.wire.cut = true;
                 if self.wire.open {
                     self.close_link();
                 }
-                self.after(heal_after(ms), Happening::Heal(fault));
+                self.heal_after(ms, fault);
             }
             Fault::SilentLink(ms) => {
-                self.wire.silent = true;
-                self.after(heal_after(ms), Happening::Heal(fault));
+                self.wire.deaf = [true; 2];
+                self.heal_after(ms, fault);
+            }
+            Fault::DeafLink(c, ms) => {
+                self.wire.deaf[c.index()] = true;
+                self.heal_after(ms, fault);
             }
             Fault::LossyLink(ms) => {
                 self.wire.lossy = true;
-                self.after(heal_after(ms), Happening::Heal(fault));
+                self.heal_after(ms, fault);
             }
+            Fault::GarbledLink(ms) => {
+                self.wire.garbled = true;
+                self.heal_after(ms, fault);
+            }
+            Fault::LoseFrame(c) => self.wire.next[c.index()] = Next::IsLost,
+            Fault::DoubleFrame(c) => self.wire.next[c.index()] = Next::ComesTwice,
+            Fault::GarbleFrame(c) => self.wire.next[c.index()] = Next::IsGarbled,
             Fault::FailDisk(disk, ms) => {
-                self.shelf.failing = Some(disk);
-                self.after(heal_after(ms), Happening::Heal(fault));
+                self.shelf.disks[disk].trouble.fails = true;
+                self.heal_after(ms, fault);
             }
+            Fault::FailWrites(disk, ms) => {
+                self.shelf.disks[disk].trouble.fails_writes = true;
+                self.heal_after(ms, fault);
+            }
+            Fault::StallDisk(disk, ms) => self.shelf.disks[disk].trouble.stalled_until = self.now + ms * MS,
+            Fault::LoseDisk(disk) => self.shelf.disks[disk].trouble.gone = true,
+            Fault::BadBlocks(disk, block, blocks) => self.shelf.disks[disk].spoil(QUORUM_SPACE_BLOCKS + block, blocks),
+            Fault::WithdrawAll => self.withdraw_all(),
             Fault::MoveLun(lun, to) => self.manage(ManageOp::LunMove {
                 name: lun_name(lun.into()),
                 to,
             }),
-            Fault::FailWrites(disk, ms) => {
-                self.shelf.failing_writes = Some(disk);
-                self.after(heal_after(ms), Happening::Heal(fault));
+            Fault::RenameLun(lun) => {
+                let names = [lun_name(lun.into()), lun_name(usize::from(lun) + 20)];
+                let old = self.random.one_in(2);
+                self.manage(ManageOp::LunRename {
+                    name: names[usize::from(old)],
+                    to: names[usize::from(!old)],
+                });
             }
             Fault::CreateLun => self.manage(create_lun()),
             Fault::CreateLunAndCrash(c, point) => {
@@ -103,6 +131,29 @@ impl World {
                 self.manage(ManageOp::LunDelete { name: lun_name(9) });
             }
             Fault::Stop(c) => self.manage_on(c, ManageOp::Stop),
+        }
+    }
+
+    fn heal_after(&mut self, ms: u64, fault: Fault) {
+        self.after(ms * MS, Happening::Heal(fault));
+    }
+
+    fn lose_nv(&mut self, c: Controller) {
+        self.crash(c);
+        self.nv[c.index()] = None;
+    }
+
+    fn flip_nv(&mut self, c: Controller, bit: u64) {
+        if let Some(nv) = &mut self.nv[c.index()] {
+            nv.flip(bit);
+        }
+    }
+
+    fn withdraw_all(&mut self) {
+        for command in 0..self.commands.len() {
+            if !self.commands[command].done {
+                self.withdraw(self.commands[command].attempt);
+            }
         }
     }
 
@@ -148,36 +199,15 @@ impl World {
     pub(super) fn heal(&mut self, fault: Fault) {
         match fault {
             Fault::CutLink(_) => self.wire.cut = false,
-            Fault::SilentLink(_) => self.wire.silent = false,
+            Fault::SilentLink(_) => self.wire.deaf = [false; 2],
+            Fault::DeafLink(c, _) => self.wire.deaf[c.index()] = false,
             Fault::LossyLink(_) => self.wire.lossy = false,
-            Fault::FailDisk(..) => self.shelf.failing = None,
-            Fault::FailWrites(..) => self.shelf.failing_writes = None,
+            Fault::GarbledLink(_) => self.wire.garbled = false,
+            Fault::FailDisk(d, _) => self.shelf.disks[d].trouble.fails = false,
+            Fault::FailWrites(d, _) => self.shelf.disks[d].trouble.fails_writes = false,
             _ => {}
         }
         self.maybe_open_link();
-    }
-
-    /// The fault atlas: the NV memory of `c` may go only while its partner serves, and the record names its image.
-    pub(super) fn partner_has_everything(&self, c: Controller) -> bool {
-        let other = c.other();
-        let Some(process) = &self.processes[other.index()] else {
-            return false;
-        };
-        let Some(nv) = &self.nv[other.index()] else {
-            return false;
-        };
-        let view = process.core.cell_view();
-        process.crash_after.is_none()
-            && process.crash_before.is_none()
-            && self.ends_after_serving[other.index()].is_none()
-            && process.paused_until <= self.now
-            && view.role == Role::Serving
-            && view
-                .record
-                .is_some_and(|r| r.has(other) && r.is_current(other, nv.image.uuid))
-            && view.linked
-            && self.wire.open
-            && !self.wire.silent
     }
 
     pub(super) fn manage(&mut self, op: ManageOp) {

@@ -1,5 +1,6 @@
 //! Everything, and the queue of what happens next.
 
+mod atlas;
 mod cell;
 mod commands;
 mod controllers;
@@ -14,11 +15,12 @@ mod wire;
 
 pub use scenario::{Scenario, Sent};
 
+use crate::clock::Clock;
 use crate::digest::Digest;
 use crate::disks::Shelf;
 use crate::history::History;
 use crate::hosts::{Attempt, Command};
-use crate::plan::Plan;
+use crate::plan::{Mode, Plan};
 use crate::process::{NvMemory, Process};
 use crate::random::Random;
 use cell::first_metadata;
@@ -84,6 +86,8 @@ struct World {
     processes: [Option<Process>; 2],
     nv: [Option<NvMemory>; 2],
     next_process: u32,
+    /// Of the two machines.
+    clocks: [Clock; 2],
     shelf: Shelf,
     wire: Wire,
     plan: Plan,
@@ -125,32 +129,26 @@ struct World {
 /// # Errors
 /// What was found, in words. A broken invariant of the core panics.
 pub fn run(seed: u64, verbose: bool) -> Result<Report, String> {
-    let mut world = World::new(seed, verbose);
+    run_plan(Plan::of_seed(seed), verbose)
+}
+
+/// Runs a plan: storm, heal, drain, and a scan of everything.
+///
+/// # Errors
+/// What was found, in words. A broken invariant of the core panics.
+pub fn run_plan(plan: Plan, verbose: bool) -> Result<Report, String> {
+    let random = Random::new(plan.stream);
+    let mut world = World::with(random, plan, verbose);
     world.work()?;
-    world.heal_and_drain()?;
-    world.scan()?;
-    world.check_quiet()?;
-    world.check_histories()?;
+    world.end_well()?;
     world.report.digest = world.digest.finish();
     world.report.happenings = world.number;
     Ok(world.report)
 }
 
 impl World {
-    pub(super) fn new(seed: u64, verbose: bool) -> World {
-        let mut random = Random::new(seed);
-        let plan = Plan::new(&mut random);
-        World::with(random, plan, verbose)
-    }
-
     fn with(random: Random, plan: Plan, verbose: bool) -> World {
-        let geometry = Geometry {
-            buffers: if plan.small { 64 } else { 192 },
-            ries: if plan.small { 2 } else { 16 },
-            htbs: 48,
-            transfers: if plan.small { 4 } else { 16 },
-            destages: if plan.small { 2 } else { 8 },
-        };
+        let geometry = plan.pools.geometry(plan.stream);
         let quorum: Vec<_> = (0..3).map(DiskIndex).collect();
         let mut shelf = Shelf::new(DISKS);
         let (record, metadata) = (Record::first(&quorum), first_metadata());
@@ -169,6 +167,8 @@ impl World {
             processes: [None, None],
             nv: [None, None],
             next_process: 1,
+            // No two machines were started at the same moment.
+            clocks: [Clock::ahead(0), Clock::ahead(7_000 * MS)],
             shelf,
             wire: Wire::default(),
             plan,
@@ -229,9 +229,12 @@ impl World {
             }
         }
         let end = self.now + begin + self.plan.faults.last().map_or(0, |f| f.0) + 100 * MS;
-        let limit = self.now + LIVENESS;
+        let limit = end + LIVENESS;
         while self.now < end || (self.commands.len() as u32) < self.plan.commands {
             if !self.advance()? || self.now > limit {
+                if self.plan.mode == Mode::Chaos {
+                    return Ok(());
+                }
                 return Err(format!(
                     "stuck after {} of {} commands: {}",
                     self.commands.len(),

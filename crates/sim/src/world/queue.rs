@@ -3,7 +3,7 @@
 use super::World;
 use super::shelf::Landing;
 use super::wire::Arrival;
-use crate::plan::Fault;
+use crate::fault::Fault;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use twincell_core::Event;

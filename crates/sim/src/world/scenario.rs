@@ -4,8 +4,9 @@
 //! with the story so far when what it waits for does not come, or when an oracle of the simulator objects.
 
 use super::{HOSTS, MS, World};
+use crate::fault::Fault;
 use crate::hosts::Command;
-use crate::plan::{Fault, Plan};
+use crate::plan::{Plan, Pools};
 use crate::random::Random;
 use twincell_core::cell::record::{Mode, Record};
 use twincell_core::controller::Role;
@@ -46,7 +47,7 @@ impl Scenario {
     /// The same, with pools that run short soon.
     pub fn small() -> Scenario {
         Scenario::with(Plan {
-            small: true,
+            pools: Pools::Small,
             ..Plan::scripted()
         })
     }
@@ -197,7 +198,9 @@ impl Scenario {
 
     /// A disk answers with errors, or does so no more.
     pub fn fail_disk(&mut self, disk: Option<usize>) {
-        self.world.shelf.failing = disk;
+        for (n, of) in self.world.shelf.disks.iter_mut().enumerate() {
+            of.trouble.fails = disk == Some(n);
+        }
     }
 
     /// Both processes end, and the disks lose all that was not flushed.
@@ -360,11 +363,7 @@ impl Scenario {
     /// The end: all faults are healed, everything must become well, what is on all LUNs is read back through both
     /// controllers, and all must come to rest.
     pub fn end(mut self) {
-        let result = self.world.heal_and_drain();
-        let result = result.and_then(|()| self.world.scan());
-        let result = result.and_then(|()| self.world.check_quiet());
-        let result = result.and_then(|()| self.world.check_histories());
-        if let Err(what) = result {
+        if let Err(what) = self.world.end_well() {
             self.panic(&what);
         }
     }

@@ -74,6 +74,11 @@ impl World {
     }
 
     pub(super) fn land(&mut self, landing: Landing) {
+        let until = self.shelf.disks[landing.what.disk().index()].trouble.stalled_until;
+        if until > self.now {
+            let delay = until - self.now + self.random.below(MS);
+            return self.after(delay, Happening::Land(landing));
+        }
         let Landing {
             controller,
             process,
@@ -85,12 +90,7 @@ impl World {
             .is_some_and(|p| p.id == process);
         let writes = what.writes();
         let disk = what.disk().index();
-        let fails = self.shelf.failing_writes == Some(disk) && matches!(what, Io::Write { .. });
-        let result = if fails || self.shelf.failing == Some(disk) {
-            Err(DiskError)
-        } else {
-            Ok(())
-        };
+        let result = self.result_of(disk, &what);
         if writes {
             self.shelf.landed(process);
         }
@@ -104,7 +104,8 @@ impl World {
                 Event::DiskDone { io, result }
             }
             Io::Write { block, from, .. } => {
-                if result.is_ok() || self.random.one_in(2) {
+                let gone = self.shelf.disks[disk].trouble.gone;
+                if result.is_ok() || !gone && self.random.one_in(2) {
                     self.land_write(controller, disk, block, &from);
                 }
                 Event::DiskDone { io, result }
@@ -116,7 +117,9 @@ impl World {
                 Event::DiskDone { io, result }
             }
             Io::Zero { block, blocks, .. } => {
-                self.shelf.disks[disk].zero(block, blocks);
+                if result.is_ok() {
+                    self.shelf.disks[disk].zero(block, blocks);
+                }
                 Event::DiskDone { io, result }
             }
             Io::SlotRead(_) => {
@@ -149,6 +152,20 @@ impl World {
         };
         if alive {
             self.deliver(controller, process, event);
+        }
+    }
+
+    fn result_of(&self, disk: usize, what: &Io) -> Result<(), DiskError> {
+        let disk = &self.shelf.disks[disk];
+        let good = match what {
+            Io::Write { .. } => !disk.trouble.fails_writes,
+            Io::Read { block, into, .. } => !disk.trouble.fails_reads && disk.is_readable(*block, into.blocks().into()),
+            _ => true,
+        };
+        if good && !disk.trouble.fails && !disk.trouble.gone {
+            Ok(())
+        } else {
+            Err(DiskError)
         }
     }
 

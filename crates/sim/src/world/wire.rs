@@ -2,24 +2,65 @@
 
 use super::queue::Happening;
 use super::{MS, US, World};
+use crate::frame_order::FrameOrder;
 use twincell_core::Event;
-use twincell_core::ids::{BlockCount, ConnectionId, Controller};
+use twincell_core::ids::{ATOMIC_BLOCKS, BlockCount, ConnectionId, Controller};
+use twincell_core::link::WINDOW;
 use twincell_core::link::frame::{Frame, Mfc};
 use twincell_core::list::List;
 
+/// What happens to the next frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Nothing.
+    #[default]
+    Arrives,
+    IsLost,
+    ComesTwice,
+    IsGarbled,
+}
+
 /// The wire between the controllers.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Wire {
     pub(super) connection: u64,
     pub(super) open: bool,
     pub(super) opening: bool,
     pub(super) cut: bool,
-    pub(super) silent: bool,
+    /// What is sent to this controller is lost.
+    pub(super) deaf: [bool; 2],
     pub(super) lossy: bool,
+    /// Some frames have a flipped bit.
+    pub(super) garbled: bool,
+    /// What happens to the next frame to each controller.
+    pub(super) next: [Next; 2],
     /// How much longer than usual each frame takes, in nanoseconds.
     pub(super) delay: u64,
     /// When the last frame in each direction arrives: order is kept unless the wire is lossy.
     pub(super) last: [u64; 2],
+    /// Blocks of data that are under way to each controller.
+    blocks_ahead: [usize; 2],
+    order: FrameOrder,
+}
+
+/// What the window lets be under way is all that a control frame ever waits for.
+const BLOCKS_AHEAD_MAX: usize = WINDOW * ATOMIC_BLOCKS as usize;
+
+impl Wire {
+    /// Whether what is sent arrives.
+    pub(super) fn is_sound(&self) -> bool {
+        self.open && self.deaf == [false; 2] && !self.garbled && self.next == [Next::Arrives; 2]
+    }
+
+    /// All faults are over; what is open stays open.
+    pub(super) fn heal(&mut self) {
+        self.cut = false;
+        self.deaf = [false; 2];
+        self.lossy = false;
+        self.garbled = false;
+        self.next = [Next::Arrives; 2];
+        self.delay = 0;
+    }
 }
 
 /// What arrives: a frame, its messages, and the tags of its payload.
@@ -28,6 +69,8 @@ pub(super) struct Arrival {
     pub(super) frame: Frame,
     pub(super) mfcs: Vec<Mfc>,
     pub(super) payload: Vec<u64>,
+    /// It has a flipped bit.
+    pub(super) garbled: bool,
 }
 
 impl World {
@@ -47,6 +90,7 @@ impl World {
         }
         self.wire.open = true;
         self.wire.connection += 1;
+        self.wire.order = FrameOrder::default();
         let connection = ConnectionId(self.wire.connection);
         for controller in Controller::BOTH {
             let delay = self.random.between(20 * US, 500 * US);
@@ -80,6 +124,7 @@ impl World {
             frame,
             mfcs: Vec::new(),
             payload: Vec::new(),
+            garbled: false,
         };
         if let Frame::Messages(sequenced) = &frame {
             let process = self.processes[from.index()].as_ref().expect("it wants something");
@@ -89,25 +134,23 @@ impl World {
                 .payload
                 .map_or(Vec::new(), |p| self.read_memory(from.index(), &p));
         }
-        if !self.wire.open || self.wire.connection != connection.0 || self.wire.silent {
+        if !self.wire.open || self.wire.connection != connection.0 {
             return;
         }
+        self.check_frame(from, &arrival);
         let to = from.other();
-        let hello = matches!(frame, Frame::Hello(_));
-        let copies = match self.random.below(10) {
-            0 if self.wire.lossy && !hello => 0,
-            1 if self.wire.lossy && !hello => 2,
-            _ => 1,
+        let copies = match self.fate(to, &arrival.frame) {
+            Next::Arrives => 1,
+            Next::ComesTwice => 2,
+            Next::IsLost => 0,
+            Next::IsGarbled => {
+                arrival.garbled = true;
+                1
+            }
         };
         for _ in 0..copies {
-            let mut delay = self.wire.delay + self.random.between(15 * US, 120 * US);
-            if self.wire.lossy && !hello {
-                delay += self.random.below(2 * MS);
-            } else {
-                let at = (self.now + delay).max(self.wire.last[to.index()] + 1);
-                self.wire.last[to.index()] = at;
-                delay = at - self.now;
-            }
+            let delay = self.travel_time(to, &arrival.frame);
+            self.wire.blocks_ahead[to.index()] += arrival.payload.len();
             let (connection, arrival) = (connection.0, arrival.clone());
             self.after(
                 delay,
@@ -120,17 +163,44 @@ impl World {
         }
     }
 
-    pub(super) fn frame_arrives(&mut self, connection: u64, to: Controller, arrival: Arrival) {
-        if !self.wire.open || self.wire.connection != connection || self.wire.silent {
-            return;
+    fn check_frame(&mut self, from: Controller, arrival: &Arrival) {
+        if let Err(what) = self.wire.order.send(from.index(), &arrival.frame, &arrival.mfcs) {
+            self.fail(format!("{from}: {what}"));
         }
-        let Some(process) = &mut self.processes[to.index()] else {
-            return;
-        };
-        let id = process.id;
-        if process.paused_until > self.now {
+        let ahead = self.wire.blocks_ahead[from.other().index()];
+        if arrival.payload.is_empty() && ahead > BLOCKS_AHEAD_MAX {
+            self.fail(format!("{from}: {ahead} blocks of data go before a control frame"));
+        }
+    }
+
+    /// What becomes of a frame. Whoever says hello has a connection that works at this moment.
+    fn fate(&mut self, to: Controller, frame: &Frame) -> Next {
+        match self.random.below(10) {
+            _ if self.wire.deaf[to.index()] => Next::IsLost,
+            _ if matches!(frame, Frame::Hello(_)) => Next::Arrives,
+            0 if self.wire.lossy => Next::IsLost,
+            1 if self.wire.lossy => Next::ComesTwice,
+            2 if self.wire.garbled => Next::IsGarbled,
+            _ => std::mem::take(&mut self.wire.next[to.index()]),
+        }
+    }
+
+    fn travel_time(&mut self, to: Controller, frame: &Frame) -> u64 {
+        let delay = self.wire.delay + self.random.between(15 * US, 120 * US);
+        if self.wire.lossy && !matches!(frame, Frame::Hello(_)) {
+            return delay + self.random.below(2 * MS);
+        }
+        let at = (self.now + delay).max(self.wire.last[to.index()] + 1);
+        self.wire.last[to.index()] = at;
+        at - self.now
+    }
+
+    pub(super) fn frame_arrives(&mut self, connection: u64, to: Controller, arrival: Arrival) {
+        let until = self.processes[to.index()].as_ref().map_or(0, |p| p.paused_until);
+        let current = self.wire.open && self.wire.connection == connection;
+        if current && until > self.now {
             // The bytes wait in the socket.
-            let delay = process.paused_until - self.now + 1;
+            let delay = until - self.now + 1;
             return self.after(
                 delay,
                 Happening::Frame {
@@ -140,6 +210,20 @@ impl World {
                 },
             );
         }
+        self.wire.blocks_ahead[to.index()] -= arrival.payload.len();
+        if !current || self.wire.deaf[to.index()] {
+            return;
+        }
+        let Some(process) = &mut self.processes[to.index()] else {
+            return;
+        };
+        let id = process.id;
+        if arrival.garbled {
+            // A checksum is wrong: whatever comes after it cannot be trusted, either.
+            self.log(|| format!("{to}: a garbled frame"));
+            return self.close_link();
+        }
+        self.wire.order.arrive(to.other().index(), &arrival.frame);
         let connection = ConnectionId(connection);
         if let Frame::Messages(sequenced) = &arrival.frame
             && let Some(place) = process.core.place_of(connection, sequenced)

@@ -1,0 +1,138 @@
+//! The oracle of the link: within one connection each controller numbers its frames one after the other, says the same
+//! whenever it sends one again, and acknowledges what has arrived in order, no more, and never less than before.
+
+use crate::digest::Digest;
+use std::collections::VecDeque;
+use std::hash::{Hash, Hasher};
+use twincell_core::link::WINDOW;
+use twincell_core::link::frame::{Frame, Mfc};
+
+/// One direction of a connection.
+#[derive(Clone, Debug, Default)]
+struct Direction {
+    /// The number of the first frame, and what the frames from there on say, as digests.
+    first: Option<u32>,
+    sent: Vec<u64>,
+    /// How many frames from the first on have arrived without a gap, and what arrived beyond a gap.
+    arrived: u32,
+    beyond: VecDeque<u32>,
+    /// How many the receiver has acknowledged.
+    acknowledged: u32,
+}
+
+/// Both directions of a connection; by the controller that sends.
+#[derive(Clone, Debug, Default)]
+pub struct FrameOrder {
+    directions: [Direction; 2],
+}
+
+impl FrameOrder {
+    /// Controller number `from` sends a frame.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn send(&mut self, from: usize, frame: &Frame, mfcs: &[Mfc]) -> Result<(), String> {
+        match frame {
+            Frame::Messages(sequenced) => {
+                self.directions[from].send(sequenced.sequence, mfcs)?;
+                self.directions[1 - from].acknowledge(sequenced.acknowledged)
+            }
+            Frame::Ack { acknowledged, .. } => self.directions[1 - from].acknowledge(*acknowledged),
+            _ => Ok(()),
+        }
+    }
+
+    /// A frame of controller number `from` has arrived.
+    pub fn arrive(&mut self, from: usize, frame: &Frame) {
+        if let Frame::Messages(sequenced) = frame {
+            self.directions[from].arrive(sequenced.sequence);
+        }
+    }
+}
+
+impl Direction {
+    fn send(&mut self, sequence: u32, mfcs: &[Mfc]) -> Result<(), String> {
+        let mut digest = Digest::default();
+        mfcs.hash(&mut digest);
+        let says = digest.finish();
+        let first = *self.first.get_or_insert(sequence);
+        let number = sequence.wrapping_sub(first) as usize;
+        match self.sent.get(number) {
+            Some(said) if *said == says => Ok(()),
+            Some(_) => Err(format!("frame {} says something else than before", sequence)),
+            None if number == self.sent.len() => {
+                self.sent.push(says);
+                let in_flight = self.sent.len() - self.acknowledged as usize;
+                if in_flight > WINDOW {
+                    return Err(format!("{in_flight} frames in flight: more than the window"));
+                }
+                Ok(())
+            }
+            None => Err(format!("frame {} is sent before the one before it", sequence)),
+        }
+    }
+
+    fn arrive(&mut self, sequence: u32) {
+        let number = sequence.wrapping_sub(self.first.unwrap_or(sequence));
+        if number >= self.arrived && !self.beyond.contains(&number) {
+            self.beyond.push_back(number);
+        }
+        while let Some(at) = self.beyond.iter().position(|n| *n == self.arrived) {
+            self.beyond.swap_remove_back(at);
+            self.arrived += 1;
+        }
+    }
+
+    fn acknowledge(&mut self, sequence: u32) -> Result<(), String> {
+        let Some(first) = self.first else { return Ok(()) };
+        let number = sequence.wrapping_sub(first);
+        if number > self.arrived {
+            return Err(format!(
+                "frame {sequence} was not received, and is acknowledged with all before it"
+            ));
+        }
+        if number < self.acknowledged {
+            return Err(format!("frame {sequence} was acknowledged before, and is not any more"));
+        }
+        self.acknowledged = number;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use twincell_core::ids::Incarnation;
+    use twincell_core::link::frame::Sequenced;
+
+    fn frame(sequence: u32, acknowledged: u32) -> Frame {
+        Frame::Messages(Sequenced {
+            incarnation: Incarnation(1),
+            sequence,
+            acknowledged,
+        })
+    }
+
+    #[test]
+    fn order_and_acknowledgement_across_the_wrap() {
+        let mut order = FrameOrder::default();
+        let (last, next) = (frame(u32::MAX, 0), frame(0, 0));
+        order.send(0, &last, &[Mfc::LevelEnd]).expect("the first");
+        order.send(0, &next, &[Mfc::Attached]).expect("the next");
+        order.arrive(0, &next);
+        let answer = [Mfc::LevelEnd];
+        assert!(
+            order.send(1, &frame(0, 1), &answer).is_err(),
+            "the first has not arrived"
+        );
+        order.arrive(0, &last);
+        order.send(1, &frame(0, 1), &answer).expect("both have arrived");
+        assert!(
+            order.send(1, &frame(1, 0), &answer).is_err(),
+            "an acknowledgement taken back"
+        );
+        order.send(0, &next, &[Mfc::Attached]).expect("sent again");
+        assert!(order.send(0, &next, &[Mfc::Leaving]).is_err(), "says something else");
+        assert!(order.send(0, &frame(3, 0), &[Mfc::Leaving]).is_err(), "a gap");
+    }
+}

@@ -1,0 +1,76 @@
+//! The fault atlas: it knows which copy is the last good one, and which faults the promise therefore excludes.
+
+use super::World;
+use crate::fault::Fault;
+use crate::plan::Mode;
+use twincell_core::controller::Role;
+use twincell_core::ids::{Controller, DiskIndex};
+use twincell_core::layout::metadata::{DiskState, Metadata};
+
+impl World {
+    /// Whether a fault may come now.
+    pub(super) fn may_come(&self, fault: Fault) -> bool {
+        if self.plan.mode == Mode::Chaos {
+            return true;
+        }
+        match fault {
+            Fault::LoseNv(c) | Fault::FlipNvAndCrash(c, _) => self.partner_has_everything(c),
+            Fault::FlipNv(..) | Fault::LoseBothNv => false,
+            Fault::FailDisk(d, _) | Fault::FailWrites(d, _) | Fault::StallDisk(d, _) => self.others_are_sound(d),
+            Fault::LoseDisk(d) | Fault::BadBlocks(d, ..) => self.others_are_sound(d) && self.others_are_in(d),
+            _ => true,
+        }
+    }
+
+    /// The NV memory of `c` may go only while its partner serves, is not about to end, and the record names its image.
+    fn partner_has_everything(&self, c: Controller) -> bool {
+        let other = c.other();
+        let Some(process) = &self.processes[other.index()] else {
+            return false;
+        };
+        let Some(nv) = &self.nv[other.index()] else {
+            return false;
+        };
+        let view = process.core.cell_view();
+        process.crash_after.is_none()
+            && process.crash_before.is_none()
+            && self.ends_after_serving[other.index()].is_none()
+            && self.ends_after_start[other.index()].is_none()
+            && process.paused_until <= self.now
+            && view.role == Role::Serving
+            && view
+                .record
+                .is_some_and(|r| r.has(other) && r.is_current(other, nv.image.uuid))
+            && view.linked
+            && self.wire.is_sound()
+    }
+
+    /// Whether no other disk is in trouble.
+    fn others_are_sound(&self, d: usize) -> bool {
+        let disks = self.shelf.disks.iter().enumerate();
+        disks
+            .filter(|(n, _)| *n != d)
+            .all(|(_, disk)| !disk.is_troubled(self.now))
+    }
+
+    /// Whether no other disk was given up, or may be so by now.
+    fn others_are_in(&self, d: usize) -> bool {
+        let on_disk = self.shelf.disks.iter().flat_map(|disk| disk.metadata.iter().flatten());
+        let of_processes = self.processes.iter().flatten();
+        let in_memory = of_processes.flat_map(|p| [p.core.metadata(), p.core.metadata_to_write()]);
+        on_disk.chain(in_memory.flatten()).all(|m| all_in(m, d))
+    }
+
+    /// Whether a disk is one that the metadata of a controller that serves count on.
+    pub(super) fn is_in(&self, d: DiskIndex) -> bool {
+        let serving = self.processes.iter().flatten().find(|p| p.serves);
+        let metadata = serving.and_then(|p| p.core.metadata());
+        metadata.is_some_and(|m| m.disks[d.index()].state == DiskState::Normal)
+            && !self.shelf.disks[d.index()].is_troubled(self.now)
+    }
+}
+
+fn all_in(metadata: &Metadata, but: usize) -> bool {
+    let others = metadata.disks.iter().enumerate().filter(|(n, _)| *n != but);
+    others.into_iter().all(|(_, disk)| disk.state == DiskState::Normal)
+}
