@@ -1,10 +1,11 @@
 //! A cell under a verifying load, and everything that does something to it: processes, the link.
 
 use crate::cell::{Cell, Pool, SETTLE, addresses_on, binary, signal};
-use crate::fault::{Fault, LinkFault, Who};
+use crate::fault::{DISKS, Kind, Who};
 use crate::poll_for;
 use crate::ports::Ports;
 use crate::proxy::Proxy;
+use crate::shelf::Shelf;
 use rustix::process::Signal;
 use serde_json::Value;
 use std::net::SocketAddr;
@@ -15,10 +16,10 @@ use twincell_client::Url;
 use twincell_client::checker::{Checker, Options, Regions, Report};
 use twincell_client::multipath::Timing;
 
-const LUN: &str = "data";
-const NAMES: [&str; 2] = ["A", "B"];
-const DISKS: u32 = 6;
+pub(crate) const LUN: &str = "data";
+pub(crate) const NAMES: [&str; 2] = ["A", "B"];
 const DISK_SIZE: &str = "256M";
+const DISK_BYTES: u64 = 256 << 20;
 const CACHE: &str = "16M";
 /// Twice the cache, so that there is always something to destage.
 const REGION_BLOCKS: u64 = (32 << 20) / 512;
@@ -27,7 +28,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(40);
 /// How long to look for data at stake before a cycle does not count.
 const LOOK: Duration = Duration::from_secs(5);
 /// After this long whoever was hit has noticed it.
-const NOTICED: Duration = Duration::from_millis(300);
+pub(crate) const NOTICED: Duration = Duration::from_millis(300);
 /// So many writes say that writes go on.
 const GOES_ON: u64 = 50;
 /// A controller that has just ended is not started again before this.
@@ -44,14 +45,15 @@ pub struct Before {
     /// The epoch of the membership record.
     pub epoch: Option<u64>,
     /// The process of A, and that of B.
-    pids: [Option<u32>; 2],
+    pub(crate) pids: [Option<u32>; 2],
     /// 0: A owns the LUN; 1: B does.
     owner: usize,
     writes: u64,
 }
 
 impl Before {
-    fn of(&self, who: Who) -> Vec<usize> {
+    /// The controllers that are meant.
+    pub(crate) fn of(&self, who: Who) -> Vec<usize> {
         match who {
             Who::Owner => vec![self.owner],
             Who::Mirror => vec![1 - self.owner],
@@ -59,16 +61,34 @@ impl Before {
         }
     }
 
-    fn pids(&self, who: Who) -> Vec<u32> {
+    /// Their processes.
+    pub(crate) fn pids(&self, who: Who) -> Vec<u32> {
         self.of(who).iter().filter_map(|n| self.pids[*n]).collect()
     }
 }
 
+/// Where a cell is put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ground {
+    /// As on one machine: its disks are plain files, and each controller sees the other's process.
+    Plain,
+    /// Its disks fail when they are told to. They are slower than plain files.
+    Shelf,
+    /// As on two machines, as far as processes go: neither controller can end the other (needs root).
+    Apart,
+}
+
 /// A cell, its load, and what is around it.
 pub struct Bed {
-    cell: Cell,
-    proxy: Proxy,
-    children: Vec<Child>,
+    // The processes go before the disks that they use.
+    pub(crate) cell: Cell,
+    pub(crate) shelf: Option<Shelf>,
+    pub(crate) proxy: Proxy,
+    ground: Ground,
+    /// The processes that were started last: of A, and of B.
+    pub(crate) children: [Option<Child>; 2],
+    /// A disk has answered with errors, and may have been given up.
+    pub(crate) may_lack_a_disk: bool,
     /// When A was last started, and B.
     started: [Option<Instant>; 2],
     urls: Vec<Url>,
@@ -80,12 +100,20 @@ pub struct Bed {
 
 impl Bed {
     /// Starts a cell in a directory of its own in `parent`, and its load, which follows from `seed`.
-    pub fn start(parent: &Path, seed: u64) -> Result<Bed, String> {
+    pub fn start(parent: &Path, seed: u64, ground: Ground) -> Result<Bed, String> {
+        let shelf = match ground {
+            Ground::Shelf => Some(Shelf::mount(parent, DISKS, DISK_BYTES)?),
+            Ground::Plain | Ground::Apart => None,
+        };
+        let pool = match &shelf {
+            Some(shelf) => Pool::Given(shelf.paths()),
+            None => Pool::Made(DISKS as u32, DISK_SIZE),
+        };
         let root = tempfile::Builder::new().prefix("cell-").tempdir_in(parent);
         let root = root.map_err(|e| format!("a directory in {}: {e}", parent.display()))?;
         let ports = Ports::reserve();
         let addresses = addresses_on(&ports);
-        let cell = Cell::create_in(root, ports, &Pool::Made(DISKS, DISK_SIZE), CACHE, &addresses)?;
+        let cell = Cell::create_in(root, ports, &pool, CACHE, &addresses)?;
         let local = |n| SocketAddr::from(([127, 0, 0, 1], cell.ports().get(n)));
         let (proxied, real) = (local(PROXY_PORT), local(LINK_PORT));
         let proxy = Proxy::start(proxied, real).map_err(|e| format!("the proxy: {e}"))?;
@@ -95,8 +123,11 @@ impl Bed {
         std::fs::write(cell.dir().join("cell-B.toml"), of_b).map_err(|e| format!("cell-B.toml: {e}"))?;
         let mut bed = Bed {
             cell,
+            shelf,
             proxy,
-            children: Vec::new(),
+            ground,
+            children: [None, None],
+            may_lack_a_disk: false,
             started: [None; 2],
             urls: Vec::new(),
             seed,
@@ -130,6 +161,10 @@ impl Bed {
             .map(|u| u.parse().map_err(|e| format!("{e}")));
         self.urls = parsed.collect::<Result<_, String>>()?;
         Ok(())
+    }
+
+    pub(crate) fn log(&self, n: usize) -> PathBuf {
+        self.cell.dir().join(NAMES[n]).join("log")
     }
 
     fn history(&self) -> PathBuf {
@@ -184,92 +219,28 @@ impl Bed {
         }
     }
 
-    /// Does it, for as long as it lasts, and ends it.
-    pub fn inject(&mut self, fault: Fault, before: &Before) -> Result<(), String> {
-        match fault {
-            Fault::Kill(who) => {
-                let pids = before.pids(who);
-                pids.iter().for_each(|pid| signal(*pid, Signal::KILL));
-                pids.iter().try_for_each(|pid| until_gone(*pid))
-            }
-            Fault::Stop(who, lasts) => {
-                let pids = before.pids(who);
-                pids.iter().for_each(|pid| signal(*pid, Signal::STOP));
-                // The partner's fence may end it first.
-                let _ = poll_for("", lasts, || match pids.iter().any(|pid| is_alive(*pid)) {
-                    true => Err(String::new()),
-                    false => Ok(()),
-                });
-                pids.iter().for_each(|pid| signal(*pid, Signal::CONT));
-                Ok(())
-            }
-            Fault::Link(fault) => self.break_link(fault),
-            Fault::Restart(Who::Both) => self.cell.twincell(&["cell", "stop"]).ok().map(|_| ()),
-            Fault::Restart(who) => {
-                let name = NAMES[before.of(who)[0]];
-                self.cell.twincell(&["controller", "stop", name]).ok().map(|_| ())
-            }
-            Fault::Move => {
-                let to = NAMES[1 - before.owner];
-                self.cell.twincell(&["lun", "move", LUN, "--to", to]).ok().map(|_| ())
-            }
-        }
-    }
-
-    fn break_link(&mut self, fault: LinkFault) -> Result<(), String> {
-        match fault {
-            LinkFault::Close => self.proxy.close(),
-            LinkFault::CloseHalf(way) => self.proxy.close_half(way),
-            LinkFault::Cut(lasts) => {
-                self.proxy.cut();
-                std::thread::sleep(lasts);
-            }
-            LinkFault::Silent {
-                ways,
-                lasts,
-                comes_late,
-            } => {
-                self.proxy.hold(ways);
-                std::thread::sleep(lasts);
-                if !comes_late {
-                    self.proxy.close();
-                }
-            }
-            LinkFault::Slow(delay, lasts) => {
-                self.proxy.delay(delay);
-                std::thread::sleep(lasts);
-            }
-            LinkFault::Garble(way, bit) => {
-                let before = self.proxy.garbled();
-                self.proxy.garble(way, bit);
-                // Heartbeats come all the time.
-                poll_for("a bit on the link that can be flipped", NOTICED * 10, || {
-                    (self.proxy.garbled() > before).then_some(()).ok_or(String::new())
-                })?;
-            }
-        }
-        self.proxy.heal();
-        Ok(())
-    }
-
-    /// Waits until hosts write again, and the cell is whole: `cell start` is all that is done for it.
-    pub fn recover(&mut self, before: &Before, since: Instant) -> Result<(), String> {
-        if running(&self.cell.status()) == 0 {
+    /// Waits until hosts write again, and the cell is whole: `cell start` is all that is done for it. A controller
+    /// that ended is started when hosts write again; `at_once` where they may not be able to without it.
+    pub fn recover(&mut self, before: &Before, since: Instant, at_once: bool) -> Result<(), String> {
+        if at_once || running(&self.cell.status()) == 0 {
             // Together: one alone would wait for the other first.
             poll_for("the processes of both controllers", SETTLE, || {
                 let status = self.start_missing()?;
                 (running(&status) == 2).then_some(()).ok_or(status.to_string())
             })?;
         }
-        let checker = self.checker();
         poll_for("writes to go on", PAUSE_MAX, || {
-            let report = checker.report();
+            let report = self.checker().report();
             let recent = report.writes > before.writes + GOES_ON && since.elapsed() > NOTICED;
-            if recent || !checker.is_running() {
-                Ok(())
-            } else {
-                Err(format!("{report}\n{}", self.cell.status()))
+            if recent || !self.checker().is_running() {
+                return Ok(());
             }
+            let status = if at_once {
+                self.start_missing()?
+            } else {
+                self.cell.status()
+            };
+            Err(format!("{report}\n{status}"))
         })?;
         self.sound()?;
         self.bring_back()?;
@@ -281,7 +252,7 @@ impl Bed {
         let deadline = Instant::now() + SETTLE;
         loop {
             let status = self.start_missing()?;
-            if status["cell"]["state"] == "ok" && status["cell"]["mirroring"] == "on" {
+            if self.is_whole(&status) {
                 return Ok(());
             }
             if Instant::now() > deadline {
@@ -291,15 +262,28 @@ impl Bed {
         }
     }
 
+    /// Whether the cell is as it should be: all of it there, but for a disk that was given up.
+    fn is_whole(&self, status: &Value) -> bool {
+        let both = (0..2).all(|n| status["controllers"][n]["state"] == "serving");
+        let sound = status["cell"]["state"] == "ok" || self.may_lack_a_disk;
+        both && sound && status["cell"]["mirroring"] == "on"
+    }
+
+    /// Whether a disk was given up. It does not come back in this version.
+    pub fn lacks_a_disk(&self) -> bool {
+        self.may_lack_a_disk && self.cell.status()["cell"]["state"] != "ok"
+    }
+
     /// Starts whichever controllers do not run; what was seen.
-    fn start_missing(&mut self) -> Result<Value, String> {
-        self.children
-            .retain_mut(|child| !matches!(child.try_wait(), Ok(Some(_))));
+    pub(crate) fn start_missing(&mut self) -> Result<Value, String> {
         let status = self.cell.status();
         for n in 0..2 {
             let line = &status["controllers"][n];
             let is_recent = self.started[n].is_some_and(|at| at.elapsed() < START_AGAIN);
-            if line["pid"].is_null() && line["state"] == "stopped" && !is_recent {
+            let is_starting = self.children[n]
+                .as_mut()
+                .is_some_and(|c| matches!(c.try_wait(), Ok(None)));
+            if line["pid"].is_null() && line["state"] == "stopped" && !is_recent && !is_starting {
                 self.start_controller(n)?;
             }
         }
@@ -307,24 +291,32 @@ impl Bed {
     }
 
     fn start_controller(&mut self, n: usize) -> Result<(), String> {
-        let dir = self.cell.dir();
+        let failed = |e: std::io::Error| format!("controller {}: {e}", NAMES[n]);
         let log = std::fs::File::options()
             .create(true)
             .append(true)
-            .open(dir.join(NAMES[n]).join("log"));
-        let log = log.map_err(|e| format!("the log of {}: {e}", NAMES[n]))?;
+            .open(self.log(n))
+            .map_err(failed)?;
         let file = if n == 0 {
             self.cell.file()
         } else {
-            dir.join("cell-B.toml")
+            self.cell.dir().join("cell-B.toml")
         };
-        let mut command = Command::new(binary());
+        let mut command = match self.ground {
+            Ground::Plain | Ground::Shelf => Command::new(binary()),
+            Ground::Apart => {
+                let mut unshare = Command::new("unshare");
+                unshare
+                    .args(["--pid", "--mount-proc", "--fork", "--kill-child"])
+                    .arg(binary());
+                unshare
+            }
+        };
         command
             .args(["controller", "run", "--detach", "--name", NAMES[n], "--config"])
             .arg(file);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        self.children
-            .push(command.spawn().map_err(|e| format!("controller {}: {e}", NAMES[n]))?);
+        self.children[n] = Some(command.spawn().map_err(failed)?);
         self.started[n] = Some(Instant::now());
         Ok(())
     }
@@ -342,6 +334,14 @@ impl Bed {
     /// The longest time without an acknowledged write since this was last asked.
     pub fn take_longest_gap(&self) -> Duration {
         self.checker().take_longest_gap()
+    }
+
+    /// What a kind of faults is called here.
+    pub fn label(&self, kind: Kind) -> String {
+        match self.ground {
+            Ground::Plain | Ground::Shelf => kind.to_string(),
+            Ground::Apart => format!("{kind}, apart"),
+        }
     }
 
     /// The epoch of the membership record, as it is now.
@@ -363,12 +363,22 @@ impl Bed {
         self.start_load()
     }
 
-    /// Reads everything back a last time.
+    /// Reads everything back a last time, and leaves both logs beside the cell's directory.
     pub fn end(mut self) -> Result<u64, String> {
-        match self.check_all() {
+        let kept = self.check_all().and_then(|()| self.keep_logs());
+        match kept {
             Ok(()) => Ok(self.writes()),
             Err(e) => Err(self.evidence(&e)),
         }
+    }
+
+    fn keep_logs(&self) -> Result<(), String> {
+        let dir = self.cell.scratch();
+        let copy = |n: usize| {
+            let to = format!("{}-{}.log", dir.display(), NAMES[n]);
+            std::fs::copy(self.log(n), to).map_err(|e| format!("the log of {}: {e}", NAMES[n]))
+        };
+        copy(0).and_then(|_| copy(1)).map(|_| ())
     }
 
     fn check_all(&mut self) -> Result<(), String> {
@@ -418,6 +428,9 @@ impl Bed {
             said += &format!("\n(not all of it was left: {failed})");
         }
         self.cell.keep();
+        if let Some(shelf) = &mut self.shelf {
+            said += &format!("\nits disks are in {}", shelf.keep().display());
+        }
         said
     }
 }
@@ -432,13 +445,13 @@ fn running(status: &Value) -> usize {
     pids(status).into_iter().flatten().filter(|pid| is_alive(*pid)).count()
 }
 
-fn is_alive(pid: u32) -> bool {
+pub(crate) fn is_alive(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat.rsplit(") ").next().and_then(|s| s.chars().next());
     !matches!(state, None | Some('Z' | 'X'))
 }
 
-fn until_gone(pid: u32) -> Result<(), String> {
+pub(crate) fn until_gone(pid: u32) -> Result<(), String> {
     poll_for(&format!("the end of process {pid}"), Duration::from_secs(20), || {
         (!is_alive(pid)).then_some(()).ok_or("it is there".to_owned())
     })

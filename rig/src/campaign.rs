@@ -1,8 +1,8 @@
 //! Faults, one after the other, drawn from a seed, on cells under a verifying load. What was done so far is kept in a
 //! directory, so that a campaign can be resumed; what went wrong is left there.
 
-use crate::bed::Bed;
-use crate::fault::Kind;
+use crate::bed::{Bed, Ground};
+use crate::fault::{Fault, Kind, Who};
 use crate::noise::Noise;
 use crate::tally::{Cycle, Tally};
 use serde::{Deserialize, Serialize};
@@ -109,69 +109,106 @@ impl Campaign {
         }
         let (counted, cycles) = (self.tally.counted(), self.tally.cycles());
         if counted * 100 < cycles * COUNTED_PERCENT {
-            return Err(format!(
-                "of {cycles} cycles only {counted} had data at stake: they show too little"
-            ));
+            return Err(format!("of {cycles} cycles only {counted} count: they show too little"));
         }
         Ok(())
+    }
+
+    /// The kind of cycle `n`, and where it is done.
+    fn plan(&self, kinds: &[Kind], n: u64, random: &mut Random) -> (Kind, Ground) {
+        if self.order == Order::InTurn {
+            let kind = kinds[n as usize % kinds.len()];
+            return (
+                kind,
+                if kind.needs_shelf() {
+                    Ground::Shelf
+                } else {
+                    Ground::Plain
+                },
+            );
+        }
+        let turn = match n / ROUND % 8 {
+            3 | 7 => Ground::Shelf,
+            5 if rustix::process::geteuid().is_root() => Ground::Apart,
+            _ => Ground::Plain,
+        };
+        let fits = |ground: Ground| -> Vec<Kind> { kinds.iter().copied().filter(|k| k.fits(ground)).collect() };
+        let found = [turn, Ground::Plain, Ground::Shelf]
+            .into_iter()
+            .map(|ground| (fits(ground), ground))
+            .find(|(kinds, _)| !kinds.is_empty());
+        let (kinds, ground) = found.expect("every kind fits somewhere");
+        (Kind::draw(&kinds, random), ground)
     }
 
     /// One cell, from its making to its last reading back.
     fn round(&mut self, kinds: &[Kind], until: Until) -> Result<(), String> {
         let begun = Instant::now();
-        let before = self.tally.milliseconds;
-        let mut bed = Bed::start(&self.dir, self.seed.wrapping_add(self.next << 16))?;
+        let (milliseconds, writes) = (self.tally.milliseconds, self.tally.writes);
+        let ground = self.plan(kinds, self.next, &mut Random::new(self.seed, self.next)).1;
+        let mut bed = Bed::start(&self.dir, self.seed.wrapping_add(self.next << 16), ground)?;
         let noise = Noise::start();
-        let writes = self.tally.writes;
         for n in 1..=ROUND {
             let mut random = Random::new(self.seed, self.next);
-            let kind = match self.order {
-                Order::Drawn => Kind::draw(kinds, &mut random),
-                Order::InTurn => kinds[self.next as usize % kinds.len()],
-            };
+            let (kind, here) = self.plan(kinds, self.next, &mut random);
+            if here != ground {
+                break;
+            }
             let what = format!("seed {}, cycle {}: {kind}", self.seed, self.next);
-            cycle(self, &mut bed, &noise, kind, &mut random)
+            self.cycle(&mut bed, &noise, kind, &mut random)
                 .and_then(|()| if n % READ_BACK == 0 { bed.read_back() } else { Ok(()) })
                 .map_err(|e| bed.evidence(&format!("{what}: {e}")))?;
             self.next += 1;
             self.tally.writes = writes + bed.writes();
-            self.tally.milliseconds = before + begun.elapsed().as_millis() as u64;
+            self.tally.milliseconds = milliseconds + begun.elapsed().as_millis() as u64;
             self.save()?;
             if self.is_over(until) {
                 break;
             }
+            if bed.lacks_a_disk() {
+                // The old copy on it must not be read, also not by those who start anew.
+                restart_both(&mut bed).map_err(|e| bed.evidence(&format!("{what}, both killed after it: {e}")))?;
+                break;
+            }
         }
         self.tally.writes = writes + bed.end()?;
-        self.tally.milliseconds = before + begun.elapsed().as_millis() as u64;
+        self.tally.milliseconds = milliseconds + begun.elapsed().as_millis() as u64;
         self.save()
+    }
+
+    /// One fault, and the way back.
+    fn cycle(&mut self, bed: &mut Bed, noise: &Noise, kind: Kind, random: &mut Random) -> Result<(), String> {
+        let fault = kind.fault(random);
+        let before = bed.before()?;
+        noise.take_longest();
+        bed.take_longest_gap();
+        let since = Instant::now();
+        let as_meant = bed.inject(fault, &before).map_err(|e| format!("{fault:?}: {e}"))?;
+        bed.recover(&before, since, matches!(fault, Fault::Again(..)))
+            .map_err(|e| format!("{fault:?}: {e}"))?;
+        let cycle = Cycle {
+            counts: before.at_stake && as_meant,
+            changed: bed.epoch() != before.epoch,
+            pause: bed.take_longest_gap(),
+            noise: noise.take_longest(),
+        };
+        let ms = |d: Duration| d.as_millis();
+        println!(
+            "{}: {fault:?}; counts: {}, membership changed: {}, pause {} ms, noise {} ms, whole after {} ms",
+            self.next,
+            cycle.counts,
+            cycle.changed,
+            ms(cycle.pause),
+            ms(cycle.noise),
+            ms(since.elapsed())
+        );
+        self.tally.count(&bed.label(kind), cycle);
+        Ok(())
     }
 }
 
-/// One fault, and the way back.
-fn cycle(campaign: &mut Campaign, bed: &mut Bed, noise: &Noise, kind: Kind, random: &mut Random) -> Result<(), String> {
-    let fault = kind.fault(random);
+fn restart_both(bed: &mut Bed) -> Result<(), String> {
     let before = bed.before()?;
-    noise.take_longest();
-    bed.take_longest_gap();
-    let since = Instant::now();
-    bed.inject(fault, &before)?;
-    bed.recover(&before, since)?;
-    let cycle = Cycle {
-        at_stake: before.at_stake,
-        changed: bed.epoch() != before.epoch,
-        pause: bed.take_longest_gap(),
-        noise: noise.take_longest(),
-    };
-    let ms = |d: Duration| d.as_millis();
-    println!(
-        "{}: {fault:?}; at stake: {}, membership changed: {}, pause {} ms, noise {} ms, whole after {} ms",
-        campaign.next,
-        cycle.at_stake,
-        cycle.changed,
-        ms(cycle.pause),
-        ms(cycle.noise),
-        ms(since.elapsed())
-    );
-    campaign.tally.count(&kind.to_string(), cycle);
-    Ok(())
+    bed.inject(Fault::Kill(Who::Both), &before)?;
+    bed.recover(&before, Instant::now(), false)
 }

@@ -1,13 +1,13 @@
 //! A cell of real processes.
 
+use crate::keeper::Keeper;
 use crate::ports::Ports;
 use crate::tool::{Ended, run_command};
 use crate::wait_for;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -109,7 +109,7 @@ impl Cell {
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         twincell_in(&dir, &args).ok()?;
         Ok(Cell {
-            keeper: Keeper::new(&dir),
+            keeper: keeper_of(&dir),
             dir: root,
             ports,
         })
@@ -295,34 +295,14 @@ impl Drop for Cell {
     }
 }
 
-/// Ends what a test started, even if the test itself is killed: a process that waits for the end of its input.
-#[derive(Debug)]
-struct Keeper(Child);
-
-impl Keeper {
-    /// Of the cell in `dir`.
-    fn new(dir: &Path) -> Keeper {
-        let script = r#"
-            cat >/dev/null
-            pids=$("$1" status --json --dir "$2" | sed -n 's/.*"pid": \([0-9][0-9]*\).*/\1/p')
-            [ -z "$pids" ] || kill -9 $pids
-            rm -f "$3"-[AB].nv "$3"-[AB].nv.lock
-        "#;
-        let mut command = Command::new("sh");
-        command
-            .args(["-c", script, "sh"])
-            .arg(binary())
-            .args([dir, Path::new(&nv_memory(dir))]);
-        // A process group of its own, so that Ctrl-C does not end it with the test.
-        Keeper(command.process_group(0).stdin(Stdio::piped()).spawn().expect("a shell"))
-    }
-
-    /// Ends the controllers now, and waits for that.
-    fn end(&mut self) {
-        self.0.stdin = None;
-        // Its errors are on the test's own standard error.
-        let _ = self.0.wait();
-    }
+/// Ends the controllers of the cell in `dir`, and their memory.
+fn keeper_of(dir: &Path) -> Keeper {
+    let script = r#"
+        pids=$("$1" status --json --dir "$2" | sed -n 's/.*"pid": \([0-9][0-9]*\).*/\1/p')
+        [ -z "$pids" ] || kill -9 $pids
+        rm -f "$3"-[AB].nv "$3"-[AB].nv.lock
+    "#;
+    Keeper::new(script, &[binary(), dir, Path::new(&nv_memory(dir))])
 }
 
 /// Where the NV memory of both controllers of the cell in `dir` is, up to what tells them apart.

@@ -1,10 +1,15 @@
 //! What is done to a cell: the kinds of faults, and what each of them is exactly in one cycle.
 
+use crate::bed::Ground;
 use crate::proxy::Way;
+use crate::shelf::Trouble;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 use twincell_client::checker::Random;
+
+/// The disks of a cell that faults are done to.
+pub const DISKS: usize = 6;
 
 /// Controllers, by what they are to the LUN at that moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +46,34 @@ pub enum LinkFault {
     Garble(Way, u64),
 }
 
+/// What the second of two faults hits, while the cell recovers from the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Second {
+    /// `kill -9` of the one that survived.
+    KillSurvivor,
+    /// `kill -9` of the one that comes back.
+    KillJoiner,
+    /// SIGSTOP of the one that survived, for so long.
+    StopSurvivor(Duration),
+    /// SIGSTOP of the one that comes back, for so long.
+    StopJoiner(Duration),
+    /// The link's connection ends.
+    CloseLink,
+    /// The link says nothing for so long.
+    SilentLink(Duration),
+}
+
+/// When the second of two faults comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// So long after the survivor has become the only one, before the other is started.
+    Alone(Duration),
+    /// So long after the other was started.
+    Starting(Duration),
+    /// So long after the other has begun to be brought level.
+    Joining(Duration),
+}
+
 /// One fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -54,6 +87,10 @@ pub enum Fault {
     Restart(Who),
     /// The LUN goes to the other controller.
     Move,
+    /// A disk, by its number, is in trouble for so long.
+    Disk(usize, Trouble, Duration),
+    /// A controller is killed; in the recovery from that, something else happens.
+    Again(Who, Moment, Second),
 }
 
 /// A kind of faults: what is counted together.
@@ -95,10 +132,24 @@ pub enum Kind {
     RestartBoth,
     /// The LUN goes to the other controller.
     Move,
+    /// A second fault when one controller is alone.
+    AgainAlone,
+    /// A second fault while the other starts.
+    AgainStarting,
+    /// A second fault while the other is brought level.
+    AgainJoining,
+    /// A disk answers with errors.
+    DiskErrors,
+    /// It answers writes with errors, and some of them land.
+    DiskWriteErrors,
+    /// It answers nothing.
+    DiskStall,
+    /// It is slow.
+    DiskSlow,
 }
 
 /// All kinds, how they are called, and how often each is drawn.
-const KINDS: [(Kind, &str, u64); 18] = [
+const KINDS: [(Kind, &str, u64); 25] = [
     (Kind::KillOwner, "kill-owner", 12),
     (Kind::KillMirror, "kill-mirror", 8),
     (Kind::KillBoth, "kill-both", 6),
@@ -117,6 +168,13 @@ const KINDS: [(Kind, &str, u64); 18] = [
     (Kind::RestartOne, "restart-one", 4),
     (Kind::RestartBoth, "restart-both", 3),
     (Kind::Move, "move", 4),
+    (Kind::AgainAlone, "again-alone", 3),
+    (Kind::AgainStarting, "again-starting", 4),
+    (Kind::AgainJoining, "again-joining", 6),
+    (Kind::DiskErrors, "disk-errors", 5),
+    (Kind::DiskWriteErrors, "disk-write-errors", 5),
+    (Kind::DiskStall, "disk-stall", 5),
+    (Kind::DiskSlow, "disk-slow", 3),
 ];
 
 impl Kind {
@@ -144,6 +202,23 @@ impl Kind {
             }
         }
         unreachable!("the weights were summed up")
+    }
+
+    /// Whether it needs disks that fail when they are told to.
+    pub fn needs_shelf(self) -> bool {
+        use Kind::{DiskErrors, DiskSlow, DiskStall, DiskWriteErrors};
+        matches!(self, DiskErrors | DiskWriteErrors | DiskStall | DiskSlow)
+    }
+
+    /// Whether it can be done there. What is in the way of nobody is done where pauses are measured.
+    pub fn fits(self, ground: Ground) -> bool {
+        let again = matches!(self, Kind::AgainAlone | Kind::AgainStarting | Kind::AgainJoining);
+        match ground {
+            Ground::Plain => !self.needs_shelf(),
+            Ground::Shelf => self.needs_shelf(),
+            // The second fault has to find the process that the first left.
+            Ground::Apart => !self.needs_shelf() && !again,
+        }
     }
 
     /// A fault of this kind.
@@ -191,8 +266,38 @@ impl Kind {
             Kind::RestartOne => Fault::Restart(one(random)),
             Kind::RestartBoth => Fault::Restart(Who::Both),
             Kind::Move => Fault::Move,
+            Kind::AgainAlone => again(random, |r| Moment::Alone(one_of(r, &[0, 5, 100]))),
+            Kind::AgainStarting => again(random, |r| Moment::Starting(one_of(r, &[0, 20, 50, 100, 150, 200]))),
+            Kind::AgainJoining => again(random, |r| Moment::Joining(one_of(r, &[0, 0, 1, 2, 5, 10]))),
+            Kind::DiskErrors => disk(random, Trouble::Errors),
+            Kind::DiskWriteErrors => disk(random, Trouble::WriteErrors),
+            Kind::DiskStall => disk(random, Trouble::Stall),
+            Kind::DiskSlow => {
+                let by = one_of(random, &[5, 50, 200]);
+                disk(random, Trouble::Slow(by))
+            }
         }
     }
+}
+
+fn again(random: &mut Random, moment: impl Fn(&mut Random) -> Moment) -> Fault {
+    let moment = moment(random);
+    let survives = matches!(moment, Moment::Alone(_));
+    let lasts = one_of(random, &[200, 1000, 1600, 2500]);
+    let second = match random.below(if survives { 2 } else { 6 }) {
+        0 => Second::KillSurvivor,
+        1 => Second::StopSurvivor(lasts),
+        2 => Second::KillJoiner,
+        3 => Second::StopJoiner(lasts),
+        4 => Second::CloseLink,
+        _ => Second::SilentLink(lasts),
+    };
+    Fault::Again(one(random), moment, second)
+}
+
+fn disk(random: &mut Random, trouble: Trouble) -> Fault {
+    let n = random.below(DISKS as u64) as usize;
+    Fault::Disk(n, trouble, one_of(random, &[100, 500, 1000, 3000]))
 }
 
 fn one_of(random: &mut Random, milliseconds: &[u64]) -> Duration {

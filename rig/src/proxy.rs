@@ -202,6 +202,10 @@ fn accept(listener: &TcpListener, to: SocketAddr, shared: &Arc<Shared>) {
             half: AtomicBool::new(false),
         });
         let mut state = shared.state();
+        // It may have been cut meanwhile.
+        if state.cut {
+            continue;
+        }
         state.connections.retain(|c| !c.over.load(Ordering::Relaxed));
         state.connections.push(Arc::clone(&connection));
         drop(state);
@@ -280,10 +284,13 @@ mod tests {
             let listener = TcpListener::bind(real).expect("a port");
             let proxy = Proxy::start(proxied, real).expect("a proxy");
             let b = TcpStream::connect(proxied).expect("connected");
-            let (a, _) = listener.accept().expect("a connection");
+            let (mut a, _) = listener.accept().expect("a connection");
             for end in [&a, &b] {
                 end.set_read_timeout(Some(LATE)).expect("a time-out");
             }
+            // What comes through says that the proxy knows of the connection.
+            (&b).write_all(b"!").expect("sent");
+            receive(&mut a, 1);
             Pair {
                 proxy,
                 listener,

@@ -10,7 +10,8 @@ use std::time::Duration;
 pub struct Line {
     /// Cycles.
     pub cycles: u64,
-    /// Those with dirty buffers or open RIEs just before: only they say anything.
+    /// Those with dirty buffers or open RIEs just before, whose second fault, if any, came in time: only they say
+    /// anything.
     pub counted: u64,
     /// Those after which the membership record was another.
     pub changed: u64,
@@ -34,8 +35,8 @@ pub struct Tally {
 /// One cycle.
 #[derive(Clone, Copy, Debug)]
 pub struct Cycle {
-    /// Whether there was data at stake.
-    pub at_stake: bool,
+    /// Whether there was data at stake, and the fault what it was meant to be.
+    pub counts: bool,
     /// Whether the membership record changed.
     pub changed: bool,
     /// The longest time without an acknowledged write.
@@ -49,7 +50,7 @@ impl Tally {
     pub fn count(&mut self, what: &str, cycle: Cycle) {
         let line = self.lines.entry(what.to_owned()).or_default();
         line.cycles += 1;
-        if cycle.at_stake {
+        if cycle.counts {
             line.counted += 1;
             line.changed += u64::from(cycle.changed);
             line.pauses.push(cycle.pause.as_micros() as u64);
@@ -57,7 +58,7 @@ impl Tally {
         }
     }
 
-    /// Cycles with data at stake.
+    /// Cycles that count.
     pub fn counted(&self) -> u64 {
         self.lines.values().map(|l| l.counted).sum()
     }
@@ -137,14 +138,14 @@ mod tests {
         let mut tally = Tally::default();
         let ms = Duration::from_millis;
         let cycle = Cycle {
-            at_stake: true,
+            counts: true,
             changed: true,
             pause: ms(3),
             noise: ms(1),
         };
         tally.count("kill-owner", cycle);
         let idle = Cycle {
-            at_stake: false,
+            counts: false,
             pause: ms(900),
             ..cycle
         };

@@ -3,8 +3,10 @@
 use crate::run::{Failed, cargo, has_program, headline, output, step, succeeds};
 use std::process::Command;
 
+/// What a user who is not root mounts with.
+const FUSERMOUNT: &str = "fusermount3";
 /// Programs of Debian, and the packages that have them.
-const PROGRAMS: [(&str, &str); 11] = [
+const PROGRAMS: [(&str, &str); 12] = [
     ("iscsi-test-cu", "libiscsi-bin"),
     ("fio", "fio"),
     ("nbdcopy", "libnbd-bin"),
@@ -16,6 +18,7 @@ const PROGRAMS: [(&str, &str); 11] = [
     ("nsenter", "util-linux"),
     ("ip", "iproute2"),
     ("cmp", "diffutils"),
+    (FUSERMOUNT, "fuse3"),
 ];
 /// Subcommands of cargo, and the crates that have them.
 const CARGO: [(&str, &str); 2] = [("nextest", "cargo-nextest"), ("deny", "cargo-deny")];
@@ -26,7 +29,7 @@ const QEMU: [&str; 2] = ["qemu-utils", "qemu-block-extra"];
 pub fn ensure(refuse: bool) -> Result<(), Failed> {
     let mut packages: Vec<&str> = PROGRAMS
         .iter()
-        .filter(|(p, _)| !has_program(p))
+        .filter(|(p, _)| !(has_program(p) || *p == FUSERMOUNT && is_root()))
         .map(|(_, package)| *package)
         .collect();
     packages.dedup();
@@ -75,9 +78,13 @@ fn list(names: &[&str]) -> String {
     }
 }
 
+fn is_root() -> bool {
+    output(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0")
+}
+
 /// `apt-get` as root, or through sudo.
 fn apt(args: &[&str]) -> Command {
-    let root = output(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0");
+    let root = is_root();
     let mut command = Command::new(if root { "apt-get" } else { "sudo" });
     if !root {
         command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get"]);
