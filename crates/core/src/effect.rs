@@ -6,11 +6,11 @@
 use crate::host::Status;
 use crate::ids::{
     BlockCount, BufferIndex, CommandId, ConnectionId, Controller, DiskIndex, Epoch, IoId, NvAddress, ProcessId,
-    RequestId, Uuid,
+    RequestId, TransferIndex, Uuid,
 };
 use crate::link::frame::Frame;
 use crate::manage::{ManageError, ManageReply};
-use crate::memory::Memory;
+use crate::memory::{Memory, Sgl};
 
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -48,12 +48,23 @@ pub enum Effect {
         /// Which blocks, bit n for block n.
         mask: u8,
     },
-    /// Copy between memories of the same number of blocks.
-    Copy {
+    /// Copy from NV buffers to a transfer buffer.
+    Gather {
         /// Where from.
-        from: Memory,
+        from: Sgl,
         /// Where to.
-        to: Memory,
+        transfer: TransferIndex,
+        /// The first block in it.
+        first: u16,
+    },
+    /// Copy from a transfer buffer to NV buffers.
+    Scatter {
+        /// Where from.
+        transfer: TransferIndex,
+        /// The first block in it.
+        first: u16,
+        /// Where to.
+        into: Sgl,
     },
     /// Fetch data of a write from the host: take what is in hand, ask for the rest. Answer `HostData`.
     Fetch {
@@ -282,3 +293,6 @@ pub enum Note {
         to: Controller,
     },
 }
+
+// A write has dozens of effects: they are small enough to be moved.
+const _: () = assert!(size_of::<Effect>() <= 304);

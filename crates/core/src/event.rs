@@ -90,3 +90,6 @@ pub enum Event {
         op: ManageOp,
     },
 }
+
+// Small enough to be moved through the queue of the engine.
+const _: () = assert!(size_of::<Event>() <= 160);

@@ -33,11 +33,26 @@ pub enum Memory {
     },
 }
 
+/// How many blocks a scatter/gather list has.
+pub fn blocks_of(sgl: &Sgl) -> u32 {
+    sgl.iter().map(|s| u32::from(s.count)).sum()
+}
+
 impl Memory {
+    /// The part of a transfer buffer from block `first` on that is as long as `sgl`.
+    pub fn transfer(transfer: TransferIndex, first: u16, sgl: &Sgl) -> Memory {
+        let blocks = blocks_of(sgl) as u16;
+        Memory::Transfer {
+            transfer,
+            first,
+            blocks,
+        }
+    }
+
     /// How many blocks it is.
     pub fn blocks(&self) -> u32 {
         match self {
-            Memory::Buffers(sgl) => sgl.iter().map(|s| u32::from(s.count)).sum(),
+            Memory::Buffers(sgl) => blocks_of(sgl),
             Memory::Transfer { blocks, .. } => u32::from(*blocks),
         }
     }

@@ -81,13 +81,13 @@ impl Core {
 
     fn deliver_from_cache(&mut self, h: u32, buffers: &[BufferIndex]) {
         let (portion, transfer) = (self.htb(h).portion, self.htb(h).transfer);
-        let from = Memory::Buffers(sgl(portion.start, portion.blocks, buffers));
+        let from = sgl(portion.start, portion.blocks, buffers);
         match transfer {
-            None => self.deliver(h, from),
+            None => self.deliver(h, Memory::Buffers(from)),
             Some(transfer) => {
-                let to = read_memory(transfer, portion.start, portion.blocks);
-                self.effects.push(Effect::Copy { from, to });
-                self.deliver(h, to);
+                let first = (portion.start % SIZE) as u16;
+                self.effects.push(Effect::Gather { from, transfer, first });
+                self.deliver(h, read_memory(transfer, portion.start, portion.blocks));
             }
         }
     }
@@ -183,17 +183,13 @@ impl Core {
             let held = *self.cache.get(*buffer);
             let mask = if mutant::is("overlay-nothing") { 0 } else { held.mask };
             for &(first, count) in &runs(mask) {
-                let from = Memory::Buffers(List::from_slice(&[Segment {
+                let from = List::from_slice(&[Segment {
                     buffer: *buffer,
                     first,
                     count,
-                }]));
-                let to = Memory::Transfer {
-                    transfer,
-                    first: (held.granule.start().0 - base) as u16 + u16::from(first),
-                    blocks: u16::from(count),
-                };
-                self.effects.push(Effect::Copy { from, to });
+                }]);
+                let first = (held.granule.start().0 - base) as u16 + u16::from(first);
+                self.effects.push(Effect::Gather { from, transfer, first });
             }
             if !mutant::is("leak-a-pin") {
                 self.cache.unpin(*buffer);

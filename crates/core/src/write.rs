@@ -174,18 +174,14 @@ impl Core {
         let htb = self.htb_mut(h);
         htb.stage = Stage::AwaitHostData;
         let (portion, offset, origin) = (htb.portion, htb.done, htb.origin);
-        let into = Memory::Buffers(portion.sgl());
+        let into = portion.sgl();
         if htb.data_in_transfer {
             let transfer = htb.transfer.expect("the data are in it");
-            let from = Memory::Transfer {
-                transfer,
-                first: 0,
-                blocks: portion.blocks as u16,
-            };
-            self.effects.push(Effect::Copy { from, to: into });
+            let first = 0;
+            self.effects.push(Effect::Scatter { transfer, first, into });
             self.on_data(h);
         } else if let Origin::Host(id) = origin {
-            self.fetch(h, id, BlockCount(offset), into);
+            self.fetch(h, id, BlockCount(offset), Memory::Buffers(into));
         }
     }
 

@@ -447,7 +447,12 @@ impl Engine {
             Effect::Persist { token } => self.queue.push(Event::Persisted { token }),
             Effect::Seal { buffer, mask } => self.memories.nv.seal(buffer, mask),
             Effect::Merge { from, to, mask } => self.merge(from, to, mask),
-            Effect::Copy { ref from, ref to } => self.copy(from, to),
+            Effect::Gather { from, transfer, first } => {
+                self.copy(&Memory::Buffers(from), &Memory::transfer(transfer, first, &from))
+            }
+            Effect::Scatter { transfer, first, into } => {
+                self.copy(&Memory::transfer(transfer, first, &into), &Memory::Buffers(into));
+            }
             Effect::Absorb { ref into } => self.absorb(into, body),
             Effect::Fetch { id, offset, ref into } => {
                 let (hosts, _, mut shared) = self.hosts();

@@ -34,4 +34,4 @@ mod trace;
 pub mod world;
 
 pub use trace::trace;
-pub use world::{Report, Scenario, Sent, run, run_plan};
+pub use world::{Report, Scenario, Sent, Step, run, run_plan};

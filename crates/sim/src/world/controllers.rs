@@ -78,6 +78,7 @@ impl World {
         }
         let mut ready = VecDeque::from([event]);
         let mut effects = std::mem::take(&mut self.effects);
+        let step = self.step;
         while let Some(event) = ready.pop_front() {
             event.hash(&mut self.digest);
             self.tell_event(controller, &event, mfcs);
@@ -88,7 +89,7 @@ impl World {
                 return;
             };
             let faultless = is_faultless(&event, mfcs) && process.core.cell_view().role != Role::Stopping;
-            process.core.step(Time(local), event, &mut effects);
+            step(&mut process.core, Time(local), event, &mut effects);
             if faultless && effects.iter().any(|e| matches!(e, Effect::LinkClose { .. })) {
                 self.fail(format!("{controller} takes offence at what a sound partner has sent"));
             }

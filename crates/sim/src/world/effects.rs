@@ -49,9 +49,15 @@ impl World {
                     nv.buffers[to.index()][n] = nv.buffers[from.index()][n];
                 }
             }
-            Effect::Copy { from, to } => {
-                let tags = self.read_memory(c, &from);
+            Effect::Gather { from, transfer, first } => {
+                let tags = self.read_memory(c, &Memory::Buffers(from));
+                let to = Memory::transfer(transfer, first, &from);
                 self.write_memory(c, &to, &tags);
+            }
+            Effect::Scatter { transfer, first, into } => {
+                let from = Memory::transfer(transfer, first, &into);
+                let tags = self.read_memory(c, &from);
+                self.write_memory(c, &Memory::Buffers(into), &tags);
             }
             Effect::Absorb { into } => self.write_memory(c, &into, payload),
             Effect::Fetch {

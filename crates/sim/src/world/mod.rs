@@ -29,8 +29,8 @@ use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use twincell_core::cell::record::{Record, Slot};
 use twincell_core::config::Geometry;
-use twincell_core::ids::{Controller, DiskIndex, Epoch, NcaeIndex, Noid, ProcessId};
-use twincell_core::{Effect, Event};
+use twincell_core::ids::{Controller, DiskIndex, Epoch, NcaeIndex, Noid, ProcessId, Time};
+use twincell_core::{Core, Effect, Event};
 use wire::Wire;
 
 const US: u64 = 1_000;
@@ -77,7 +77,11 @@ impl SeenLun {
     }
 }
 
+/// How an event is handed to a core.
+pub type Step = fn(&mut Core, Time, Event, &mut Vec<Effect>);
+
 struct World {
+    step: Step,
     now: u64,
     number: u64,
     random: Random,
@@ -159,6 +163,7 @@ impl World {
             disk.metadata[0] = Some(metadata.clone());
         }
         World {
+            step: Core::step,
             now: 1_000 * MS,
             number: 0,
             random,

@@ -3,7 +3,7 @@
 //! Nothing is left to chance, and no controller starts or host tries again unless the script says so. Every step panics
 //! with the story so far when what it waits for does not come, or when an oracle of the simulator objects.
 
-use super::{HOSTS, MS, World};
+use super::{HOSTS, MS, Step, World};
 use crate::fault::Fault;
 use crate::hosts::Command;
 use crate::plan::{Plan, Pools};
@@ -42,6 +42,13 @@ impl Scenario {
     /// A cell that was just created; no controller runs.
     pub fn new() -> Scenario {
         Scenario::with(Plan::scripted())
+    }
+
+    /// The same, with each step taken by `step`: a test may look at what is around it.
+    pub fn stepping(step: Step) -> Scenario {
+        let mut scenario = Scenario::new();
+        scenario.world.step = step;
+        scenario
     }
 
     /// The same, with pools that run short soon.
@@ -183,6 +190,17 @@ impl Scenario {
     /// Each frame that is sent from now on takes so many milliseconds longer.
     pub fn link_takes(&mut self, ms: u64) {
         self.world.wire.delay = ms * MS;
+    }
+
+    /// Of the frames with messages that are sent from now on every so many is lost; 0 for none.
+    pub fn link_loses_every(&mut self, frames: u64) {
+        self.world.wire.loses_every = frames;
+    }
+
+    /// How many frames `c` has sent again.
+    pub fn resent(&self, c: Controller) -> u64 {
+        let process = self.world.processes[c.index()].as_ref();
+        process.map_or(0, |p| p.core.link_counts().0)
     }
 
     /// Mends the link.

@@ -10,7 +10,7 @@ use twincell_core::effect::Note;
 use twincell_core::host::HostOp;
 use twincell_core::ids::{BufferIndex, Controller, LUNS_MAX, NvAddress};
 use twincell_core::link::frame::{Frame, Messages, Mfc, Request, Response, Rqr};
-use twincell_core::memory::Memory;
+use twincell_core::memory::{Memory, blocks_of};
 use twincell_core::nv::word::{Bmae, Rie};
 use twincell_core::{Core, Effect, Event};
 
@@ -128,7 +128,16 @@ fn effect_in_words(c: Controller, effect: &Effect, core: &Core) -> Option<String
         Effect::NewImage { .. } => format!("{c} nv: a fresh image"),
         Effect::Persist { .. } => format!("{c} nv: persist"),
         Effect::Merge { from, to, mask } => format!("{c} merge: buffer {from} to {to}, blocks {mask:08b}"),
-        Effect::Copy { from, to } => format!("{c} copy: {} to {}", memory_in_words(from), memory_in_words(to)),
+        Effect::Gather { from, .. } => format!(
+            "{c} copy: {} to a transfer buffer, {} blocks",
+            memory_in_words(&Memory::Buffers(*from)),
+            blocks_of(from)
+        ),
+        Effect::Scatter { into, .. } => format!(
+            "{c} copy: a transfer buffer, {} blocks to {}",
+            blocks_of(into),
+            memory_in_words(&Memory::Buffers(*into))
+        ),
         Effect::Fetch { into, .. } => format!("{c} -> host: fetch into {}", memory_in_words(into)),
         Effect::EndHost { .. } => format!("{c} closes the host's connection"),
         Effect::SendData { from, .. } => format!("{c} -> host: data from {}", memory_in_words(from)),

@@ -34,6 +34,9 @@ pub(super) struct Wire {
     pub(super) garbled: bool,
     /// What happens to the next frame to each controller.
     pub(super) next: [Next; 2],
+    /// Every so many frame with messages is lost; and how many were sent.
+    pub(super) loses_every: u64,
+    frames: u64,
     /// How much longer than usual each frame takes, in nanoseconds.
     pub(super) delay: u64,
     /// When the last frame in each direction arrives: order is kept unless the wire is lossy.
@@ -50,6 +53,13 @@ impl Wire {
     /// Whether what is sent arrives.
     pub(super) fn is_sound(&self) -> bool {
         self.open && self.deaf == [false; 2] && !self.garbled && self.next == [Next::Arrives; 2]
+    }
+
+    /// Whether this frame is one of those that are lost.
+    fn loses(&mut self, frame: &Frame) -> bool {
+        let counts = self.loses_every > 0 && matches!(frame, Frame::Messages(_));
+        self.frames += u64::from(counts);
+        counts && self.frames.is_multiple_of(self.loses_every)
     }
 
     /// All faults are over; what is open stays open.
@@ -177,6 +187,7 @@ impl World {
     fn fate(&mut self, to: Controller, frame: &Frame) -> Next {
         match self.random.below(10) {
             _ if self.wire.deaf[to.index()] => Next::IsLost,
+            _ if self.wire.loses(frame) => Next::IsLost,
             _ if matches!(frame, Frame::Hello(_)) => Next::Arrives,
             0 if self.wire.lossy => Next::IsLost,
             1 if self.wire.lossy => Next::ComesTwice,
