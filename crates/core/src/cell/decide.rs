@@ -340,6 +340,8 @@ impl Core {
         match self.phase {
             Phase::Deciding | Phase::AwaitPartner { .. } if !record.has(self.own()) => self.start_anew(),
             Phase::Deciding if record.mode != Mode::Both => self.fence(),
+            // R8: what this controller wanted to become does not follow from a record that names another image of it.
+            Phase::Deciding if !record.is_current(self.own(), self.image) => self.start_anew(),
             Phase::AwaitPartner { .. } if record.mode != Mode::Both => {
                 // The partner may wait, too: both say hello anew.
                 self.drop_link();
