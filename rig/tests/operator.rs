@@ -10,6 +10,7 @@ use twincell_client::device::{Request, execute};
 use twincell_rig::cell::{Cell, Shape, binary};
 use twincell_rig::tool::Ended;
 
+const USAGE: i32 = 2;
 const CONFLICT: i32 = 5;
 const REFUSED: i32 = 6;
 const UNREACHABLE: i32 = 4;
@@ -248,4 +249,37 @@ fn without_schema(line: &Value) -> Value {
     let mut line = line.clone();
     line.as_object_mut().unwrap().remove("schema");
     line
+}
+
+#[test]
+fn a_fence_that_cannot_work_here_is_refused_at_start() {
+    let cell = Cell::create(small());
+    let text = std::fs::read_to_string(cell.file()).unwrap();
+    let fence =
+        |lines: &str| std::fs::write(cell.file(), text.replace("disks = [", &format!("{lines}\ndisks = ["))).unwrap();
+    let run = || cell.twincell(&["controller", "run", "--name", "A"]);
+    fence("fence = \"pr\"");
+    expect(&run(), REFUSED, &["disks/0", "a file has no persistent reservations"]);
+    fence("fence = \"self\"\nwatchdog = \"/dev/null\"");
+    expect(&run(), REFUSED, &["/dev/null", "no watchdog"]);
+    fence("fence = \"self\"");
+    expect(&run(), USAGE, &["watchdog", "accept_window"]);
+    fence("fence = \"self\"\naccept_window = true");
+    cell.bring_back();
+    cell.kill("A");
+    cell.wait_until("B alone", |s| {
+        s["cell"]["mirroring"] == "off" && !kinds(s).contains(&"controller_deciding")
+    });
+    let events = cell.json(&["events"]);
+    let takeover = events["events"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .rfind(|e| e["takeover"].is_object())
+        .unwrap();
+    let ms = |step: &str| takeover["takeover"][step].as_u64().unwrap();
+    assert!(
+        ms("fence_ms") - ms("ballot_ms") >= 2000,
+        "the grant was not waited out: {takeover}"
+    );
 }

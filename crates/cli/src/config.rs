@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use twincell_core::ids::{Controller, Uuid};
-use twincell_engine::Settings;
+use twincell_engine::{FenceChoice, Settings};
 
 /// The version of this file that this binary reads and writes.
 pub const FORMAT: u32 = 1;
@@ -37,6 +37,12 @@ struct File {
     uuid: String,
     target: String,
     cache: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    fence: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    watchdog: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    accept_window: bool,
     disks: Vec<PathBuf>,
     controller: Controllers,
 }
@@ -81,6 +87,8 @@ pub struct CellConfig {
     pub target: String,
     /// Bytes of cache of each controller.
     pub cache: Size,
+    /// How a partner that is out is kept out.
+    pub fence: FenceChoice,
     /// The disks, absolute.
     pub disks: Vec<PathBuf>,
     controllers: [Section; 2],
@@ -138,6 +146,7 @@ impl CellConfig {
             uuid,
             target,
             cache,
+            fence: FenceChoice::Kill,
             disks,
             controllers,
         };
@@ -179,6 +188,7 @@ impl CellConfig {
             uuid: parse_uuid(&parsed.uuid).ok_or_else(|| wrong("uuid", format!("{:?} is not a UUID", parsed.uuid)))?,
             target: parsed.target,
             cache: parsed.cache.parse().map_err(|e| wrong("cache", e))?,
+            fence: fence(parsed.fence.as_deref(), parsed.watchdog, parsed.accept_window)?,
             disks: parsed.disks.iter().map(|d| base.join(d)).collect(),
             controllers: [parsed.controller.a, parsed.controller.b],
             file,
@@ -269,6 +279,16 @@ impl CellConfig {
             uuid: self.uuid.to_string(),
             target: self.target.clone(),
             cache: self.cache.exact(),
+            fence: match &self.fence {
+                FenceChoice::Kill => None,
+                FenceChoice::Pr => Some("pr".to_owned()),
+                FenceChoice::Own { .. } => Some("self".to_owned()),
+            },
+            watchdog: match &self.fence {
+                FenceChoice::Own { watchdog } => watchdog.clone(),
+                _ => None,
+            },
+            accept_window: matches!(self.fence, FenceChoice::Own { watchdog: None }),
             disks: self
                 .disks
                 .iter()
@@ -350,12 +370,33 @@ impl CellConfig {
             cell: self.uuid,
             target_name: self.target.clone(),
             disks: self.disks.clone(),
+            fence: self.fence.clone(),
             cache_bytes: self.cache.0,
             nv_memory: self.nv_memory(controller)?,
             link: addresses(|s| &s.link)?,
             iscsi: addresses(|s| &s.iscsi)?,
             nbd: addresses(|s| &s.nbd)?,
         })
+    }
+}
+
+/// The fence that the file chooses (DESIGN section 6, rule R5).
+fn fence(kind: Option<&str>, watchdog: Option<PathBuf>, accept_window: bool) -> Result<FenceChoice> {
+    let wrong = |key: &str, why: &str| Err(Failure::usage(format!("{key}: {why}")));
+    match (kind.unwrap_or("kill"), watchdog, accept_window) {
+        ("kill", None, false) => Ok(FenceChoice::Kill),
+        ("pr", None, false) => Ok(FenceChoice::Pr),
+        ("kill" | "pr", Some(_), _) => wrong("watchdog", "only fence = \"self\" has one"),
+        ("kill" | "pr", None, true) => wrong("accept_window", "only fence = \"self\" has a window"),
+        ("self", Some(_), true) => wrong("accept_window", "with a watchdog there is none to accept"),
+        ("self", None, false) => Err(Failure::usage(
+            "fence = \"self\": a controller that hangs must be reset by a watchdog, or its last write may land late",
+        )
+        .next(
+            "watchdog = \"/dev/watchdog\" names one; accept_window = true accepts that, outside of what is promised",
+        )),
+        ("self", watchdog, _) => Ok(FenceChoice::Own { watchdog }),
+        (other, ..) => wrong("fence", &format!("{other:?} is not a fence: kill, pr or self")),
     }
 }
 
@@ -477,6 +518,49 @@ mod tests {
             [section(0), section(1)],
         )
         .unwrap()
+    }
+
+    #[test]
+    fn a_fence_is_chosen_and_a_window_is_accepted_by_name() {
+        let text = example().to_text();
+        let with = |lines: &str| {
+            let text = text.replace("disks = [", &format!("{lines}\ndisks = ["));
+            CellConfig::parse("/cells/demo/cell.toml".into(), &text)
+        };
+        for (lines, fence) in [
+            ("", FenceChoice::Kill),
+            ("fence = \"kill\"", FenceChoice::Kill),
+            ("fence = \"pr\"", FenceChoice::Pr),
+            (
+                "fence = \"self\"\naccept_window = true",
+                FenceChoice::Own { watchdog: None },
+            ),
+            (
+                "fence = \"self\"\nwatchdog = \"/dev/watchdog\"",
+                FenceChoice::Own {
+                    watchdog: Some("/dev/watchdog".into()),
+                },
+            ),
+        ] {
+            let config = with(lines).unwrap();
+            assert_eq!(config.fence, fence);
+            let again = CellConfig::parse(config.file.clone(), &config.to_text()).unwrap();
+            assert_eq!(again, config);
+        }
+        for (lines, why) in [
+            ("fence = \"hope\"", "hope"),
+            ("fence = \"self\"", "watchdog"),
+            ("accept_window = true", "accept_window"),
+            ("fence = \"pr\"\nwatchdog = \"/dev/watchdog\"", "watchdog"),
+            (
+                "fence = \"self\"\nwatchdog = \"/dev/watchdog\"\naccept_window = true",
+                "accept_window",
+            ),
+        ] {
+            let failure = with(lines).unwrap_err();
+            assert_eq!(failure.code, Code::Usage);
+            assert!(failure.what.contains(why), "{}", failure.what);
+        }
     }
 
     #[test]

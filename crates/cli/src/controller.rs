@@ -143,6 +143,10 @@ fn refused(error: &OpenError) -> Failure {
         | OpenError::NotLabelled { .. }
         | OpenError::LabelDamaged { .. }
         | OpenError::SectorSize { .. } => (Code::Refused, "nothing was written to it"),
+        OpenError::Fence { .. } => (
+            Code::Refused,
+            "choose another `fence` in cell.toml; docs/operating.md says which fits",
+        ),
         OpenError::NvMedium { .. } => (Code::Refused, "set nv_memory of the controller in cell.toml"),
         OpenError::NvTooLittle { .. } => (
             Code::Refused,

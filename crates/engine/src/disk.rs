@@ -29,6 +29,15 @@ impl Disk {
         self.file.as_raw_fd()
     }
 
+    /// The same open file once more.
+    pub(crate) fn try_clone_file(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+
+    pub(crate) fn is_block_device(&self) -> bool {
+        self.file.metadata().is_ok_and(|m| m.file_type().is_block_device())
+    }
+
     /// Its size in bytes, as its label says.
     pub(crate) fn bytes(&self) -> u64 {
         self.label.blocks * BLOCK_BYTES as u64

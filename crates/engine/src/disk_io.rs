@@ -344,6 +344,11 @@ impl DiskIos {
         self.overdue > 0 && self.ios.iter().any(|(_, io)| io.overdue && io.disk == disk)
     }
 
+    /// When the oldest step in flight was posted.
+    pub(crate) fn oldest(&self) -> Option<Time> {
+        self.ios.iter().map(|(_, io)| io.posted).min()
+    }
+
     /// When to poll next.
     pub(crate) fn next_deadline(&self) -> Option<Time> {
         self.look_at

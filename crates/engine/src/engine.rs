@@ -5,6 +5,7 @@ use crate::clock;
 use crate::disk::{self, Disk};
 use crate::disk_io::{DiskIos, Ended};
 use crate::error::{OpenError, RunError};
+use crate::fence;
 use crate::handle::{self, Handle, Inbox, Request};
 use crate::hosts::{Greet, Hosts, Protocol, Shared};
 use crate::link::Link;
@@ -110,6 +111,7 @@ impl Engine {
         let process = process::own_id().map_err(system("cannot tell which process this is from /proc"))?;
         let geometry = Geometry::for_cache(settings.cache_bytes);
         let disks = disk::open_all(&settings)?;
+        let fence = fence::open(&settings, &disks.iter().collect::<Vec<_>>())?;
         let nv = NvMemory::open(&settings, &geometry, process.boot)?;
         let link = Link::open(&settings)?;
         let hosts = Hosts::open(&addresses(&settings), view::first(&settings), greet())?;
@@ -125,7 +127,7 @@ impl Engine {
             ending: None,
             ring,
             disk_ios: DiskIos::new(settings.cell, settings.controller),
-            locks: Locks::new(settings.controller, disks.iter().map(Disk::fd).collect()),
+            locks: Locks::new(settings.controller, disks.iter().map(Disk::fd).collect(), fence),
             link,
             hosts,
             memories: Memories::new(nv, geometry.transfers),
@@ -352,8 +354,8 @@ impl Engine {
     }
 
     fn poll_locks(&mut self, now: Time) {
-        let queue = &mut self.queue;
-        self.locks.poll(now, |event| queue.push(event));
+        let (queue, ios) = (&mut self.queue, &self.disk_ios);
+        self.locks.poll(now, || ios.oldest(), |event| queue.push(event));
     }
 
     fn post_wake(&mut self) {

@@ -143,6 +143,16 @@ pub enum OpenError {
         /// Its process; 0 where it is not known.
         pid: u32,
     },
+    /// The fence that was chosen cannot work here.
+    #[error("fence = {fence:?} cannot work with {}: {why}", path.display())]
+    Fence {
+        /// Which.
+        fence: &'static str,
+        /// The disk, or the watchdog.
+        path: PathBuf,
+        /// Why not.
+        why: String,
+    },
     /// An address is taken, or is not one of this machine.
     #[error("cannot listen on {address} (option {option}): {source}")]
     Listen {

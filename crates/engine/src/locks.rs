@@ -1,37 +1,32 @@
 //! The lock bytes of the disks (R5): byte 0 of each disk is A's, byte 1 is B's, held exclusively through the very
 //! descriptors that write. A lock of an open file description is released when the last use of it ends, the
-//! kernel's own uses for disk I/O in flight included: that is what makes it a drain. A process may hold both bytes.
+//! kernel's own uses for disk I/O in flight included: that is what makes it a drain. A process may hold both bytes: that
+//! of its partner is a fence (`fence::kill`).
 
-use crate::process::{self, Kill};
+use crate::fence::{Fence, RETRY};
 use std::io;
 use std::os::fd::RawFd;
 use tracing::{info, warn};
 use twincell_core::event::Event;
-use twincell_core::ids::{Controller, Nanos, ProcessId, Time};
-
-/// How often a byte that somebody else holds is tried again.
-const RETRY: Nanos = Nanos::from_millis(20);
+use twincell_core::ids::{Controller, ProcessId, Time};
 
 /// One controller's byte on every disk.
-struct Byte {
+pub(crate) struct Byte {
     offset: i64,
     /// By disk: held, or on a disk that cannot be reached.
     settled: Vec<bool>,
-    /// Wanted, and not yet held everywhere.
-    wanted: bool,
 }
 
 impl Byte {
-    fn new(of: Controller, disks: usize) -> Byte {
+    pub(crate) fn new(of: Controller, disks: usize) -> Byte {
         Byte {
             offset: of.index() as i64,
             settled: vec![false; disks],
-            wanted: false,
         }
     }
 
     /// Tries to take what is missing; whether nothing is missing any more.
-    fn take(&mut self, disks: &[RawFd]) -> bool {
+    pub(crate) fn take(&mut self, disks: &[RawFd]) -> bool {
         for (fd, settled) in disks.iter().zip(&mut self.settled) {
             if *settled {
                 continue;
@@ -51,8 +46,7 @@ impl Byte {
         self.settled.iter().all(|s| *s)
     }
 
-    fn release(&mut self, disks: &[RawFd]) {
-        self.wanted = false;
+    pub(crate) fn release(&mut self, disks: &[RawFd]) {
         for (fd, settled) in disks.iter().zip(&mut self.settled) {
             if std::mem::take(settled)
                 && let Err(e) = set_lock(*fd, libc::F_UNLCK, self.offset)
@@ -63,89 +57,67 @@ impl Byte {
     }
 }
 
-/// The lock bytes of both controllers on all disks.
+/// This controller's own lock byte on all disks, and the fence that keeps its partner out.
 pub(crate) struct Locks {
     /// The descriptors that write, by disk.
     disks: Vec<RawFd>,
     own: Byte,
-    partner: Byte,
-    /// The partner's process, to be ended at this time unless its bytes are held before.
-    kill: Option<(ProcessId, Time)>,
+    /// When to try to take the own byte again; `None` where that is not wanted.
     retry_at: Option<Time>,
+    fence: Box<dyn Fence>,
 }
 
 impl Locks {
     /// Nothing is held yet. The descriptors must outlive this.
-    pub(crate) fn new(controller: Controller, disks: Vec<RawFd>) -> Locks {
+    pub(crate) fn new(controller: Controller, disks: Vec<RawFd>, fence: Box<dyn Fence>) -> Locks {
         Locks {
             own: Byte::new(controller, disks.len()),
-            partner: Byte::new(controller.other(), disks.len()),
-            kill: None,
-            retry_at: None,
             disks,
+            retry_at: None,
+            fence,
         }
     }
 
-    /// Wants this controller's own byte everywhere. `poll` says when it is held.
+    /// Wants this controller's own byte everywhere, and its writes let through. `poll` says when it is so.
     pub(crate) fn take_own(&mut self, now: Time) {
-        self.own.wanted = true;
         self.retry_at = Some(now);
     }
 
-    /// Wants the partner's byte everywhere, and ends its process where that does not give it up and can be seen.
-    ///
-    /// The byte is the proof, and a process without it neither writes to disks nor serves. So one that is about to
-    /// leave may go by itself, and one that has just started and waits to join is left alone.
+    /// Wants the partner out. `poll` says when that is proven.
     pub(crate) fn fence(&mut self, now: Time, partner: ProcessId) {
-        self.partner.wanted = true;
-        self.kill = Some((partner, now + RETRY));
-        self.retry_at = Some(now);
+        self.fence.take(now, partner);
     }
 
-    /// Gives the partner's byte back.
+    /// Lets the partner in again.
     pub(crate) fn unfence(&mut self) {
-        self.kill = None;
-        self.partner.release(&self.disks);
+        self.fence.release();
     }
 
     /// Gives everything back. Only when no disk I/O of this process is in flight.
     pub(crate) fn release_all(&mut self) {
         self.own.release(&self.disks);
-        self.unfence();
         self.retry_at = None;
+        self.fence.leave();
     }
 
     /// When to poll next.
     pub(crate) fn next_deadline(&self) -> Option<Time> {
-        self.retry_at
+        [self.retry_at, self.fence.next_deadline()].into_iter().flatten().min()
     }
 
-    /// Tries what is wanted, if it is time.
-    pub(crate) fn poll(&mut self, now: Time, mut happened: impl FnMut(Event)) {
-        if self.retry_at.is_none_or(|at| now < at) {
-            return;
-        }
-        for (byte, event) in [(&mut self.own, Event::LocksTaken), (&mut self.partner, Event::Fenced)] {
-            if byte.wanted && byte.take(&self.disks) {
-                byte.wanted = false;
-                happened(event);
+    /// Tries what is wanted, if it is time. `oldest_io` tells when the oldest disk I/O in flight was posted.
+    pub(crate) fn poll(&mut self, now: Time, oldest_io: impl Fn() -> Option<Time>, mut happened: impl FnMut(Event)) {
+        if self.retry_at.is_some_and(|at| now >= at) {
+            let held = self.own.take(&self.disks) && self.fence.enter(now);
+            self.retry_at = (!held).then_some(now + RETRY);
+            if held {
+                happened(Event::LocksTaken);
             }
         }
-        if self.partner.wanted
-            && let Some((process, _)) = self.kill.take_if(|(_, at)| *at <= now)
-        {
-            kill(process);
+        if let Some(proof) = self.fence.poll(now, &oldest_io) {
+            info!("fence: {proof}");
+            happened(Event::Fenced);
         }
-        self.retry_at = (self.own.wanted || self.partner.wanted).then_some(now + RETRY);
-    }
-}
-
-fn kill(partner: ProcessId) {
-    match process::kill(partner) {
-        Kill::Sent => info!(pid = partner.pid, "fence: the partner's process was killed"),
-        Kill::Gone => info!(pid = partner.pid, "fence: the partner's process had ended"),
-        Kill::OutOfSight => info!("fence: no process of the partner in sight; its locks are the proof"),
-        Kill::Refused(e) => warn!(pid = partner.pid, "fence: the partner's process cannot be killed: {e}"),
     }
 }
 
@@ -175,6 +147,8 @@ fn set_lock(fd: RawFd, kind: libc::c_int, offset: i64) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fence::KillFence;
+    use crate::process;
     use crate::testing::{FORKS, TempDir};
     use std::fs::{File, OpenOptions};
     use std::os::fd::AsRawFd;
@@ -199,14 +173,15 @@ mod tests {
                 OpenOptions::new().read(true).write(true).open(path).expect("a disk")
             };
             let files: Vec<File> = (0..2).map(open).collect();
-            let locks = Locks::new(controller, files.iter().map(AsRawFd::as_raw_fd).collect());
-            (files, locks)
+            let fds: Vec<RawFd> = files.iter().map(AsRawFd::as_raw_fd).collect();
+            let fence = KillFence::new(controller.other(), fds.clone());
+            (files, Locks::new(controller, fds, Box::new(fence)))
         }
     }
 
     fn poll(locks: &mut Locks, ms: u64) -> Vec<Event> {
         let mut events = Vec::new();
-        locks.poll(Time(ms * 1_000_000), |e| events.push(e));
+        locks.poll(Time(ms * 1_000_000), || None, |e| events.push(e));
         events
     }
 

@@ -17,6 +17,8 @@ pub struct Settings {
     pub target_name: String,
     /// The disks in the order of their labels: block devices, or files.
     pub disks: Vec<PathBuf>,
+    /// How the partner is kept out when it is out.
+    pub fence: FenceChoice,
     /// NV memory for data in bytes, half of it for each segment pair.
     pub cache_bytes: u64,
     /// Where NV memory is: a file on tmpfs or hugetlbfs, made if it is missing.
@@ -27,4 +29,19 @@ pub struct Settings {
     pub iscsi: [Vec<SocketAddr>; 2],
     /// NBD addresses by controller.
     pub nbd: [Vec<SocketAddr>; 2],
+}
+
+/// How a controller keeps a partner out that is out (R5).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FenceChoice {
+    /// Its process is ended where it can be seen, and its locks on the disks are taken.
+    Kill,
+    /// The disks refuse its writes: SCSI-3 persistent reservations.
+    Pr,
+    /// It is given the time to end by itself.
+    Own {
+        /// The watchdog that resets the machine of one that hangs; `None` where the operator accepts that a late write of
+        /// such a one may land.
+        watchdog: Option<PathBuf>,
+    },
 }

@@ -1,7 +1,7 @@
 //! What the tests of several modules need.
 
 use crate::create::{DISK_BYTES_MIN, NewDisk, create_disks};
-use crate::settings::Settings;
+use crate::settings::{FenceChoice, Settings};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -68,6 +68,7 @@ pub(crate) fn settings(dir: &TempDir, controller: Controller) -> Settings {
         cell: Uuid(0xce11),
         target_name: "iqn.2026-11.io.twincell:test".into(),
         disks: Vec::new(),
+        fence: FenceChoice::Kill,
         cache_bytes: 1 << 20,
         nv_memory: dir.path(&format!("nv-{controller}")),
         link: [vec![free_address()], Vec::new()],

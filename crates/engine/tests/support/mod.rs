@@ -12,7 +12,9 @@ use twincell_core::controller::Role;
 use twincell_core::ids::Controller;
 use twincell_core::layout::metadata::{Name, Redundancy};
 use twincell_core::manage::ManageOp;
-use twincell_engine::{Engine, Handle, HandleError, NewDisk, Outcome, Settings, Snapshot, create_disks, random_uuid};
+use twincell_engine::{
+    Engine, FenceChoice, Handle, HandleError, NewDisk, Outcome, Settings, Snapshot, create_disks, random_uuid,
+};
 
 /// How long anything may take.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -72,6 +74,7 @@ impl Cell {
             cell,
             target_name: format!("iqn.2026-11.io.twincell:{name}"),
             disks: disks.into_iter().map(|d| d.path).collect(),
+            fence: FenceChoice::Kill,
             cache_bytes: 8 << 20,
             nv_memory: directories[1].join("A"),
             link: [vec![free_address()], vec![free_address()]],

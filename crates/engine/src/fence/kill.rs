@@ -1,0 +1,101 @@
+//! Fence driver `kill`: both controllers on one machine, or disks whose file locks both see.
+
+use super::{Fence, Proof, RETRY};
+use crate::disk::Disk;
+use crate::error::OpenError;
+use crate::locks::Byte;
+use crate::process::{self, Kill};
+use crate::settings::Settings;
+use std::os::fd::RawFd;
+use tracing::{info, warn};
+use twincell_core::ids::{Controller, ProcessId, Time};
+
+/// Ends the partner's process where it can be seen; the proof is its lock byte on every disk.
+///
+/// A process without it neither writes to disks nor serves. So one that is about to leave may go by itself, and one that
+/// has just started and waits to join is left alone.
+pub(crate) struct KillFence {
+    disks: Vec<RawFd>,
+    byte: Byte,
+    /// The partner's process, to be ended at this time unless its bytes are held before.
+    kill: Option<(ProcessId, Time)>,
+    retry_at: Option<Time>,
+}
+
+/// Locks on a block device are those of one machine: they prove nothing of a process on another.
+pub(super) fn check(settings: &Settings, disks: &[&Disk]) -> Result<(), OpenError> {
+    let [a, b] = settings.link.each_ref().map(|l| l.first().map(|a| a.ip()));
+    let Some(disk) = disks
+        .iter()
+        .find(|d| d.is_block_device())
+        .filter(|_| b.is_some() && a != b)
+    else {
+        return Ok(());
+    };
+    Err(OpenError::Fence {
+        fence: "kill",
+        path: disk.path.clone(),
+        why: "the controllers are on two machines, and neither sees the other's locks on a block device".into(),
+    })
+}
+
+impl KillFence {
+    /// Against `partner`, on these disks. The descriptors must outlive this.
+    pub(crate) fn new(partner: Controller, disks: Vec<RawFd>) -> KillFence {
+        KillFence {
+            byte: Byte::new(partner, disks.len()),
+            disks,
+            kill: None,
+            retry_at: None,
+        }
+    }
+}
+
+impl Fence for KillFence {
+    fn enter(&mut self, _: Time) -> bool {
+        true
+    }
+
+    fn take(&mut self, now: Time, partner: ProcessId) {
+        self.kill = Some((partner, now + RETRY));
+        self.retry_at = Some(now);
+    }
+
+    fn poll(&mut self, now: Time, _: &dyn Fn() -> Option<Time>) -> Option<Proof> {
+        if self.retry_at.is_none_or(|at| now < at) {
+            return None;
+        }
+        if self.byte.take(&self.disks) {
+            self.retry_at = None;
+            return Some(Proof::Locks);
+        }
+        if let Some((process, _)) = self.kill.take_if(|(_, at)| *at <= now) {
+            kill(process);
+        }
+        self.retry_at = Some(now + RETRY);
+        None
+    }
+
+    fn next_deadline(&self) -> Option<Time> {
+        self.retry_at
+    }
+
+    fn release(&mut self) {
+        self.kill = None;
+        self.retry_at = None;
+        self.byte.release(&self.disks);
+    }
+
+    fn leave(&mut self) {
+        self.release();
+    }
+}
+
+fn kill(partner: ProcessId) {
+    match process::kill(partner) {
+        Kill::Sent => info!(pid = partner.pid, "fence: the partner's process was killed"),
+        Kill::Gone => info!(pid = partner.pid, "fence: the partner's process had ended"),
+        Kill::OutOfSight => info!("fence: no process of the partner in sight; its locks are the proof"),
+        Kill::Refused(e) => warn!(pid = partner.pid, "fence: the partner's process cannot be killed: {e}"),
+    }
+}

@@ -1,0 +1,81 @@
+//! Keeping a partner that is out from writing to disks and from speaking to hosts (R5). Where in a takeover this happens
+//! is in `core/src/cell/takeover.rs`.
+//!
+//! | driver | how | what it proves |
+//! |---|---|---|
+//! | [`kill`](kill) | ends the partner's process where it can be seen, then takes its lock byte on every disk | the process is gone or has given its locks up, and its last disk write is over |
+//! | [`pr`](pr) | SCSI-3 persistent reservations: PREEMPT AND ABORT of the partner's key on every disk, then the grant is waited out | the disks refuse its writes; it says nothing to hosts any more |
+//! | [`own`](own) | waits until the partner must have ended by itself | with a hardware watchdog, that it has; without one, nothing |
+
+mod kill;
+mod own;
+mod pr;
+mod watchdog;
+
+use crate::disk::Disk;
+use crate::error::OpenError;
+use crate::settings::{FenceChoice, Settings};
+use std::fmt;
+use std::os::fd::RawFd;
+use twincell_core::config::Timing;
+use twincell_core::ids::{Nanos, ProcessId, Time};
+
+pub(crate) use kill::KillFence;
+
+/// How often what cannot be had yet is tried again.
+pub(crate) const RETRY: Nanos = Nanos::from_millis(20);
+
+/// A way to keep the partner out.
+pub(crate) trait Fence: Send {
+    /// Has this controller's own disk writes let through; whether they are. Asked again until they are.
+    fn enter(&mut self, now: Time) -> bool;
+    /// Begins to keep the partner out.
+    fn take(&mut self, now: Time, partner: ProcessId);
+    /// What is proven now, once for each `take`: the partner is out, and stays so until `release`. `oldest_io` tells when
+    /// the oldest of this controller's own disk I/Os in flight was posted.
+    fn poll(&mut self, now: Time, oldest_io: &dyn Fn() -> Option<Time>) -> Option<Proof>;
+    /// When to poll next.
+    fn next_deadline(&self) -> Option<Time>;
+    /// The partner may enter again: it is attached for joining.
+    fn release(&mut self);
+    /// Gives everything back. No disk I/O of this process is in flight.
+    fn leave(&mut self);
+}
+
+/// What a fence that holds has proven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Proof {
+    /// The partner's locks are held: no process of its writes to a disk, and its last write is over.
+    Locks,
+    /// No disk has its key any more, its tasks there are aborted, and its last grant is over.
+    Reservations,
+    /// A partner that hung was reset by its watchdog, any other has stopped by itself.
+    Watchdog,
+    /// The partner has been given the time to stop by itself. A proof of nothing: the operator has accepted that.
+    Window,
+}
+
+impl fmt::Display for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Proof::Locks => "the partner's locks are held",
+            Proof::Reservations => "the disks refuse the partner's writes, and its last grant is over",
+            Proof::Watchdog => "the partner has stopped, or was reset by its watchdog",
+            Proof::Window => "the partner has had the time to stop; nobody knows that it has",
+        })
+    }
+}
+
+/// The fence that the settings choose, if it can work with these disks.
+pub(crate) fn open(settings: &Settings, disks: &[&Disk]) -> Result<Box<dyn Fence>, OpenError> {
+    let grant = Timing::default().grant;
+    Ok(match &settings.fence {
+        FenceChoice::Kill => {
+            kill::check(settings, disks)?;
+            let fds: Vec<RawFd> = disks.iter().map(|d| d.fd()).collect();
+            Box::new(KillFence::new(settings.controller.other(), fds))
+        }
+        FenceChoice::Pr => Box::new(pr::open(settings, disks, grant)?),
+        FenceChoice::Own { watchdog } => Box::new(own::open(watchdog.as_deref(), grant)?),
+    })
+}

@@ -1,0 +1,734 @@
+//! Fence driver `pr`: SCSI-3 persistent reservations on disks that two machines share.
+//!
+//! Each controller has a key. Each disk has a reservation of the type Write Exclusive - All Registrants, so whoever has
+//! registered its key may write, and nobody else. A fence removes the partner's key from every disk and aborts what it had
+//! submitted (PREEMPT AND ABORT, SPC-4 section 5.13.11.2); what still waits in the partner's kernel is refused when it
+//! comes. Reads are not refused, so the partner's last grant is waited out.
+//!
+//! A controller registers its key when the core takes its locks, and at no other time: when the record says that it is
+//! in, which it reads once more with the key registered, or when the partner, which is in, attaches it for joining. So a
+//! key that was preempted comes back only when its owner may write.
+
+use super::{Fence, Proof, RETRY};
+use crate::disk::Disk;
+use crate::error::OpenError;
+use crate::settings::Settings;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use tracing::{error, warn};
+use twincell_core::ids::{Controller, Nanos, ProcessId, Time, Uuid};
+
+/// A reservation key; 0 is none.
+type Key = u64;
+
+/// How a command on reservations ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    Good,
+    /// RESERVATION CONFLICT.
+    Conflict,
+}
+
+/// The persistent reservations of one disk, as SPC-4 section 6.16 has them.
+trait Reservations: Send {
+    /// REGISTER: replaces the key `old` of this initiator by `new`. Conflicts if `old` is not its key.
+    fn register(&self, old: Key, new: Key) -> io::Result<Answer>;
+    /// REGISTER AND IGNORE EXISTING KEY.
+    fn register_anyway(&self, new: Key) -> io::Result<Answer>;
+    /// RESERVE, Write Exclusive - All Registrants.
+    fn reserve(&self, own: Key) -> io::Result<Answer>;
+    /// PREEMPT AND ABORT: conflicts if `own` is not the key of this initiator, or nobody has `victim`.
+    fn preempt_and_abort(&self, own: Key, victim: Key) -> io::Result<Answer>;
+}
+
+/// The key of a controller of a cell.
+fn key(cell: Uuid, controller: Controller) -> Key {
+    let cell = (cell.0 >> 64) as u64 ^ cell.0 as u64;
+    cell & !0xff | (controller.index() as u64 + 1)
+}
+
+/// The fence on these disks; refused where one of them has no persistent reservations.
+pub(super) fn open(settings: &Settings, disks: &[&Disk], grant: Nanos) -> Result<PrFence, OpenError> {
+    let own = key(settings.cell, settings.controller);
+    let partner = key(settings.cell, settings.controller.other());
+    let mut devices: Vec<Box<dyn Reservations>> = Vec::new();
+    for disk in disks {
+        let device = disk.try_clone_file().map(KernelReservations);
+        let device = device.map_err(|source| OpenError::Disk {
+            path: disk.path.clone(),
+            what: "its descriptor cannot be had twice",
+            source,
+        })?;
+        check_support(&disk.path, disk.is_block_device(), &device, own)?;
+        devices.push(Box::new(device));
+    }
+    Ok(PrFence::new(devices, own, partner, grant))
+}
+
+fn check_support(path: &Path, is_block_device: bool, device: &dyn Reservations, own: Key) -> Result<(), OpenError> {
+    let refused = |why: String| {
+        Err(OpenError::Fence {
+            fence: "pr",
+            path: path.into(),
+            why,
+        })
+    };
+    if !is_block_device {
+        return refused("a file has no persistent reservations".into());
+    }
+    // Changes nothing, whether the key is there or not.
+    match device.register(own, own) {
+        Ok(_) => Ok(()),
+        Err(e) if is_unsupported(&e) => refused(format!("it has no persistent reservations ({e})")),
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => refused(format!("{e}; they need CAP_SYS_ADMIN")),
+        Err(e) => {
+            warn!(disk = %path.display(), "its persistent reservations cannot be asked for: {e}");
+            Ok(())
+        }
+    }
+}
+
+fn is_unsupported(e: &io::Error) -> bool {
+    matches!(
+        e.raw_os_error(),
+        Some(libc::EOPNOTSUPP | libc::ENOTTY | libc::EINVAL | libc::ENOSYS)
+    )
+}
+
+/// What the thread is to do that talks to the disks: a command may take as long as the disk likes.
+enum Job {
+    Enter,
+    Take,
+    Leave,
+}
+
+/// What it has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Done {
+    /// Whether the own key is on every disk that answers.
+    Entered(bool),
+    /// Whether the partner's key is on no disk that answers.
+    Taken(bool),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Entry {
+    Out,
+    Asked,
+    In,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Taking {
+    Not,
+    Asked,
+    /// Something stood against it.
+    AskAgain(Time),
+    /// The partner's key is gone; its grant is not over before this.
+    UntilGrantEnds(Time),
+}
+
+/// Persistent reservations on all disks.
+pub(super) struct PrFence {
+    jobs: Sender<Job>,
+    done: Receiver<Done>,
+    entry: Entry,
+    taking: Taking,
+    poll_at: Option<Time>,
+    grant: Nanos,
+}
+
+impl PrFence {
+    fn new(devices: Vec<Box<dyn Reservations>>, own: Key, partner: Key, grant: Nanos) -> PrFence {
+        let (jobs, jobs_of_thread) = channel();
+        let (done_by_thread, done) = channel();
+        let disks = Disks { devices, own, partner };
+        std::thread::spawn(move || {
+            for job in jobs_of_thread {
+                let done = match job {
+                    Job::Enter => Done::Entered(disks.enter()),
+                    Job::Take => Done::Taken(disks.take()),
+                    Job::Leave => {
+                        disks.leave();
+                        continue;
+                    }
+                };
+                if done_by_thread.send(done).is_err() {
+                    return;
+                }
+            }
+        });
+        PrFence {
+            jobs,
+            done,
+            entry: Entry::Out,
+            taking: Taking::Not,
+            poll_at: None,
+            grant,
+        }
+    }
+
+    fn ask(&self, job: Job) {
+        // The thread ends only with this.
+        let _ = self.jobs.send(job);
+    }
+
+    /// Takes in what the thread has done. What is not wanted any more counts for nothing.
+    fn hear(&mut self, now: Time) {
+        while let Ok(done) = self.done.try_recv() {
+            match (done, self.entry, self.taking) {
+                (Done::Entered(entered), Entry::Asked, _) => self.entry = if entered { Entry::In } else { Entry::Out },
+                (Done::Taken(true), _, Taking::Asked) => self.taking = Taking::UntilGrantEnds(now + self.grant),
+                (Done::Taken(false), _, Taking::Asked) => self.taking = Taking::AskAgain(now + RETRY),
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Fence for PrFence {
+    fn enter(&mut self, now: Time) -> bool {
+        self.hear(now);
+        if self.entry == Entry::Out {
+            self.entry = Entry::Asked;
+            self.ask(Job::Enter);
+        }
+        self.entry == Entry::In
+    }
+
+    fn take(&mut self, now: Time, _: ProcessId) {
+        self.taking = Taking::AskAgain(now);
+        self.poll_at = Some(now);
+    }
+
+    fn poll(&mut self, now: Time, _: &dyn Fn() -> Option<Time>) -> Option<Proof> {
+        if self.poll_at.is_none_or(|at| now < at) {
+            return None;
+        }
+        self.hear(now);
+        match self.taking {
+            Taking::AskAgain(at) if now >= at => {
+                self.taking = Taking::Asked;
+                self.ask(Job::Take);
+            }
+            Taking::UntilGrantEnds(until) if now >= until => {
+                self.taking = Taking::Not;
+                self.poll_at = None;
+                return Some(Proof::Reservations);
+            }
+            _ => {}
+        }
+        self.poll_at = Some(match self.taking {
+            Taking::UntilGrantEnds(until) => until,
+            _ => now + RETRY,
+        });
+        None
+    }
+
+    fn next_deadline(&self) -> Option<Time> {
+        self.poll_at
+    }
+
+    /// The partner registers its key itself, once it hears of this.
+    fn release(&mut self) {
+        self.taking = Taking::Not;
+        self.poll_at = None;
+    }
+
+    fn leave(&mut self) {
+        self.release();
+        self.entry = Entry::Out;
+        self.ask(Job::Leave);
+    }
+}
+
+/// The disks and both keys, on a thread of their own. A disk that answers with an error counts as out of reach, as one
+/// does that cannot be locked: nothing is read from it either.
+struct Disks {
+    devices: Vec<Box<dyn Reservations>>,
+    own: Key,
+    partner: Key,
+}
+
+impl Disks {
+    fn enter(&self) -> bool {
+        let enter = |device: &dyn Reservations| match device.register_anyway(self.own)? {
+            Answer::Good => device.reserve(self.own),
+            Answer::Conflict => Ok(Answer::Conflict),
+        };
+        self.each("the own key cannot be registered", enter)
+    }
+
+    fn take(&self) -> bool {
+        self.each("the partner is not fenced: the own key is gone", |device| {
+            self.preempt(device)
+        })
+    }
+
+    /// A conflict means that the own key is gone: then the partner has fenced this controller, and not the other way round.
+    fn preempt(&self, device: &dyn Reservations) -> io::Result<Answer> {
+        if device.register(self.own, self.own)? == Answer::Conflict {
+            return Ok(Answer::Conflict);
+        }
+        match device.preempt_and_abort(self.own, self.partner)? {
+            Answer::Good => Ok(Answer::Good),
+            // Nobody has the partner's key; or the own has gone just now.
+            Answer::Conflict => device.register(self.own, self.own),
+        }
+    }
+
+    fn leave(&self) {
+        for device in &self.devices {
+            // A key that is gone needs no removal, and one that stays is removed by the next fence.
+            let _ = device.register(self.own, 0);
+        }
+    }
+
+    /// Whether no disk answers with a conflict.
+    fn each(&self, what: &str, command: impl Fn(&dyn Reservations) -> io::Result<Answer>) -> bool {
+        let mut good = true;
+        for (n, device) in self.devices.iter().enumerate() {
+            match command(device.as_ref()) {
+                Ok(Answer::Good) => {}
+                Ok(Answer::Conflict) => {
+                    error!(disk = n, "{what}: reservation conflict");
+                    good = false;
+                }
+                Err(e) => warn!(
+                    disk = n,
+                    "a disk does not answer to reservations and counts as out of reach: {e}"
+                ),
+            }
+        }
+        good
+    }
+}
+
+/// A block device; `linux/pr.h`. The kernel carries a command out on every path of a multipath device.
+struct KernelReservations(File);
+
+/// `_IOW('p', number, bytes)` of `asm-generic/ioctl.h`.
+const fn request(number: u32, bytes: usize) -> libc::Ioctl {
+    (1 << 30 | (bytes as u32) << 16 | (b'p' as u32) << 8 | number) as libc::Ioctl
+}
+
+/// `struct pr_registration`.
+#[repr(C)]
+struct PrRegistration {
+    old_key: u64,
+    new_key: u64,
+    flags: u32,
+    pad: u32,
+}
+
+/// `struct pr_reservation`.
+#[repr(C)]
+struct PrReservation {
+    key: u64,
+    kind: u32,
+    flags: u32,
+}
+
+/// `struct pr_preempt`.
+#[repr(C)]
+struct PrPreempt {
+    old_key: u64,
+    new_key: u64,
+    kind: u32,
+    flags: u32,
+}
+
+const IOC_PR_REGISTER: libc::Ioctl = request(200, size_of::<PrRegistration>());
+const IOC_PR_RESERVE: libc::Ioctl = request(201, size_of::<PrReservation>());
+const IOC_PR_PREEMPT_ABORT: libc::Ioctl = request(204, size_of::<PrPreempt>());
+const PR_WRITE_EXCLUSIVE_ALL_REGS: u32 = 5;
+const PR_FL_IGNORE_KEY: u32 = 1;
+/// `enum pr_status`: the status byte of SCSI.
+const PR_STS_RESERVATION_CONFLICT: i32 = 0x18;
+
+impl KernelReservations {
+    fn command<T>(&self, request: libc::Ioctl, argument: &T) -> io::Result<Answer> {
+        // SAFETY: `argument` is the structure that `request` takes, and only read. It is needed because std has no
+        // persistent reservations.
+        let status = unsafe { libc::ioctl(self.0.as_raw_fd(), request, argument) };
+        match status {
+            0 => Ok(Answer::Good),
+            PR_STS_RESERVATION_CONFLICT => Ok(Answer::Conflict),
+            1.. => Err(io::Error::other(format!("status {status:#x}"))),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    fn registration(&self, old_key: Key, new_key: Key, flags: u32) -> io::Result<Answer> {
+        let argument = PrRegistration {
+            old_key,
+            new_key,
+            flags,
+            pad: 0,
+        };
+        self.command(IOC_PR_REGISTER, &argument)
+    }
+}
+
+impl Reservations for KernelReservations {
+    fn register(&self, old: Key, new: Key) -> io::Result<Answer> {
+        self.registration(old, new, 0)
+    }
+
+    fn register_anyway(&self, new: Key) -> io::Result<Answer> {
+        self.registration(0, new, PR_FL_IGNORE_KEY)
+    }
+
+    fn reserve(&self, own: Key) -> io::Result<Answer> {
+        let argument = PrReservation {
+            key: own,
+            kind: PR_WRITE_EXCLUSIVE_ALL_REGS,
+            flags: 0,
+        };
+        self.command(IOC_PR_RESERVE, &argument)
+    }
+
+    fn preempt_and_abort(&self, own: Key, victim: Key) -> io::Result<Answer> {
+        let argument = PrPreempt {
+            old_key: victim,
+            new_key: own,
+            kind: PR_WRITE_EXCLUSIVE_ALL_REGS,
+            flags: 0,
+        };
+        self.command(IOC_PR_PREEMPT_ABORT, &argument)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+    use std::sync::{Arc, Mutex};
+    use std::time::{Duration, Instant};
+
+    const A: Key = 0xaa01;
+    const B: Key = 0xaa02;
+    const GRANT: Nanos = Nanos::from_millis(2000);
+
+    /// A logical unit with a task set, and what SPC-4 says of its reservations.
+    #[derive(Default)]
+    struct Unit {
+        /// By initiator.
+        keys: BTreeMap<u8, Key>,
+        reserved: bool,
+        /// Writes that were accepted and have not ended, by initiator.
+        tasks: Vec<u8>,
+        fails: bool,
+        unsupported: bool,
+    }
+
+    #[derive(Clone, Default)]
+    struct Shared(Arc<Mutex<Unit>>);
+
+    impl Shared {
+        fn unit(&self) -> std::sync::MutexGuard<'_, Unit> {
+            self.0.lock().expect("no panic")
+        }
+
+        fn from(&self, initiator: u8) -> Box<dyn Reservations> {
+            Box::new(Nexus {
+                unit: self.clone(),
+                initiator,
+            })
+        }
+
+        /// Table 70 of SPC-4: a WRITE from an initiator that is not registered conflicts.
+        fn write(&self, initiator: u8) -> Answer {
+            let mut unit = self.unit();
+            if unit.reserved && !unit.keys.contains_key(&initiator) {
+                return Answer::Conflict;
+            }
+            unit.tasks.push(initiator);
+            Answer::Good
+        }
+    }
+
+    struct Nexus {
+        unit: Shared,
+        initiator: u8,
+    }
+
+    impl Nexus {
+        fn command(&self, f: impl FnOnce(&mut Unit, u8) -> Answer) -> io::Result<Answer> {
+            let mut unit = self.unit.unit();
+            match (unit.fails, unit.unsupported) {
+                (true, _) => Err(io::Error::from_raw_os_error(libc::EIO)),
+                (_, true) => Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)),
+                _ => Ok(f(&mut unit, self.initiator)),
+            }
+        }
+    }
+
+    impl Unit {
+        fn set_key(&mut self, initiator: u8, key: Key) -> Answer {
+            if key == 0 {
+                self.keys.remove(&initiator);
+                // The last registrant of an all-registrants reservation takes it along.
+                self.reserved &= !self.keys.is_empty();
+            } else {
+                self.keys.insert(initiator, key);
+            }
+            Answer::Good
+        }
+    }
+
+    impl Reservations for Nexus {
+        fn register(&self, old: Key, new: Key) -> io::Result<Answer> {
+            self.command(|unit, initiator| {
+                if unit.keys.get(&initiator).copied().unwrap_or(0) != old {
+                    return Answer::Conflict;
+                }
+                unit.set_key(initiator, new)
+            })
+        }
+
+        fn register_anyway(&self, new: Key) -> io::Result<Answer> {
+            self.command(|unit, initiator| unit.set_key(initiator, new))
+        }
+
+        fn reserve(&self, own: Key) -> io::Result<Answer> {
+            self.command(|unit, initiator| {
+                if unit.keys.get(&initiator) != Some(&own) {
+                    return Answer::Conflict;
+                }
+                unit.reserved = true;
+                Answer::Good
+            })
+        }
+
+        fn preempt_and_abort(&self, own: Key, victim: Key) -> io::Result<Answer> {
+            self.command(|unit, initiator| {
+                let has_victim = unit.keys.values().any(|k| *k == victim);
+                if unit.keys.get(&initiator) != Some(&own) || !has_victim {
+                    return Answer::Conflict;
+                }
+                let victims: Vec<u8> = unit
+                    .keys
+                    .iter()
+                    .filter(|(_, k)| **k == victim)
+                    .map(|(i, _)| *i)
+                    .collect();
+                unit.keys.retain(|_, k| *k != victim);
+                unit.tasks.retain(|i| !victims.contains(i));
+                Answer::Good
+            })
+        }
+    }
+
+    struct Controllers {
+        disks: Vec<Shared>,
+        now: Time,
+    }
+
+    impl Controllers {
+        fn new(disks: usize) -> Controllers {
+            Controllers {
+                disks: vec![Shared::default(); disks]
+                    .into_iter()
+                    .map(|_| Shared::default())
+                    .collect(),
+                now: Time(1_000_000_000),
+            }
+        }
+
+        /// The fence of initiator 1 (A) or 2 (B).
+        fn fence(&self, initiator: u8) -> PrFence {
+            let devices = self.disks.iter().map(|d| d.from(initiator)).collect();
+            let (own, partner) = if initiator == 1 { (A, B) } else { (B, A) };
+            PrFence::new(devices, own, partner, GRANT)
+        }
+
+        /// A controller that may write.
+        fn entered(&self, initiator: u8) -> PrFence {
+            let mut fence = self.fence(initiator);
+            until("entry", || fence.enter(self.now).then_some(()));
+            fence
+        }
+    }
+
+    /// The thread that talks to the disks takes its time; the clock of the test stands still meanwhile.
+    fn until<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
+        let begun = Instant::now();
+        loop {
+            if let Some(done) = done() {
+                return done;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(10), "waited 10 s for {what}");
+            std::thread::yield_now();
+        }
+    }
+
+    fn poll(fence: &mut PrFence, now: Time) -> Option<Proof> {
+        fence.poll(now, &|| None)
+    }
+
+    /// Polls at `now`, in steps of the retry, until the partner's keys are gone; the proof must not come before.
+    fn until_preempted(fence: &mut PrFence, now: &mut Time) -> Time {
+        until("the end of the partner's keys", || {
+            *now = *now + RETRY;
+            assert_eq!(poll(fence, *now), None, "a proof before the grant is over");
+            match fence.taking {
+                Taking::UntilGrantEnds(until) => Some(until),
+                _ => None,
+            }
+        })
+    }
+
+    #[test]
+    fn a_fenced_controller_writes_no_disk_and_what_it_had_submitted_is_aborted() {
+        let cell = Controllers::new(3);
+        let (_a, mut b) = (cell.entered(1), cell.entered(2));
+        for disk in &cell.disks {
+            assert_eq!((disk.write(1), disk.write(2)), (Answer::Good, Answer::Good));
+        }
+        let mut now = cell.now;
+        b.take(now, ProcessId::default());
+        let ends = until_preempted(&mut b, &mut now);
+        for disk in &cell.disks {
+            assert_eq!((disk.write(1), disk.write(2)), (Answer::Conflict, Answer::Good));
+            assert_eq!(disk.unit().tasks, [2, 2], "a task of A goes on");
+        }
+        assert!(ends + RETRY >= now + GRANT, "the grant is not waited out");
+        assert_eq!(poll(&mut b, Time(ends.0 - 1)), None);
+        assert_eq!(poll(&mut b, ends), Some(Proof::Reservations));
+        assert_eq!(poll(&mut b, ends + GRANT), None, "a proof is given once");
+        assert_eq!(b.next_deadline(), None);
+    }
+
+    #[test]
+    fn a_controller_that_was_fenced_proves_nothing_of_its_partner() {
+        let cell = Controllers::new(2);
+        let (mut a, mut b) = (cell.entered(1), cell.entered(2));
+        let mut now = cell.now;
+        b.take(now, ProcessId::default());
+        until_preempted(&mut b, &mut now);
+        a.take(now, ProcessId::default());
+        until("two attempts", || {
+            now = now + RETRY;
+            assert_eq!(poll(&mut a, now), None);
+            (now.since(cell.now).0 > 20 * GRANT.0).then_some(())
+        });
+        assert_ne!(a.taking, Taking::Not);
+        assert!(
+            cell.disks.iter().all(|d| d.unit().keys.values().eq(&[B])),
+            "B has lost its key"
+        );
+    }
+
+    #[test]
+    fn the_key_comes_back_when_its_owner_enters_again() {
+        let cell = Controllers::new(2);
+        let (mut a, mut b) = (cell.entered(1), cell.entered(2));
+        let mut now = cell.now;
+        b.take(now, ProcessId::default());
+        let ends = until_preempted(&mut b, &mut now);
+        assert_eq!(poll(&mut b, ends), Some(Proof::Reservations));
+        // It starts anew: what it gives back is not its own any more.
+        a.leave();
+        b.release();
+        assert_eq!(cell.disks[0].write(1), Answer::Conflict);
+        until("entry", || a.enter(ends).then_some(()));
+        for disk in &cell.disks {
+            assert_eq!((disk.write(1), disk.write(2)), (Answer::Good, Answer::Good));
+        }
+    }
+
+    #[test]
+    fn a_partner_that_never_came_is_fenced_too() {
+        let cell = Controllers::new(2);
+        let mut a = cell.entered(1);
+        let mut now = cell.now;
+        a.take(now, ProcessId::default());
+        let ends = until_preempted(&mut a, &mut now);
+        assert_eq!(poll(&mut a, ends), Some(Proof::Reservations));
+        assert_eq!(cell.disks[0].write(2), Answer::Conflict);
+    }
+
+    #[test]
+    fn a_disk_that_does_not_answer_is_out_of_reach() {
+        let cell = Controllers::new(3);
+        let (_a, mut b) = (cell.entered(1), cell.entered(2));
+        cell.disks[1].unit().fails = true;
+        let mut now = cell.now;
+        b.take(now, ProcessId::default());
+        let ends = until_preempted(&mut b, &mut now);
+        assert_eq!(poll(&mut b, ends), Some(Proof::Reservations));
+        assert_eq!(
+            (cell.disks[0].write(1), cell.disks[2].write(1)),
+            (Answer::Conflict, Answer::Conflict)
+        );
+    }
+
+    #[test]
+    fn a_fence_that_is_lifted_before_its_proof_gives_none() {
+        let cell = Controllers::new(1);
+        let (_a, mut b) = (cell.entered(1), cell.entered(2));
+        let mut now = cell.now;
+        b.take(now, ProcessId::default());
+        let ends = until_preempted(&mut b, &mut now);
+        b.release();
+        assert_eq!((poll(&mut b, ends), b.next_deadline()), (None, None));
+    }
+
+    #[test]
+    fn who_leaves_takes_its_key_along_and_the_last_one_the_reservation() {
+        let cell = Controllers::new(1);
+        let (mut a, mut b) = (cell.entered(1), cell.entered(2));
+        a.leave();
+        until("the end of A's key", || {
+            cell.disks[0].unit().keys.values().eq(&[B]).then_some(())
+        });
+        assert_eq!(
+            (cell.disks[0].write(1), cell.disks[0].write(2)),
+            (Answer::Conflict, Answer::Good)
+        );
+        b.leave();
+        until("the end of the reservation", || {
+            (!cell.disks[0].unit().reserved).then_some(())
+        });
+    }
+
+    #[test]
+    fn what_has_no_reservations_is_refused() {
+        let disk = Shared::default();
+        let path = Path::new("/dev/sdx");
+        check_support(path, true, disk.from(1).as_ref(), A).expect("supported");
+        assert!(disk.unit().keys.is_empty(), "the question has changed something");
+        disk.unit().unsupported = true;
+        let refused = check_support(path, true, disk.from(1).as_ref(), A)
+            .expect_err("unsupported")
+            .to_string();
+        assert!(refused.contains("/dev/sdx") && refused.contains("pr"), "{refused}");
+        let file = File::open("/proc/self/exe").map(KernelReservations).expect("a file");
+        let refused = check_support(Path::new("disk0"), false, &file, A)
+            .expect_err("a file")
+            .to_string();
+        assert!(refused.contains("a file has no persistent reservations"), "{refused}");
+        // What the kernel itself says of a file.
+        assert!(file.register(A, A).is_err_and(|e| is_unsupported(&e)));
+    }
+
+    #[test]
+    fn the_requests_are_those_of_the_kernel() {
+        // From linux/pr.h, as a C compiler computes them on x86_64 and aarch64.
+        assert_eq!(IOC_PR_REGISTER as u32, 0x4018_70c8);
+        assert_eq!(IOC_PR_RESERVE as u32, 0x4010_70c9);
+        assert_eq!(IOC_PR_PREEMPT_ABORT as u32, 0x4018_70cc);
+    }
+
+    #[test]
+    fn keys_tell_controllers_and_cells_apart() {
+        let of = |cell: u128, c| key(Uuid(cell), c);
+        assert_ne!(of(7 << 64, Controller::A), of(7 << 64, Controller::B));
+        assert_ne!(of(0x700 << 64, Controller::A), of(0x900 << 64, Controller::A));
+        assert_ne!(of(0, Controller::A), 0);
+    }
+}
