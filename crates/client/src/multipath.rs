@@ -34,7 +34,8 @@ impl Default for Timing {
     }
 }
 
-/// The first and the longest time that a path is left alone after it could not be connected.
+/// The first and the longest time that a path is left alone after it could not be connected. Where no other path works
+/// it is never left alone for longer than the first.
 const REST: [Duration; 2] = [Duration::from_millis(20), Duration::from_secs(2)];
 
 /// How a request was answered.
@@ -69,9 +70,16 @@ pub type Listener = Box<dyn FnMut(&PathEvent) + Send>;
 struct Path {
     url: Url,
     device: Option<Box<dyn Device>>,
-    /// Not to be connected before this.
-    rested: Instant,
+    /// When it could not be connected.
+    failed: Option<Instant>,
     rest: Duration,
+}
+
+impl Path {
+    /// Whether it was left alone for long enough.
+    fn is_rested(&self, rest: Duration) -> bool {
+        self.failed.is_none_or(|at| at.elapsed() >= rest)
+    }
 }
 
 /// A LUN over several paths, for one user with one request at a time.
@@ -93,7 +101,7 @@ impl Volume {
         let path = |url: &Url| Path {
             url: url.clone(),
             device: None,
-            rested: Instant::now(),
+            failed: None,
             rest: REST[0],
         };
         Volume {
@@ -152,17 +160,20 @@ impl Volume {
     /// of the last path tried.
     pub fn connect(&mut self) -> Result<(), Error> {
         let mut last = Error::Connection("every path rests after a failure".into());
-        for _ in 0..self.paths.len() {
-            if self.paths[self.current].device.is_some() {
-                return Ok(());
-            }
-            if self.paths[self.current].rested <= Instant::now() {
-                match self.connect_current() {
-                    Ok(()) => return Ok(()),
-                    Err(e) => last = e,
+        for is_patient in [true, false] {
+            for _ in 0..self.paths.len() {
+                let path = &self.paths[self.current];
+                if path.device.is_some() {
+                    return Ok(());
                 }
+                if path.is_rested(if is_patient { path.rest } else { REST[0] }) {
+                    match self.connect_current() {
+                        Ok(()) => return Ok(()),
+                        Err(e) => last = e,
+                    }
+                }
+                self.prefer(self.current + 1);
             }
-            self.prefer(self.current + 1);
         }
         Err(last)
     }
@@ -173,13 +184,14 @@ impl Volume {
             Ok(mut device) => {
                 device.set_timeout(self.timing.request);
                 path.device = Some(device);
+                path.failed = None;
                 path.rest = REST[0];
                 self.tell(None);
                 Ok(())
             }
             Err(e) => {
-                path.rested = Instant::now() + path.rest;
-                path.rest = (path.rest * 2).min(REST[1]);
+                path.rest = path.failed.map_or(REST[0], |_| (path.rest * 2).min(REST[1]));
+                path.failed = Some(Instant::now());
                 self.tell(Some(e.clone()));
                 Err(e)
             }
