@@ -7,9 +7,10 @@ use crate::controller::{Core, Violation};
 use crate::effect::Effect;
 use crate::htb::{granules, sgl};
 use crate::ids::{
-    ATOMIC_BLOCKS, ATOMIC_GRANULES, BUFFER_BLOCKS, BlockCount, BufferIndex, Nanos, RieGeneration, RieIndex, Time,
+    ATOMIC_BLOCKS, ATOMIC_GRANULES, BUFFER_BLOCKS, BlockCount, BufferIndex, ConnectionId, Nanos, RieGeneration,
+    RieIndex, Time,
 };
-use crate::link::frame::{Mfc, RELEASE_MAX, Rqr, SendStatus};
+use crate::link::frame::{Mfc, RELEASE_MAX, Rqr, SendStatus, Sequenced};
 use crate::list::List;
 use crate::memory::Memory;
 use crate::mutant;
@@ -72,6 +73,39 @@ impl Core {
             self.send_mda(rqr.rie, rqr.generation);
         }
         Ok(())
+    }
+
+    /// Where the payload of a frame would go that has begun to arrive, and whose messages are where [`Core::place_of`]
+    /// said: a hint for whoever moves the bytes, good until the next step. The memory is that of new buffers of a write
+    /// that is not committed here, so whatever is put there means nothing before the frame itself is handled. `None` where
+    /// that cannot be told, or is somewhere else.
+    pub fn place_of_payload(&self, connection: ConnectionId, frame: &Sequenced, payload: BlockCount) -> Option<Memory> {
+        if self.link.connection() != Some(connection) || !self.link.is_next(frame) || !self.mirrors() {
+            return None;
+        }
+        let rqr = match *self.link.arrived(frame.sequence).last()? {
+            Mfc::Rqr(rqr) if rqr.express => self.check_rqr(&rqr).ok().map(|_| rqr)?,
+            Mfc::MirrorData {
+                rie,
+                generation,
+                attempt,
+            } if self.is_armed(rie, generation, attempt) => self.mnodes[self.local_rie(rie)].rqr?,
+            _ => return None,
+        };
+        (payload == rqr.blocks).then(|| Memory::Buffers(sgl(rqr.start.0, rqr.blocks.0, &rqr.new)))
+    }
+
+    /// Whether these are the data that a request of the primary waits for. With a DTO on its way they come again: the
+    /// primary sent these before it could hear of it.
+    fn is_armed(&self, rie: RieIndex, generation: RieGeneration, attempt: u8) -> bool {
+        if self.geometry().pair_of_rie(rie) != Some(self.partner()) {
+            return false;
+        }
+        let mnode = &self.mnodes[self.local_rie(rie)];
+        mnode.stage == MnodeStage::AwaitMirrorData
+            && mnode.attempt == attempt
+            && (!mnode.dto || mutant::is("absorb-what-is-asked-for-again"))
+            && mnode.rqr.is_some_and(|r| r.generation == generation)
     }
 
     /// The request must fit what this controller knows; the primary is checked as any outside is.
@@ -166,19 +200,12 @@ impl Core {
         if self.geometry().pair_of_rie(rie) != Some(self.partner()) {
             return Err(Violation("data for an RIE that is not the primary's"));
         }
-        let m = self.local_rie(rie);
-        let mnode = &self.mnodes[m];
-        // With a DTO on its way they come again: the primary sent these before it could hear of it.
-        let armed = mnode.stage == MnodeStage::AwaitMirrorData
-            && mnode.attempt == attempt
-            && (!mnode.dto || mutant::is("absorb-what-is-asked-for-again"))
-            && mnode.rqr.is_some_and(|r| r.generation == generation);
-        if !armed {
+        if !self.is_armed(rie, generation, attempt) {
             // For an exchange that is over: refused, counted, harmless.
             self.stale += 1;
             return Ok(());
         }
-        self.absorb(m, payload)
+        self.absorb(self.local_rie(rie), payload)
     }
 
     fn absorb(&mut self, m: usize, payload: BlockCount) -> Result<(), Violation> {

@@ -1,6 +1,6 @@
 //! Host commands in progress: the core knows them by number, a session by its tag.
 
-use twincell_core::ids::CommandId;
+use twincell_core::ids::{BLOCK_BYTES, CommandId};
 use twincell_core::memory::Memory;
 use twincell_target::session::Tag;
 
@@ -11,6 +11,15 @@ pub(crate) struct Fetch {
     pub offset: u64,
     /// Where they go to.
     pub into: Memory,
+}
+
+impl Fetch {
+    /// Which byte of `into` is byte `offset` of the command's data, if it and the `bytes` from there on are wanted.
+    pub(crate) fn place(&self, offset: u64, bytes: usize) -> Option<usize> {
+        let length = u64::from(self.into.blocks()) * BLOCK_BYTES as u64;
+        let at = offset.checked_sub(self.offset)?;
+        (at + bytes as u64 <= length).then_some(at as usize)
+    }
 }
 
 /// A host command in progress.

@@ -8,6 +8,7 @@ use crate::error::{OpenError, RunError};
 use crate::fence;
 use crate::handle::{self, Handle, Inbox, Request};
 use crate::hosts::{Greet, Hosts, Protocol, Shared};
+use crate::in_place::Place;
 use crate::link::Link;
 use crate::locks::Locks;
 use crate::memory::Memories;
@@ -41,6 +42,7 @@ use twincell_core::manage::{ManageError, ManageReply};
 use twincell_core::memory::{Memory, Segment};
 use twincell_target::iscsi::IscsiSession;
 use twincell_target::nbd::NbdSession;
+use twincell_wire::frame::decode_mfcs;
 
 /// A disk of which something failed counts as failing for this long.
 const FAILING: Nanos = Nanos::from_millis(30_000);
@@ -251,7 +253,14 @@ impl Engine {
     /// The end of a drain: posts what it has left to be sent and received.
     fn finish(&mut self) {
         let now = clock::now();
-        self.link.finish(now, &mut self.ring, &mut self.queue);
+        let core = &mut self.core;
+        let place: Place = &mut |connection, frame, messages, blocks| {
+            let Frame::Messages(sequenced) = frame else { return None };
+            decode_mfcs(messages, core.place_of(connection, sequenced)?).ok()?;
+            core.place_of_payload(connection, sequenced, blocks)
+        };
+        let memories = (&self.memories, &mut self.counters);
+        self.link.finish(now, &mut self.ring, &mut self.queue, memories, place);
         let (hosts, ring, mut shared) = self.hosts();
         hosts.finish(now, ring, &mut shared);
     }
@@ -536,9 +545,7 @@ impl Engine {
 
     fn absorb(&mut self, into: &Memory, body: Option<&Body>) {
         let body = body.expect("the core absorbs the payload of the frame that it handles");
-        let (bytes, crcs) = self.link.payload(body);
-        self.memories.absorb(into, bytes, crcs);
-        self.counters.bytes_copied += u64::from(into.blocks()) * 512;
+        self.counters.bytes_copied += self.link.absorb(body, into, &self.memories);
     }
 
     fn start_disk_io(&mut self, effect: &Effect) {

@@ -7,7 +7,7 @@ use crate::memory::Memories;
 use crate::queue::Queue;
 use crate::ring::{Completion, Ring, Token};
 use crate::snapshot::Counters;
-use crate::stream::Stream;
+use crate::stream::{Came, IN_PLACE_BYTES, Stream};
 use slab::Slab;
 use socket2::{Socket, TcpKeepalive};
 use std::collections::HashMap;
@@ -19,7 +19,7 @@ use twincell_core::event::Event;
 use twincell_core::host::{HostCommand, HostOp, Status};
 use twincell_core::ids::{BLOCK_BYTES, BlockCount, CommandId, Nanos, Time};
 use twincell_core::memory::Memory;
-use twincell_target::session::{Command, Outside, Session, Tag, View};
+use twincell_target::session::{Command, Incoming, Outside, Session, Tag, View};
 
 /// Bytes of the input of a connection.
 const INPUT_BYTES: usize = 256 << 10;
@@ -210,8 +210,15 @@ impl Hosts {
             self.disconnect(key, shared);
             return;
         }
+        self.pass_input(key, shared);
+        self.reinstate(key, shared);
+    }
+
+    /// The session gets what was received.
+    fn pass_input(&mut self, key: usize, shared: &mut Shared) {
+        let connection = &mut self.connections[key];
         let length = connection.stream.input().len();
-        if !connection.ending {
+        if !connection.ending && length > 0 {
             let mut outside = HostOutside {
                 view: &self.view,
                 connection: key,
@@ -222,7 +229,28 @@ impl Hosts {
             connection.session.receive(connection.stream.input(), &mut outside);
         }
         connection.stream.consume(length);
-        self.reinstate(key, shared);
+    }
+
+    /// Takes payload that is there now straight to where it belongs, and returns whether that is what comes next. What
+    /// follows it goes its usual way.
+    fn receive_in_place(&mut self, key: usize, incoming: &Incoming, shared: &mut Shared) -> bool {
+        let connection = &mut self.connections[key];
+        let id = connection.tags.get(&incoming.tag);
+        let fetch = id.and_then(|id| self.commands.get(*id)).and_then(|task| task.fetch);
+        let Some((fetch, at)) = fetch.and_then(|fetch| Some((fetch, fetch.place(incoming.offset, incoming.bytes)?)))
+        else {
+            return false;
+        };
+        let pieces = shared.memories.pieces_of(&fetch.into, at, incoming.bytes);
+        match connection.stream.receive_at_once(pieces) {
+            Came::Nothing => {}
+            Came::End => self.disconnect(key, shared),
+            Came::Bytes(bytes) => {
+                self.with_session(key, shared, |session, outside| session.placed(bytes, outside));
+                self.pass_input(key, shared);
+            }
+        }
+        true
     }
 
     /// Once a session has said whose it is, it takes the place of those of the same initiator (RFC 7143, 6.3.5).
@@ -338,9 +366,10 @@ impl Hosts {
     /// The end of a drain: posts what can be posted, and forgets what is over and reaped.
     pub(crate) fn finish(&mut self, now: Time, ring: &mut Ring, shared: &mut Shared) {
         self.let_go_on();
+        self.receive(ring, shared);
         let (mut over, mut wants_view_changed) = (Vec::new(), false);
         for (key, connection) in &mut self.connections {
-            connection.post(key as u32, ring);
+            connection.post_send(key as u32, ring);
             if connection.is_over() {
                 over.push(key);
             }
@@ -357,6 +386,28 @@ impl Hosts {
             }
             !(connection.stream.is_reaped() && is_idle)
         });
+    }
+
+    /// Posts receives, where payload whose place is known does not come first: that is taken at once, and what it makes
+    /// happen is told before more is received.
+    fn receive(&mut self, ring: &mut Ring, shared: &mut Shared) {
+        for key in 0..self.connections.capacity() {
+            let Some(connection) = self.connections.get_mut(key) else {
+                continue;
+            };
+            if !connection.may_receive() {
+                continue;
+            }
+            let incoming = connection.session.incoming().filter(|i| i.whole >= IN_PLACE_BYTES);
+            let in_place = incoming.is_some_and(|incoming| self.receive_in_place(key, &incoming, shared));
+            let stream = &mut self.connections[key].stream;
+            let token = Token::HostReceive(key as u32);
+            if !in_place {
+                stream.post_receive(ring, token, 1, incoming.map_or(0, |i| i.bytes));
+            } else if shared.queue.is_empty() {
+                stream.post_poll(ring, token);
+            }
+        }
     }
 
     /// Who took the place of sessions goes on when the last of their commands is completed.
@@ -395,15 +446,17 @@ impl Hosts {
 }
 
 impl Connection {
-    /// Posts what can be posted.
-    fn post(&mut self, key: u32, ring: &mut Ring) {
-        if self.ending || !self.replaced.is_empty() {
-            return;
+    /// Posts a send of what there is to be sent.
+    fn post_send(&mut self, key: u32, ring: &mut Ring) {
+        if !self.ending && self.replaced.is_empty() {
+            self.stream.post_send(ring, Token::HostSend(key), self.session.output());
         }
-        self.stream.post_send(ring, Token::HostSend(key), self.session.output());
-        if !self.session.is_over() && self.unsent() <= OUTPUT_BYTES_MAX {
-            self.stream.post_receive(ring, Token::HostReceive(key), 1);
-        }
+    }
+
+    /// Whether more may be received, and nothing is posted for it yet.
+    fn may_receive(&mut self) -> bool {
+        let may = !self.ending && self.replaced.is_empty() && !self.session.is_over();
+        may && !self.stream.is_receiving() && self.unsent() <= OUTPUT_BYTES_MAX
     }
 
     fn unsent(&mut self) -> usize {
@@ -493,12 +546,10 @@ impl Outside for HostOutside<'_, '_> {
             .get(&tag)
             .and_then(|id| self.commands.get(*id))
             .and_then(|task| task.fetch);
-        let Some(Fetch { offset: begin, into }) = fetch else {
+        let Some(fetch) = fetch else {
             return;
         };
-        let length = u64::from(into.blocks()) * BLOCK_BYTES as u64;
-        let at = offset.checked_sub(begin).filter(|at| at + bytes.len() as u64 <= length);
-        let Some(at) = at else {
+        let Some(at) = fetch.place(offset, bytes.len()) else {
             warn!(
                 offset,
                 length = bytes.len(),
@@ -506,7 +557,7 @@ impl Outside for HostOutside<'_, '_> {
             );
             return;
         };
-        self.shared.memories.copy_in(&into, at as usize, bytes);
+        self.shared.memories.copy_in(&fetch.into, at, bytes);
         self.shared.counters.bytes_copied += bytes.len() as u64;
     }
 
@@ -528,7 +579,8 @@ mod tests {
     use std::net::TcpStream;
     use std::time::Instant;
     use twincell_core::config::Geometry;
-    use twincell_core::ids::{Controller, NcaeIndex, Noid, TransferIndex, Uuid, Vba};
+    use twincell_core::ids::{BufferIndex, Controller, NcaeIndex, Noid, TransferIndex, Uuid, Vba};
+    use twincell_core::memory::Segment;
 
     /// A protocol of single letters: `r` reads 2 blocks, `w` writes 2 blocks of zeroes, `n` writes 2 blocks whose
     /// data never come, `m` asks for a mebibyte, `i` says that this is initiator `i`, `q` ends. The answers: data, and
@@ -632,6 +684,84 @@ mod tests {
         }
     }
 
+    /// Writes of 64 blocks: a byte that says so, and then the data.
+    #[derive(Default)]
+    struct Bulk {
+        last: u32,
+        /// How much of the data has come, and whether it is wanted.
+        came: Option<usize>,
+        wanted: bool,
+        output: Vec<u8>,
+    }
+
+    const BULK_BYTES: usize = 64 * 512;
+
+    impl Session for Bulk {
+        fn receive(&mut self, mut bytes: &[u8], outside: &mut dyn Outside) {
+            while !bytes.is_empty() {
+                let Some(came) = self.came else {
+                    self.last += 1;
+                    self.came = Some(0);
+                    let command = Command {
+                        ncae: NcaeIndex(0),
+                        noid: Noid(1),
+                        op: HostOp::Write { fua: false },
+                        start: Vba(0),
+                        blocks: BlockCount(64),
+                        in_hand: BlockCount(64),
+                    };
+                    outside.submit(Tag(self.last), command);
+                    bytes = &bytes[1..];
+                    continue;
+                };
+                let count = bytes.len().min(BULK_BYTES - came);
+                assert!(self.wanted, "no test sends data that are not wanted yet");
+                outside.data(Tag(self.last), came as u64, &bytes[..count]);
+                self.placed(count, outside);
+                bytes = &bytes[count..];
+            }
+        }
+
+        fn incoming(&self) -> Option<Incoming> {
+            self.came.filter(|_| self.wanted).map(|came| Incoming {
+                tag: Tag(self.last),
+                offset: came as u64,
+                bytes: BULK_BYTES - came,
+                whole: BULK_BYTES,
+            })
+        }
+
+        fn placed(&mut self, bytes: usize, outside: &mut dyn Outside) {
+            self.came = self.came.map(|came| came + bytes).filter(|came| *came < BULK_BYTES);
+            if self.came.is_none() {
+                self.wanted = false;
+                outside.fetched(Tag(self.last), true);
+            }
+        }
+
+        fn fetch(&mut self, _: Tag, _: BlockCount, _: BlockCount, _: &mut dyn Outside) {
+            self.wanted = true;
+        }
+
+        fn send_data(&mut self, _: Tag, _: BlockCount, _: &[u8]) {}
+
+        fn complete(&mut self, _: Tag, _: Status, _: &mut dyn Outside) {}
+
+        fn view_changed(&mut self, _: &mut dyn Outside) {}
+
+        fn disconnected(&mut self, outside: &mut dyn Outside) {
+            outside.abort(Tag(self.last));
+        }
+
+        fn output(&mut self) -> &mut Vec<u8> {
+            &mut self.output
+        }
+
+        fn is_over(&self) -> bool {
+            false
+        }
+    }
+
     /// A controller that has nothing but hosts.
     struct Side {
         ring: Ring,
@@ -654,12 +784,15 @@ mod tests {
 
     impl Side {
         fn new(dir: &TempDir) -> Side {
+            Side::with(dir, Box::new(|_, _| Box::new(Letters::default())))
+        }
+
+        fn with(dir: &TempDir, greet: Greet) -> Side {
             let settings = settings(dir, Controller::A);
             let ring = Ring::new().expect("a ring");
             ring.enable().expect("enabled");
             let nv = NvMemory::open(&settings, &Geometry::for_cache(0), Uuid(1)).expect("NV memory");
             let address = free_address();
-            let greet: Greet = Box::new(|_, _| Box::new(Letters::default()));
             Side {
                 ring,
                 hosts: Hosts::open(&[(Protocol::Nbd, address)], view::first(&settings), greet).expect("bound"),
@@ -766,6 +899,61 @@ mod tests {
             first: 1,
             blocks: 2,
         }
+    }
+
+    /// 64 blocks, not all of them at the beginning of a buffer.
+    fn buffers() -> Memory {
+        let counts = std::iter::once(3).chain([8; 7]).chain(std::iter::once(5));
+        let segments = counts.zip(0..).map(|(count, n)| Segment {
+            buffer: BufferIndex(n),
+            first: if n == 0 { 5 } else { 0 },
+            count,
+        });
+        Memory::Buffers(segments.collect())
+    }
+
+    #[test]
+    fn large_payload_is_received_into_its_place() {
+        let dir = TempDir::in_memory("hosts");
+        let mut side = Side::with(&dir, Box::new(|_, _| Box::new(Bulk::default())));
+        side.hosts.serve(&mut side.ring);
+        let mut client = side.connect();
+        for round in 0..3u8 {
+            client.write_all(b"w").expect("sent");
+            let id = side.command();
+            side.hosts.fetch(id, BlockCount(0), &buffers(), shared!(side));
+            let bytes: Vec<u8> = (0..BULK_BYTES).map(|i| (i / 77) as u8 ^ round).collect();
+            client.write_all(&bytes[..20_001]).expect("sent");
+            side.turn();
+            client.write_all(&bytes[20_001..]).expect("sent");
+            assert_eq!(side.next("the data"), Event::HostData { id, complete: true });
+            let there: Vec<u8> = side.memories.slices(&buffers()).flatten().copied().collect();
+            assert!(there == bytes, "round {round}");
+            side.complete(id, Status::Good);
+        }
+        assert!(
+            side.counters.bytes_copied < BULK_BYTES as u64,
+            "{} bytes were copied",
+            side.counters.bytes_copied
+        );
+    }
+
+    #[test]
+    fn a_connection_that_ends_within_payload_gives_the_write_up() {
+        let dir = TempDir::in_memory("hosts");
+        let mut side = Side::with(&dir, Box::new(|_, _| Box::new(Bulk::default())));
+        side.hosts.serve(&mut side.ring);
+        let mut client = side.connect();
+        client.write_all(b"w").expect("sent");
+        let id = side.command();
+        side.hosts.fetch(id, BlockCount(0), &buffers(), shared!(side));
+        client.write_all(&[1; 20_000]).expect("sent");
+        side.turn();
+        drop(client);
+        assert_eq!(side.next("the end"), Event::HostAbort { id });
+        assert_eq!(side.next("the data"), Event::HostData { id, complete: false });
+        side.complete(id, Status::Aborted);
+        side.until("the connection to be forgotten", |s| s.hosts.connections.is_empty());
     }
 
     #[test]

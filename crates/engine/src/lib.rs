@@ -15,6 +15,7 @@ mod error;
 mod fence;
 mod handle;
 mod hosts;
+mod in_place;
 mod link;
 mod listener;
 mod locks;

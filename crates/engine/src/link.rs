@@ -1,16 +1,18 @@
 //! The connections to the partner (DESIGN section 7): A listens, B connects. What arrives is checked before the core
 //! sees it, and stays in the input of its connection until the end of the drain; what leaves in one drain leaves in
-//! one send.
+//! one send. Large payload is received straight into the buffers where the core is going to want it
+//! (docs/decisions/0004).
 
 use crate::crc;
 use crate::error::OpenError;
+use crate::in_place::{InPlace, Place};
 use crate::listener::Listener;
 use crate::memory::Memories;
 use crate::queue::{Body, Queue};
 use crate::ring::{Completion, Ring, Token};
 use crate::settings::Settings;
 use crate::snapshot::Counters;
-use crate::stream::Stream;
+use crate::stream::{Came, IN_PLACE_BYTES, Stream};
 use io_uring::{opcode, types};
 use slab::Slab;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -20,6 +22,7 @@ use tracing::{debug, info, warn};
 use twincell_core::event::Event;
 use twincell_core::ids::{BLOCK_BYTES, BUFFER_BYTES, BlockCount, ConnectionId, Controller, Nanos, Time};
 use twincell_core::link::frame::{Frame, Messages, Mfcs};
+use twincell_core::memory::Memory;
 use twincell_wire::crc32c;
 use twincell_wire::frame::{self, BODY_BYTES_MAX, FrameHeader, HEADER_BYTES, PAYLOAD_BLOCKS_MAX};
 
@@ -27,6 +30,8 @@ use twincell_wire::frame::{self, BODY_BYTES_MAX, FrameHeader, HEADER_BYTES, PAYL
 const FRAME_BYTES: usize = HEADER_BYTES + BODY_BYTES_MAX + PAYLOAD_BLOCKS_MAX as usize * 512;
 /// Bytes of the input of a connection: several of the largest frames.
 const INPUT_BYTES: usize = 4 * FRAME_BYTES;
+/// What is wrong where its CRC is.
+const PAYLOAD: &str = "payload of a link frame";
 /// From this many bytes of payload on a frame is sent at once: a copy costs more than a system call.
 const SENT_AT_ONCE_BYTES: u64 = 32 << 10;
 /// How long B waits before it connects again.
@@ -48,6 +53,10 @@ struct Connection {
     crcs: Vec<u32>,
     /// Bytes that are missing of the frame that the input ends in; 0 if not even its header is there.
     missing: usize,
+    /// The frame whose payload is being received in place, or is there and was queued in this drain.
+    in_place: Option<InPlace>,
+    /// Memory of the last such frame.
+    spare: Vec<u8>,
     /// Whether a good frame has ever come.
     proved: bool,
 }
@@ -88,7 +97,11 @@ impl Link {
             ));
         };
         let is_a = settings.controller == Controller::A;
-        let bind = |(i, address): (usize, &SocketAddr)| Listener::bind(*address, "link", Token::LinkAccept(i as u32));
+        let bind = |(i, address): (usize, &SocketAddr)| {
+            let listener = Listener::bind(*address, "link", Token::LinkAccept(i as u32))?;
+            without_pacing(listener.socket());
+            Ok(listener)
+        };
         let listeners = of_a
             .iter()
             .enumerate()
@@ -165,6 +178,7 @@ impl Link {
                 return;
             }
         };
+        without_pacing(&socket);
         let address = Box::new(SockAddr::from(partner));
         let fd = types::Fd(socket.as_raw_fd());
         let entry = opcode::Connect::new(fd, address.as_ptr().cast(), address.len()).build();
@@ -222,6 +236,8 @@ impl Link {
             parsed: 0,
             crcs: Vec::new(),
             missing: 0,
+            in_place: None,
+            spare: Vec::new(),
             proved: false,
         });
         queue.push(Event::LinkOpened { connection: id });
@@ -231,6 +247,7 @@ impl Link {
     pub(crate) fn received(&mut self, key: u32, result: i32, queue: &mut Queue, counters: &mut Counters) {
         let key = key as usize;
         let connection = &mut self.connections[key];
+        let before = connection.stream.input().len();
         if !connection.stream.received(result) {
             if !connection.stream.is_closed() {
                 info!(connection = %connection.id, result, "the link connection has ended");
@@ -238,21 +255,8 @@ impl Link {
             connection.stream.close();
             return;
         }
-        counters.link_bytes_received += result.max(0) as u64;
-        loop {
-            match connection.parse(key) {
-                Ok(Some((event, body))) => {
-                    counters.frames_received += 1;
-                    queue.push_frame(event, body);
-                }
-                Ok(None) => return,
-                Err(e) => {
-                    warn!(connection = %connection.id, "the link connection is closed: {e}");
-                    connection.stream.close();
-                    return;
-                }
-            }
-        }
+        counters.link_bytes_received += (connection.stream.input().len() - before) as u64;
+        connection.parse_all(key, queue, counters);
     }
 
     /// The completion of a send.
@@ -308,35 +312,66 @@ impl Link {
     /// Reads the messages of a queued frame. Returns whether they make sense; if not, the connection ends.
     pub(crate) fn read_messages(&mut self, body: &Body, into: &mut Mfcs) -> bool {
         let connection = &mut self.connections[body.key];
-        let bytes = &connection.stream.input()[body.messages.clone()];
+        let bytes = match &connection.in_place {
+            Some(there) if body.in_place => there.messages(),
+            _ => &connection.stream.input()[body.messages.clone()],
+        };
         let result = frame::decode_mfcs(bytes, into);
         if let Err(e) = &result {
-            warn!(connection = %connection.id, "the link connection is closed: {e}");
-            connection.stream.close();
+            connection.fail(&e.to_string());
         }
         result.is_ok()
     }
 
-    /// The payload of a queued frame, and the CRC of each granule from its beginning on.
-    pub(crate) fn payload(&self, body: &Body) -> (&[u8], &[u32]) {
+    /// Puts the payload of the frame that is being handled where the core wants it. Returns how many bytes were copied.
+    pub(crate) fn absorb(&self, body: &Body, into: &Memory, memories: &Memories) -> u64 {
         let connection = &self.connections[body.key];
-        let bytes = &connection.stream.input()[body.payload.clone()];
-        let granules = bytes.len().div_ceil(BUFFER_BYTES);
-        (bytes, &connection.crcs[body.crcs..][..granules])
+        let crcs = &connection.crcs[body.crcs..];
+        match &connection.in_place {
+            Some(there) if body.in_place && there.into == *into => {
+                memories.expect(into, crcs);
+                return 0;
+            }
+            Some(there) if body.in_place => {
+                memories.unseal(into);
+                memories.copy(&there.into, into);
+            }
+            _ => {
+                let bytes = &connection.stream.input()[body.payload.clone()];
+                memories.absorb(into, bytes, &crcs[..bytes.len().div_ceil(BUFFER_BYTES)]);
+            }
+        }
+        u64::from(into.blocks()) * BLOCK_BYTES as u64
     }
 
     /// The end of a drain: every queued frame was handled. Posts what can be posted, and queues `LinkClosed` for what
     /// is reaped.
-    pub(crate) fn finish(&mut self, now: Time, ring: &mut Ring, queue: &mut Queue) {
+    pub(crate) fn finish(
+        &mut self,
+        now: Time,
+        ring: &mut Ring,
+        queue: &mut Queue,
+        (memories, counters): (&Memories, &mut Counters),
+        place: Place,
+    ) {
         let dial = &mut self.dial;
         self.connections.retain(|key, connection| {
-            let stream = &mut connection.stream;
-            stream.consume(std::mem::take(&mut connection.parsed));
+            connection.stream.consume(std::mem::take(&mut connection.parsed));
             connection.crcs.clear();
-            stream.post_send(ring, Token::LinkSend(key as u32), &mut connection.output);
-            let room = connection.missing.max(HEADER_BYTES);
-            stream.post_receive(ring, Token::LinkReceive(key as u32), room);
-            if !stream.is_reaped() {
+            let token = Token::LinkSend(key as u32);
+            connection.stream.post_send(ring, token, &mut connection.output);
+            let token = Token::LinkReceive(key as u32);
+            let in_place = connection.receive_in_place(key, queue, (memories, counters), place);
+            let is_queued = connection.in_place.as_ref().is_some_and(|p| p.is_queued);
+            let stream = &mut connection.stream;
+            if !in_place {
+                let large = connection.missing >= IN_PLACE_BYTES;
+                let room = connection.missing.max(HEADER_BYTES);
+                stream.post_receive(ring, token, room, if large { room } else { 0 });
+            } else if !is_queued {
+                stream.post_poll(ring, token);
+            }
+            if !stream.is_reaped() || is_queued {
                 return true;
             }
             queue.push(Event::LinkClosed {
@@ -350,6 +385,13 @@ impl Link {
     }
 }
 
+/// A congestion control that paces, as BBR does, sets a timer for each large segment: more work than to send it. Every
+/// kernel has Reno; where that is not allowed the system's choice stays. To be called before the socket is connected:
+/// what has paced once does so for good.
+fn without_pacing(socket: &Socket) {
+    let _ = socket.set_tcp_congestion(b"reno");
+}
+
 impl Drop for Link {
     fn drop(&mut self) {
         if matches!(self.dial, Dial::Connecting { .. }) {
@@ -359,6 +401,83 @@ impl Drop for Link {
 }
 
 impl Connection {
+    /// Queues the frames of the input.
+    fn parse_all(&mut self, key: usize, queue: &mut Queue, counters: &mut Counters) {
+        loop {
+            match self.parse(key) {
+                Ok(Some((event, body))) => {
+                    counters.frames_received += 1;
+                    queue.push_frame(event, body);
+                }
+                Ok(None) => return,
+                Err(e) => return self.fail(&e.to_string()),
+            }
+        }
+    }
+
+    fn fail(&mut self, why: &str) {
+        warn!(connection = %self.id, "the link connection is closed: {why}");
+        self.stream.close();
+    }
+
+    /// Receives payload straight into its place, if that is what comes next and the core knows the place; returns
+    /// whether it is. Called when every event was handled, and the core handles the frame before this is called again:
+    /// so nobody else gets the same place in between.
+    fn receive_in_place(
+        &mut self,
+        key: usize,
+        queue: &mut Queue,
+        (memories, counters): (&Memories, &mut Counters),
+        place: Place,
+    ) -> bool {
+        if let Some(done) = self.in_place.take_if(|p| p.is_queued) {
+            self.spare = done.into_head();
+        }
+        if self.stream.is_closed() || self.stream.is_receiving() {
+            return self.in_place.is_some();
+        }
+        // What was right may be so no more.
+        if let Some(lost) = self.in_place.take_if(|p| !p.is_right(place)) {
+            self.missing = lost.put_back(&mut self.stream, memories);
+            return false;
+        }
+        if self.in_place.is_none() {
+            let (stream, spare) = (&mut self.stream, &mut self.spare);
+            self.in_place = InPlace::begin(self.id, stream, self.missing, spare, memories, place);
+        }
+        let Some(in_place) = &mut self.in_place else {
+            return false;
+        };
+        self.missing = 0;
+        match in_place.receive(&mut self.stream, memories) {
+            Came::Nothing => {}
+            Came::End => {
+                info!(connection = %self.id, "the link connection has ended");
+                self.stream.close();
+            }
+            Came::Bytes(bytes) => {
+                counters.link_bytes_received += (bytes + self.stream.input().len()) as u64;
+                if in_place.missing() == 0 {
+                    self.end_in_place(key, queue, memories, counters);
+                }
+            }
+        }
+        true
+    }
+
+    /// All of the payload is there: queues the frame, if the payload is what was sent, and what came behind it.
+    fn end_in_place(&mut self, key: usize, queue: &mut Queue, memories: &Memories, counters: &mut Counters) {
+        let Some(in_place) = &mut self.in_place else { return };
+        let Some((event, body)) = in_place.finish(key, &mut self.crcs, memories) else {
+            self.in_place = None;
+            return self.fail(&twincell_wire::Error::Checksum { what: PAYLOAD }.to_string());
+        };
+        counters.frames_received += 1;
+        self.proved = true;
+        queue.push_frame(event, body);
+        self.parse_all(key, queue, counters);
+    }
+
     /// The next frame of the input, if all of it is there.
     fn parse(&mut self, key: usize) -> Result<Option<(Event, Body)>, twincell_wire::Error> {
         let input = &self.stream.input()[self.parsed..];
@@ -381,13 +500,12 @@ impl Connection {
             crc::joined(crc, *next, granule.len() / BLOCK_BYTES)
         });
         if header.payload_blocks > 0 && crc != header.payload_crc {
-            return Err(twincell_wire::Error::Checksum {
-                what: "payload of a link frame",
-            });
+            return Err(twincell_wire::Error::Checksum { what: PAYLOAD });
         }
         let (body_end, end) = (self.parsed + body_end, self.parsed + end);
         let body = Body {
             key,
+            in_place: false,
             messages: body_end - messages.len()..body_end,
             payload: body_end..end,
             crcs,
@@ -414,10 +532,10 @@ mod tests {
     use std::net::TcpStream;
     use std::time::{Duration, Instant};
     use twincell_core::config::Geometry;
-    use twincell_core::ids::{Incarnation, RieGeneration, RieIndex, TransferIndex, Uuid};
+    use twincell_core::ids::{BufferIndex, Incarnation, RieGeneration, RieIndex, TransferIndex, Uuid};
     use twincell_core::link::frame::{Mfc, Sequenced};
     use twincell_core::list::List;
-    use twincell_core::memory::Memory;
+    use twincell_core::memory::Segment;
 
     /// A controller that has nothing but a link.
     struct Side {
@@ -426,6 +544,8 @@ mod tests {
         memories: Memories,
         queue: Queue,
         counters: Counters,
+        /// Where payload of that length goes.
+        place: Option<Memory>,
     }
 
     impl Side {
@@ -439,6 +559,7 @@ mod tests {
                 memories: Memories::new(nv, 2),
                 queue: Queue::default(),
                 counters: Counters::default(),
+                place: None,
             };
             side.link.start(clock::now(), &mut side.ring);
             side
@@ -457,7 +578,10 @@ mod tests {
         }
 
         fn turn(&mut self) {
-            self.link.finish(clock::now(), &mut self.ring, &mut self.queue);
+            let memories = (&self.memories, &mut self.counters);
+            let place: Place = &mut |_, _, _, blocks| self.place.filter(|p| p.blocks() == blocks.0);
+            self.link
+                .finish(clock::now(), &mut self.ring, &mut self.queue, memories, place);
             self.ring
                 .submit_and_wait(Some(Duration::from_millis(5)))
                 .expect("submitted");
@@ -482,6 +606,13 @@ mod tests {
                 Event::LinkOpened { connection } => connection,
                 other => panic!("{other:?} before a connection"),
             }
+        }
+
+        /// What of a payload is in a transfer buffer after it was absorbed there.
+        fn absorbed(&mut self, body: &Body, blocks: u16) -> Vec<u8> {
+            let into = transfer(0, blocks);
+            self.link.absorb(body, &into, &self.memories);
+            self.memories.slices(&into).flatten().copied().collect()
         }
 
         fn send(&mut self, to: ConnectionId, (frame, messages): &(Frame, Messages)) {
@@ -511,6 +642,14 @@ mod tests {
         (a.opened(), b.opened())
     }
 
+    fn transfer(transfer: u16, blocks: u16) -> Memory {
+        Memory::Transfer {
+            transfer: TransferIndex(transfer),
+            first: 0,
+            blocks,
+        }
+    }
+
     fn data(sequence: u32, blocks: u16) -> (Frame, Messages) {
         let mda = Mfc::MirrorData {
             rie: RieIndex(3),
@@ -524,11 +663,7 @@ mod tests {
         });
         let messages = Messages {
             mfcs: List::from_slice(&[mda]),
-            payload: (blocks > 0).then_some(Memory::Transfer {
-                transfer: TransferIndex(1),
-                first: 0,
-                blocks,
-            }),
+            payload: (blocks > 0).then(|| transfer(1, blocks)),
         };
         (frame, messages)
     }
@@ -557,7 +692,10 @@ mod tests {
             let mut mfcs = Mfcs::new();
             assert!(a.link.read_messages(&body, &mut mfcs));
             assert_eq!(mfcs, sent.1.mfcs);
-            assert!(a.link.payload(&body).0 == bytes, "{blocks} blocks of payload differ");
+            assert!(
+                blocks == 0 || a.absorbed(&body, blocks) == bytes,
+                "{blocks} blocks of payload differ"
+            );
         }
         assert_eq!((b.counters.frames_sent, a.counters.frames_received), (4, 4));
         assert_eq!(b.counters.link_bytes_sent, a.counters.link_bytes_received);
@@ -622,6 +760,120 @@ mod tests {
 
         b.send(to_a, &data(0, 0));
         assert!(matches!(a.next("a frame").event, Event::LinkFrame { .. }));
+    }
+
+    /// Appends a frame with its payload.
+    fn encode(sequence: u32, blocks: u16, payload: &[u8], out: &mut Vec<u8>) {
+        let (frame, messages) = data(sequence, blocks);
+        frame::encode(&frame, &messages.mfcs, u32::from(blocks), crc32c(payload), out);
+        out.extend_from_slice(payload);
+    }
+
+    /// A frame with 128 KiB of payload, in bytes, and where its payload is to go.
+    fn large() -> (Vec<u8>, Vec<u8>, Memory) {
+        let payload: Vec<u8> = (0..256 * 512u32).map(|i| (i / 11) as u8).collect();
+        let mut bytes = Vec::new();
+        encode(0, 256, &payload, &mut bytes);
+        let segments = (0..32).map(|n| Segment {
+            buffer: BufferIndex(n),
+            first: 0,
+            count: 8,
+        });
+        (bytes, payload, Memory::Buffers(segments.collect()))
+    }
+
+    /// A with a connection on which the beginning of a large frame has come, and its client.
+    fn begun(dir: &TempDir) -> (Side, ConnectionId, TcpStream) {
+        let mut a = Side::new(&settings(dir, Controller::A));
+        let mut client = TcpStream::connect(a.link.listeners[0].address()).expect("connected");
+        let connection = a.opened();
+        let (bytes, _, place) = large();
+        a.place = Some(place);
+        client.write_all(&bytes[..50_000]).expect("sent");
+        let begun = Instant::now();
+        while a.counters.link_bytes_received < 50_000 {
+            assert!(begun.elapsed() < Duration::from_secs(5), "waited 5 s for the beginning");
+            a.turn();
+        }
+        a.turn();
+        assert!(
+            a.link.connections.iter().all(|(_, c)| c.in_place.is_some()),
+            "it has not begun"
+        );
+        (a, connection, client)
+    }
+
+    #[test]
+    fn large_payload_is_received_into_its_place() {
+        let dir = TempDir::in_memory("link");
+        let (mut a, _, mut client) = begun(&dir);
+        let (bytes, payload, into) = large();
+        client.write_all(&bytes[50_000..]).expect("sent");
+        // What comes behind it goes the usual way.
+        let mut next = Vec::new();
+        encode(1, 1, &[3; 512], &mut next);
+        client.write_all(&next).expect("sent");
+        let there = a.next("the large frame").body.expect("its payload");
+        assert!(there.in_place, "the payload took the long way");
+        let mut mfcs = Mfcs::new();
+        assert!(a.link.read_messages(&there, &mut mfcs) && mfcs == data(0, 256).1.mfcs);
+        assert_eq!(a.link.absorb(&there, &into, &a.memories), 0, "bytes were copied");
+        let Memory::Buffers(sgl) = &into else { panic!("buffers") };
+        for (segment, bytes) in sgl.iter().zip(payload.chunks(4096)) {
+            a.memories.nv.seal(segment.buffer, 0xff);
+            assert!(a.memories.nv.sealed_crc(*segment) == Some(crc32c(bytes)) && a.memories.nv.is_intact(*segment));
+        }
+        assert_eq!(a.absorbed(&there, 256), payload, "wanted somewhere else after all");
+        let small = a.next("the small frame").body.expect("its payload");
+        assert_eq!(a.absorbed(&small, 1), [3; 512]);
+        assert_eq!(a.counters.link_bytes_received, (bytes.len() + next.len()) as u64);
+    }
+
+    #[test]
+    fn large_payload_that_is_wrong_ends_its_connection() {
+        let dir = TempDir::in_memory("link");
+        let (mut a, connection, mut client) = begun(&dir);
+        let mut bytes = large().0;
+        bytes[60_000] ^= 1;
+        client.write_all(&bytes[50_000..]).expect("sent");
+        assert_eq!(a.next("its end").event, Event::LinkClosed { connection });
+        assert_eq!(a.counters.frames_received, 0);
+    }
+
+    #[test]
+    fn payload_whose_place_is_gone_takes_the_long_way_if_it_is_still_what_was_sent() {
+        for overwritten in [false, true] {
+            let dir = TempDir::in_memory("link");
+            let (mut a, connection, mut client) = begun(&dir);
+            let (bytes, payload, place) = large();
+            a.place = None;
+            if overwritten {
+                a.memories.copy_in(&place, 4096, b"of somebody else");
+            }
+            client.write_all(&bytes[50_000..]).expect("sent");
+            let happening = a.next("the frame or the end");
+            if overwritten {
+                assert_eq!(happening.event, Event::LinkClosed { connection });
+            } else {
+                let body = happening.body.expect("the frame");
+                assert!(!body.in_place && a.absorbed(&body, 256) == payload);
+            }
+        }
+    }
+
+    #[test]
+    fn large_payload_whose_place_is_not_known_arrives_all_the_same() {
+        let dir = TempDir::in_memory("link");
+        let mut a = Side::new(&settings(&dir, Controller::A));
+        let mut client = TcpStream::connect(a.link.listeners[0].address()).expect("connected");
+        a.opened();
+        let (bytes, payload, _) = large();
+        for piece in bytes.chunks(30_000) {
+            client.write_all(piece).expect("sent");
+            a.turn();
+        }
+        let there = a.next("the frame").body.expect("its payload");
+        assert_eq!(a.absorbed(&there, 256), payload);
     }
 
     #[test]

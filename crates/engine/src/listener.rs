@@ -46,6 +46,17 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
+    /// What it is bound to.
+    #[cfg(test)]
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What connections inherit their options from.
+    pub(crate) fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
     /// Binds `address`, which the setting `option` names. Accepts will carry `token`.
     pub(crate) fn bind(address: SocketAddr, option: &'static str, token: Token) -> Result<Listener, OpenError> {
         let refused = |source| OpenError::Listen {

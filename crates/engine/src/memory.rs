@@ -111,6 +111,13 @@ impl Piece {
         }
     }
 
+    fn first(self, bytes: usize) -> Piece {
+        Piece {
+            bytes: self.bytes.min(bytes),
+            ..self
+        }
+    }
+
     /// Copies as much as fits from the beginning of `from`.
     fn fill(self, from: &[u8]) -> usize {
         let count = self.bytes.min(from.len());
@@ -148,6 +155,23 @@ impl Memories {
             } => (&[][..], Some(self.transfer(*transfer, *first, *blocks))),
         };
         segments.iter().map(|segment| self.segment(*segment)).chain(transfer)
+    }
+
+    /// Those of them that make up `bytes` bytes from byte `skip` on.
+    pub(crate) fn pieces_of<'a>(
+        &'a self,
+        memory: &'a Memory,
+        skip: usize,
+        bytes: usize,
+    ) -> impl Iterator<Item = Piece> + Clone + 'a {
+        let (mut skip, mut left) = (skip, bytes);
+        let cut = move |piece: Piece| {
+            let skipped = skip.min(piece.len());
+            let piece = piece.skip(skipped).first(left);
+            (skip, left) = (skip - skipped, left - piece.len());
+            piece
+        };
+        self.pieces(memory).map(cut).filter(|piece| piece.len() > 0)
     }
 
     /// The bytes of `memory`, to be read at once.
@@ -215,6 +239,24 @@ impl Memories {
                 self.nv.expect(*segment, *crc);
             }
             at = end;
+        }
+    }
+
+    /// The CRC-32C of all of `memory`. Those of its pieces, of at most a granule each, are appended to `crcs`.
+    pub(crate) fn sum(&self, memory: &Memory, crcs: &mut Vec<u32>) -> u32 {
+        self.pieces(memory).fold(0, |crc, piece| {
+            let next = crc32c(piece.read());
+            crcs.push(next);
+            crc::joined(crc, next, piece.len() / BLOCK_BYTES)
+        })
+    }
+
+    /// What was put in `into`, and then unsealed, has the checksums `crcs`, segment by segment.
+    pub(crate) fn expect(&self, into: &Memory, crcs: &[u32]) {
+        if let Memory::Buffers(sgl) = into {
+            sgl.iter()
+                .zip(crcs)
+                .for_each(|(segment, crc)| self.nv.expect(*segment, *crc));
         }
     }
 

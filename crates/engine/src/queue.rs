@@ -4,16 +4,19 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use twincell_core::event::Event;
 
-/// Where messages and payload of a link frame are: in the input of a connection.
+/// Where messages and payload of a link frame are: in the input of a connection, or, of a large frame, the messages beside
+/// it and the payload already where the core is going to want it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Body {
     /// The connection, as the link knows it.
     pub key: usize,
+    /// Whether the payload is in place.
+    pub in_place: bool,
     /// The bytes of the messages.
     pub messages: Range<usize>,
-    /// Those of the payload.
+    /// Those of the payload; none if it is in place.
     pub payload: Range<usize>,
-    /// The first CRC of the payload among those of the connection, one for each granule.
+    /// The first CRC of the payload among those of the connection: one for each granule, or for each segment of its place.
     pub crcs: usize,
 }
 

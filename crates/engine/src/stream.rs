@@ -3,19 +3,36 @@
 //! The buffers belong to the stream while something is posted on them. A stream that is dropped before all of it
 //! was reaped leaks them: the kernel may still write there.
 
-use crate::memory::Pages;
+use crate::memory::{Pages, Piece};
 use crate::ring::{Ring, Token};
 use io_uring::{opcode, types};
 use socket2::Socket;
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::mem;
 use std::net::Shutdown;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 use twincell_core::ids::ATOMIC_GRANULES;
 
-/// Most pieces of memory that are sent at once.
+/// Most pieces of memory that are sent, or received into, at once.
 const PIECES_MAX: usize = ATOMIC_GRANULES;
+/// A piece of payload of so many bytes or more is received straight into place.
+pub(crate) const IN_PLACE_BYTES: usize = 16 << 10;
+/// What is received behind such a piece, or before the next one is known to be none: enough for the headers that come
+/// before payload, and little enough that nearly all of it is still with the kernel when its place is known.
+const AHEAD_BYTES: usize = 4 << 10;
+/// After a large piece so many receives are small.
+const SMALL_RECEIVES: u8 = 8;
+
+/// What there was to be received at once.
+pub(crate) enum Came {
+    /// So many bytes; there may be more.
+    Bytes(usize),
+    /// Nothing now.
+    Nothing,
+    /// Nothing any more.
+    End,
+}
 
 /// A connection.
 pub(crate) struct Stream {
@@ -24,6 +41,10 @@ pub(crate) struct Stream {
     input: Pages,
     filled: Range<usize>,
     receiving: bool,
+    /// What is posted only tells that there is something.
+    polling: bool,
+    /// Receives that are to be small, because large pieces come.
+    small_receives: u8,
     /// Being sent, from `sent` on.
     output: Vec<u8>,
     sent: usize,
@@ -42,6 +63,8 @@ impl Stream {
             input: Pages::new(input_bytes),
             filled: 0..0,
             receiving: false,
+            polling: false,
+            small_receives: 0,
             output: Vec::new(),
             sent: 0,
             sending: false,
@@ -49,8 +72,9 @@ impl Stream {
         }
     }
 
-    /// Posts a receive if none is and there is room for `room` more bytes; what is in hand may move for it.
-    pub(crate) fn post_receive(&mut self, ring: &mut Ring, token: Token, room: usize) {
+    /// Posts a receive if none is and there is room for `room` more bytes; what is in hand may move for it. `missing`:
+    /// bytes of a large piece that is to come this way.
+    pub(crate) fn post_receive(&mut self, ring: &mut Ring, token: Token, room: usize, missing: usize) {
         if self.receiving || self.closed {
             return;
         }
@@ -65,20 +89,94 @@ impl Stream {
         if free == 0 {
             return;
         }
+        let most = if missing > 0 || self.small_receives > 0 {
+            self.small_receives = self.small_receives.saturating_sub(1);
+            free.min(missing.max(room) + AHEAD_BYTES)
+        } else {
+            free
+        };
         // SAFETY: `end` is within the buffer.
         let start = unsafe { self.input.as_ptr().add(self.filled.end) };
-        let entry = opcode::Recv::new(types::Fd(self.socket.as_raw_fd()), start, free as u32).build();
+        let entry = opcode::Recv::new(types::Fd(self.socket.as_raw_fd()), start, most as u32).build();
         // SAFETY: the buffer stays where it is, and nobody touches it behind `filled`, until `received` is told of
         // the completion; `drop` leaks it otherwise.
         unsafe { ring.post(token, entry) };
         self.receiving = true;
     }
 
+    /// Receives at once what there is: into `pieces`, at most [`PIECES_MAX`], and a little of what follows into the input,
+    /// which is empty. The bytes of `pieces` count as used by nobody else only during the call: nothing stays posted.
+    pub(crate) fn receive_at_once(&mut self, pieces: impl Iterator<Item = Piece>) -> Came {
+        assert!(self.filled.is_empty() && !self.receiving, "what is in hand comes first");
+        if self.closed {
+            return Came::Nothing;
+        }
+        self.small_receives = SMALL_RECEIVES;
+        let ahead = libc::iovec {
+            iov_base: self.input.as_ptr().cast(),
+            iov_len: AHEAD_BYTES.min(self.input.len()),
+        };
+        let mut iovecs = [ahead; PIECES_MAX + 1];
+        let (mut used, mut bytes) = (0, 0);
+        for (iovec, piece) in iovecs[..PIECES_MAX].iter_mut().zip(pieces) {
+            *iovec = piece.iovec();
+            used += 1;
+            bytes += piece.len();
+        }
+        // SAFETY: all zero is a `msghdr`.
+        let mut message: libc::msghdr = unsafe { mem::zeroed() };
+        message.msg_iov = iovecs.as_mut_ptr();
+        message.msg_iovlen = used + 1;
+        // SAFETY: the iovecs live until the call returns, and so does what they point to: the input, on which nothing is
+        // posted, and pieces of the engine's memory, which the core lets nobody else use meanwhile. It is needed because
+        // std receives only into slices, and pieces are none: no reference is to claim more than one copy.
+        let result = unsafe { libc::recvmsg(self.socket.as_raw_fd(), &mut message, libc::MSG_DONTWAIT) };
+        match usize::try_from(result) {
+            Ok(0) => Came::End,
+            Ok(came) => {
+                self.filled = 0..came.saturating_sub(bytes);
+                Came::Bytes(came.min(bytes))
+            }
+            Err(_) => match io::Error::last_os_error().kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Came::Nothing,
+                _ => Came::End,
+            },
+        }
+    }
+
+    /// Appends bytes to the input as if they had just been received. Nothing is posted, and there is room.
+    pub(crate) fn put_back(&mut self, bytes: &[u8]) {
+        assert!(!self.receiving, "the kernel writes behind what is in hand");
+        let end = self.filled.end + bytes.len();
+        self.input.bytes_mut()[self.filled.end..end].copy_from_slice(bytes);
+        self.filled.end = end;
+    }
+
+    /// Posts a question whether there is something to be received, if nothing is posted.
+    pub(crate) fn post_poll(&mut self, ring: &mut Ring, token: Token) {
+        if self.receiving || self.closed {
+            return;
+        }
+        let fd = types::Fd(self.socket.as_raw_fd());
+        let entry = opcode::PollAdd::new(fd, libc::POLLIN as u32).build();
+        // SAFETY: a poll points to no memory.
+        unsafe { ring.post(token, entry) };
+        self.receiving = true;
+        self.polling = true;
+    }
+
+    /// Whether something is posted that tells when there is more.
+    pub(crate) fn is_receiving(&self) -> bool {
+        self.receiving
+    }
+
     /// The completion of a receive: whether the connection goes on.
     pub(crate) fn received(&mut self, result: i32) -> bool {
         self.receiving = false;
+        let polling = mem::take(&mut self.polling);
         match result {
             _ if self.closed => false,
+            1.. if polling => true,
             1.. => {
                 self.filled.end += result as usize;
                 true

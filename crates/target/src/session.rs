@@ -22,7 +22,7 @@ pub struct Command {
     pub start: Vba,
     /// How many.
     pub blocks: BlockCount,
-    /// Of a write: whole blocks, from the first on, that the session has in hand.
+    /// Of a write: whole blocks, from the first on, that the session has in hand, or that come without being asked for.
     pub in_hand: BlockCount,
 }
 
@@ -61,10 +61,33 @@ pub trait Outside {
     fn fetched(&mut self, tag: Tag, complete: bool);
 }
 
+/// Payload that comes next from the host, and what it belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Incoming {
+    /// A command.
+    pub tag: Tag,
+    /// Where in the command's data the next byte belongs.
+    pub offset: u64,
+    /// How many bytes from there on come one after the other, at least 1; not beyond the end of a `fetch` that is not yet
+    /// answered.
+    pub bytes: usize,
+    /// Bytes of the whole piece that the host sends in one go, those that have come included.
+    pub whole: usize,
+}
+
 /// One host connection. Bytes go in and out; what it wants of the array goes through [`Outside`].
 pub trait Session {
     /// Bytes from the host, in order. Everything is consumed; what is incomplete is kept.
     fn receive(&mut self, bytes: &[u8], outside: &mut dyn Outside);
+    /// The payload that comes next, if that is known. Where it belongs to a `fetch` that is not yet answered, whoever moves
+    /// the bytes may put it, or the beginning of it, in place by itself, and then calls `placed` instead of `receive`.
+    fn incoming(&self) -> Option<Incoming> {
+        None
+    }
+    /// The next `bytes` bytes of what `incoming` says are in place. Never called where that says nothing.
+    fn placed(&mut self, bytes: usize, outside: &mut dyn Outside) {
+        let _ = (bytes, outside);
+    }
     /// The array wants `blocks` blocks of a write's data from block `offset` on. One `fetch` at a time for a command.
     fn fetch(&mut self, tag: Tag, offset: BlockCount, blocks: BlockCount, outside: &mut dyn Outside);
     /// Data of a read, in pieces and in order; `bytes` belong at block `offset`.

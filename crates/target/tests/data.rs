@@ -300,6 +300,143 @@ fn solicited_data_are_passed_on_as_they_come() {
     assert_eq!(host.array.seen.last(), Some(&Seen::Fetched(tag, true)));
 }
 
+/// Sends a PDU in pieces of `size` bytes; after each the array works, if it does so at all. Payload whose place is known
+/// is put there, if `in_place`. All answers.
+fn send_in_pieces(host: &mut Host, bytes: &[u8], size: usize, works: bool, in_place: bool) -> Vec<Pdu> {
+    let mut answers = Vec::new();
+    for mut piece in bytes.chunks(size) {
+        let incoming = host.session.incoming();
+        if let Some(next) = incoming.filter(|next| in_place && host.array.fetching.contains(&next.tag)) {
+            let (now, later) = piece.split_at(piece.len().min(next.bytes));
+            host.array.disk[next.offset as usize..][..now.len()].copy_from_slice(now);
+            host.session.placed(now.len(), &mut host.array);
+            piece = later;
+        }
+        host.session.receive(piece, &mut host.array);
+        if works {
+            answers.extend(host.work());
+        }
+    }
+    answers.extend(host.work());
+    answers
+}
+
+#[test]
+fn a_large_write_begins_before_its_data_are_there() {
+    const IMMEDIATE: usize = 400 * 512 + 100;
+    for size in [48, 1000, 4096, 30_000, 100_000, 300_000] {
+        for (works, in_place) in [(false, false), (true, false), (true, true)] {
+            let case = format!("pieces of {size}, works {works}, in place {in_place}");
+            let mut host = Host::login(&["FirstBurstLength=262144"]);
+            let data = pattern(600);
+            let bytes = Pdu::command(0, WRITE, 600 * 512, &write10(0, 600), &data[..IMMEDIATE]);
+            let bytes = host.number(bytes).to_bytes(false);
+            let begun = host.array.seen.len();
+            host.receive(&bytes[..48]);
+            let [Seen::Submit(_, command)] = host.array.seen[begun..] else {
+                panic!("{case}: {:?}", host.array.seen)
+            };
+            assert_eq!((command.blocks.0, command.in_hand.0), (600, 400));
+            let mut answers = send_in_pieces(&mut host, &bytes[48..], size, works, in_place);
+            let mut asked_for = Vec::new();
+            while answers[0].opcode() == 0x31 {
+                let (offset, count) = (answers[0].get32(40), answers[0].get32(44));
+                asked_for.push((offset as usize, count));
+                let range = offset as usize..(offset + count) as usize;
+                let transfer_tag = answers[0].get32(20);
+                let pdu = Pdu::data_out(host.task_tag, transfer_tag, 0, offset, true, &data[range]);
+                answers = send_in_pieces(&mut host, &pdu.to_bytes(false), size, works, in_place);
+            }
+            assert_eq!(
+                asked_for[0].0, IMMEDIATE,
+                "{case}: nothing is asked for that came unasked"
+            );
+            assert_eq!((answers[0].opcode(), answers[0].header[3]), (0x21, 0), "{case}");
+            assert!(host.array.disk[..600 * 512] == data, "{case}");
+        }
+    }
+}
+
+#[test]
+fn what_comes_in_place_does_not_come_twice() {
+    let mut host = Host::login(&["FirstBurstLength=262144"]);
+    let data = pattern(256);
+    let bytes = Pdu::command(0, WRITE, 256 * 512, &write10(0, 256), &data);
+    let bytes = host.number(bytes).to_bytes(false);
+    let answers = send_in_pieces(&mut host, &bytes, 10_000, true, true);
+    assert_eq!((answers[0].opcode(), answers[0].header[3]), (0x21, 0));
+    assert!(host.array.disk[..256 * 512] == data);
+    let passed = host.array.seen.iter().map(|seen| match seen {
+        Seen::Data(_, _, bytes) => bytes.len(),
+        _ => 0,
+    });
+    // The first piece had the header, and payload that came before anybody could know where to.
+    assert_eq!(passed.sum::<usize>(), 10_000 - 48);
+}
+
+#[test]
+fn a_large_write_that_waits_for_its_order_keeps_what_comes() {
+    const ORDERED: u8 = 2;
+    for at in [20, 1000, 20_000, 64 * 512 + 48] {
+        let (mut host, read) = reading(&["FirstBurstLength=262144"]);
+        let data = pattern(64);
+        let bytes = Pdu::command(0, WRITE | ORDERED, 64 * 512, &write10(0, 64), &data);
+        let bytes = host.number(bytes).to_bytes(false);
+        host.receive(&bytes[..at]);
+        assert!(!matches!(host.array.seen.last(), Some(Seen::Submit(tag, _)) if *tag != read));
+        // The array would do the read itself; it is done here, in the middle of the payload.
+        host.array.forget();
+        host.session.complete(read, Status::Good, &mut host.array);
+        let mut answers = host.work();
+        host.session.receive(&bytes[at..], &mut host.array);
+        answers.extend(host.work());
+        let last = answers.last().expect("the status of the write");
+        assert_eq!((last.get32(16), last.header[3]), (host.task_tag, 0), "at {at}");
+        assert!(host.array.disk[..64 * 512] == data, "at {at}");
+    }
+}
+
+#[test]
+fn the_rest_of_large_data_that_nobody_wants_any_more_is_dropped() {
+    for (start, blocks, what) in [(0, 64, "aborted"), (200, 1000, "out of range")] {
+        let mut host = Host::login(&["FirstBurstLength=262144"]);
+        let data = pattern(blocks);
+        let length = (blocks * 512) as u32;
+        let immediate = &data[..data.len().min(100 * 512)];
+        let bytes = Pdu::command(0, WRITE, length, &write10(start, blocks as u16), immediate);
+        let bytes = host.number(bytes).to_bytes(false);
+        let mut answers = host.receive(&bytes[..20_000]);
+        answers.extend(host.work());
+        if what == "aborted" {
+            let id = host.array.seen.iter().find_map(|seen| match seen {
+                Seen::Submit(tag, _) => Some(*tag),
+                _ => None,
+            });
+            host.session.disconnected(&mut host.array);
+            assert!(host.array.seen.contains(&Seen::Fetched(id.expect("submitted"), false)));
+            assert_eq!(host.session.incoming(), None);
+            continue;
+        }
+        assert_eq!(answers[0].sense(), (5, 0x21, 0), "{what}");
+        assert_eq!(host.receive(&bytes[20_000..]), [], "{what}");
+        assert_eq!(host.data_of(0, &read10(0, 1)), host.array.disk[..512]);
+    }
+}
+
+#[test]
+fn large_data_that_are_compared_are_kept() {
+    let mut host = Host::login(&["FirstBurstLength=262144"]);
+    let data = pattern(64);
+    const BYTCHK: u8 = 2;
+    let mut cdb = write10(0, 64);
+    (cdb[0], cdb[1]) = (0x2e, BYTCHK);
+    let bytes = Pdu::command(0, WRITE, 64 * 512, &cdb, &data);
+    let bytes = host.number(bytes).to_bytes(false);
+    let answers = send_in_pieces(&mut host, &bytes, 1000, true, true);
+    assert_eq!((answers[0].opcode(), answers[0].header[3]), (0x21, 0));
+    assert!(host.array.disk[..64 * 512] == data);
+}
+
 #[test]
 fn with_a_data_digest_nothing_is_passed_on_before_it_was_checked() {
     let mut host = Host::login(&["HeaderDigest=CRC32C", "DataDigest=CRC32C", "ImmediateData=No"]);

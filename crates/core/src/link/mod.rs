@@ -212,6 +212,12 @@ impl Link {
         true
     }
 
+    /// Whether `receive` would say that this frame is to be handled.
+    pub fn is_next(&self, frame: &Sequenced) -> bool {
+        let next = self.established.as_ref().map(|e| (e.incarnation, e.expected));
+        next == Some((frame.incarnation, frame.sequence))
+    }
+
     /// An acknowledgement arrived.
     pub fn receive_ack(&mut self, incarnation: Incarnation, acknowledged: u32, now: Time) {
         if let Some(e) = self.established.as_mut().filter(|e| e.incarnation == incarnation) {

@@ -13,6 +13,9 @@ use twincell_core::ids::{BLOCK_BYTES, BlockCount, Vba};
 /// Immediate commands are not bounded by the command window, so there is a bound of their own.
 const IMMEDIATE_MAX: u32 = 16;
 
+/// With so much data in its PDU a command begins before they are there: they can then go at once where they belong.
+const EARLY_BYTES: u32 = 16 << 10;
+
 const READ: u8 = 0x40;
 const WRITE: u8 = 0x20;
 const ATTRIBUTE: u8 = 0x07;
@@ -24,12 +27,15 @@ const STATUS: u8 = 0x01;
 
 impl IscsiSession {
     /// A command PDU begins: makes a task of it. The sink is for its immediate data.
-    pub(super) fn begin_command(&mut self, header: &Header) -> Sink {
+    pub(super) fn begin_command(&mut self, header: &Header, outside: &mut dyn Outside) -> Sink {
         if !self.accept(header) {
             return Sink::Discard;
         }
         match self.begin_task(header) {
-            Ok(sink) => sink,
+            Ok(sink) => {
+                self.start_early(sink, header, outside);
+                sink
+            }
             Err(reason) => {
                 self.reject(reason);
                 Sink::Discard
@@ -81,7 +87,19 @@ impl IscsiSession {
         Ok(Sink::Task { tag, generation })
     }
 
-    /// Everything that the initiator sends unasked is there.
+    /// Starts a command whose unsolicited data are all in its PDU, and much, before they are there. Not where a digest
+    /// has to be seen first.
+    fn start_early(&mut self, sink: Sink, header: &Header, outside: &mut dyn Outside) {
+        let Sink::Task { tag, .. } = sink else { return };
+        let is_early = header.is_final() && header.data_bytes() >= EARLY_BYTES && !self.parameters.data_digest;
+        let Some(task) = self.tasks.get_mut(tag) else { return };
+        if let (true, None, Some(burst)) = (is_early, task.fault, &mut task.burst) {
+            burst.end = header.data_bytes();
+            self.start(tag, outside);
+        }
+    }
+
+    /// Everything that the initiator sends unasked is there, or comes with the PDU that is being received.
     pub(super) fn start(&mut self, tag: Tag, outside: &mut dyn Outside) {
         let must_wait = self.tasks.must_wait(tag);
         let Some(task) = self.tasks.get_mut(tag) else { return };
@@ -126,8 +144,10 @@ impl IscsiSession {
                 if task.data.len() < task.wanted as usize =>
             {
                 task.state = State::AwaitsData;
-                let (next, end) = (task.data.len() as u32, task.wanted);
-                self.request_data(tag, next, end);
+                if task.burst.is_none() {
+                    let (next, end) = (task.data.len() as u32, task.wanted);
+                    self.request_data(tag, next, end);
+                }
             }
             Some(_) => self.submit(tag, outside),
             None => {
@@ -146,9 +166,10 @@ impl IscsiSession {
         task.state = State::InArray;
         let op = work.step.op();
         let in_hand = match op {
-            HostOp::Write { .. } => (task.data.len() / BLOCK_BYTES) as u32,
+            HostOp::Write { .. } => task.burst.map_or(task.data_end(), |burst| burst.end as usize),
             HostOp::Read | HostOp::Sync => 0,
         };
+        let in_hand = (in_hand / BLOCK_BYTES) as u32;
         let command = Command {
             ncae: work.ncae,
             noid: work.noid,

@@ -3,6 +3,7 @@
 use super::pdu::{FINAL, Header, Reason, opcode};
 use super::session::{IscsiSession, Sink};
 use super::task::{Burst, State};
+use crate::scsi::device::Transfer;
 use crate::scsi::sense::Sense;
 use crate::session::{Outside, Tag};
 use twincell_core::ids::{BLOCK_BYTES, BlockCount};
@@ -50,16 +51,45 @@ impl IscsiSession {
         }
         let Some(burst) = &mut task.burst else { return };
         let offset = burst.next;
-        burst.next += bytes.len() as u32;
         match task.state {
-            State::AwaitsUnsolicited | State::AwaitsData => {
-                // Once for the whole burst: it comes in many pieces.
-                task.data.reserve((burst.end - offset) as usize);
-                task.data.extend_from_slice(bytes);
+            State::AwaitsUnsolicited | State::AwaitsOrder => {
+                burst.next += bytes.len() as u32;
+                task.keep(offset, bytes);
             }
-            State::InArray => outside.data(tag, offset.into(), bytes),
-            State::Free | State::AwaitsOrder => {}
+            State::AwaitsData | State::InArray => {
+                let of_fetch = task.wants_next().map_or(0, |(_, wanted)| wanted.min(bytes.len()));
+                let (now, later) = bytes.split_at(of_fetch);
+                if !now.is_empty() {
+                    outside.data(tag, offset.into(), now);
+                    self.fetch_goes_on(tag, of_fetch as u32, outside);
+                }
+                self.keep_wanted(tag, later);
+            }
+            State::Free => {}
         }
+    }
+
+    /// So many more bytes of what the array waits for have come, and are where they belong.
+    pub(super) fn fetch_goes_on(&mut self, tag: Tag, bytes: u32, outside: &mut dyn Outside) {
+        let Some(task) = self.tasks.get_mut(tag) else { return };
+        let Some(burst) = &mut task.burst else { return };
+        burst.next += bytes;
+        if task.fetch.is_some_and(|end| end <= burst.next) {
+            task.fetch = None;
+            outside.fetched(tag, true);
+        }
+    }
+
+    /// Keeps data that are not wanted yet. Those beyond what the CDB names are none of its business.
+    fn keep_wanted(&mut self, tag: Tag, bytes: &[u8]) {
+        let Some(task) = self.tasks.get_mut(tag).filter(|_| !bytes.is_empty()) else {
+            return;
+        };
+        let Some(burst) = &mut task.burst else { return };
+        let offset = burst.next;
+        burst.next += bytes.len() as u32;
+        let wanted = task.wanted.saturating_sub(offset) as usize;
+        task.keep(offset, &bytes[..wanted.min(bytes.len())]);
     }
 
     /// The end of a command PDU or a Data-Out PDU.
@@ -86,6 +116,7 @@ impl IscsiSession {
             State::AwaitsData | State::InArray if is_final => {
                 self.data_fault(tag, outside);
             }
+            State::AwaitsOrder => task.burst = None,
             _ => {}
         }
     }
@@ -95,11 +126,7 @@ impl IscsiSession {
         let Some(task) = self.tasks.get_mut(tag) else { return };
         match (task.state, task.fetch) {
             (State::AwaitsData, _) => self.proceed(tag, outside),
-            (_, Some(end)) if next < end => self.request_data(tag, next, end),
-            (_, Some(_)) => {
-                task.fetch = None;
-                outside.fetched(tag, true);
-            }
+            (_, Some(end)) => self.request_data(tag, next, end),
             (_, None) => {}
         }
     }
@@ -129,15 +156,23 @@ impl IscsiSession {
         if task.is_aborted || task.fault.is_some() || !task.is_out || end > all {
             return outside.fetched(tag, false);
         }
-        let in_hand = end.min(task.data.len()).max(start);
+        let (from, data_end) = (task.data_from as usize, task.data_end());
+        let is_here = (from..data_end).contains(&start);
+        let in_hand = if is_here { end.min(data_end) } else { start };
         if in_hand > start {
-            outside.data(tag, start as u64, &task.data[start..in_hand]);
+            outside.data(tag, start as u64, &task.data[start - from..in_hand - from]);
+        }
+        if in_hand == data_end && task.work.is_some_and(|work| work.transfer == Transfer::Out) {
+            // What comes from now on need not follow it.
+            task.data.clear();
         }
         if in_hand == end {
             return outside.fetched(tag, true);
         }
         task.fetch = Some(end as u32);
-        self.request_data(tag, in_hand as u32, end as u32);
+        if task.burst.is_none() {
+            self.request_data(tag, in_hand as u32, end as u32);
+        }
     }
 
     /// Asks the initiator for data from byte `next` on, not beyond `end` and no more than a burst (R2T).

@@ -63,6 +63,20 @@ impl Receiver {
         &self.header
     }
 
+    /// Bytes of a data segment that come next, and need not be seen here.
+    pub fn payload_left(&self) -> usize {
+        match self.awaits {
+            Awaits::Payload if !self.digests.data => self.missing,
+            _ => 0,
+        }
+    }
+
+    /// Goes on as if the next `bytes` bytes, at most `payload_left`, had come.
+    pub fn skip_payload(&mut self, bytes: usize) {
+        assert!(bytes <= self.payload_left(), "{bytes} bytes that are no payload");
+        self.missing -= bytes;
+    }
+
     /// The next part that `bytes` complete; they are removed from the front. `None` when all are used up.
     pub fn next<'a>(&mut self, bytes: &mut &'a [u8]) -> Option<Part<'a>> {
         loop {

@@ -8,7 +8,7 @@ use super::receiver::{Part, Receiver};
 use super::task::Tasks;
 use super::text::Exchange;
 use crate::scsi::unit_attention::Nexus;
-use crate::session::{Outside, Session, Tag};
+use crate::session::{Incoming, Outside, Session, Tag};
 use std::num::NonZeroU16;
 use twincell_core::host::Status;
 use twincell_core::ids::BlockCount;
@@ -127,7 +127,7 @@ impl IscsiSession {
             return self.violation();
         }
         match header.opcode() {
-            opcode::SCSI_COMMAND => self.sink = self.begin_command(&header),
+            opcode::SCSI_COMMAND => self.sink = self.begin_command(&header, outside),
             opcode::DATA_OUT => self.sink = self.begin_data_out(&header, outside),
             _ if header.ahs_bytes() > 0 => self.violation(),
             _ => {}
@@ -377,6 +377,29 @@ impl Session for IscsiSession {
         {
             self.part(part, outside);
         }
+    }
+
+    fn incoming(&self) -> Option<Incoming> {
+        let (left, Sink::Task { tag, generation }) = (self.receiver.payload_left(), self.sink) else {
+            return None;
+        };
+        let task = self.tasks.get(tag).filter(|task| task.generation == generation)?;
+        let bytes = task.wants_next().map_or(left, |(_, wanted)| left.min(wanted));
+        let burst = task.burst.filter(|_| bytes > 0)?;
+        Some(Incoming {
+            tag,
+            offset: burst.next.into(),
+            bytes,
+            whole: self.receiver.header().data_bytes() as usize,
+        })
+    }
+
+    fn placed(&mut self, bytes: usize, outside: &mut dyn Outside) {
+        let Sink::Task { tag, .. } = self.sink else { return };
+        self.receiver.skip_payload(bytes);
+        self.fetch_goes_on(tag, bytes as u32, outside);
+        // It may have been the end of the PDU.
+        self.receive(&[], outside);
     }
 
     fn fetch(&mut self, tag: Tag, offset: BlockCount, blocks: BlockCount, outside: &mut dyn Outside) {

@@ -68,8 +68,10 @@ pub struct Task {
     pub expects_in: u32,
     /// The initiator has so many bytes of Data-Out.
     pub expects_out: u32,
-    /// Data-Out in hand, from the first byte on.
+    /// Data-Out in hand.
     pub data: Vec<u8>,
+    /// Where in the command's data `data` begins: what came before went to the array at once.
+    pub data_from: u32,
     /// What the array does for it.
     pub work: Option<Work>,
     /// Data-Out that comes now.
@@ -108,6 +110,7 @@ impl Task {
             expects_in: 0,
             expects_out: 0,
             data: Vec::new(),
+            data_from: 0,
             work: None,
             burst: None,
             fetch: None,
@@ -120,6 +123,30 @@ impl Task {
             is_aborted: false,
             fault: None,
         }
+    }
+
+    /// Where what is in hand ends, as an offset in the command's data.
+    pub fn data_end(&self) -> usize {
+        self.data_from as usize + self.data.len()
+    }
+
+    /// Keeps data that the array does not want yet. They follow what is in hand.
+    pub fn keep(&mut self, offset: u32, bytes: &[u8]) {
+        if self.data.is_empty() {
+            self.data_from = offset;
+        }
+        if let Some(burst) = &self.burst {
+            // Once for the whole burst: it comes in many pieces.
+            self.data.reserve(burst.end.saturating_sub(offset) as usize);
+        }
+        self.data.extend_from_slice(bytes);
+    }
+
+    /// Which byte of its data comes next, and how many from there on the array waits for.
+    pub fn wants_next(&self) -> Option<(u32, usize)> {
+        let (burst, end) = (self.burst?, self.fetch?);
+        let is_sound = self.state == State::InArray && !self.is_aborted && self.fault.is_none();
+        is_sound.then(|| (burst.next, end.saturating_sub(burst.next) as usize))
     }
 
     /// Makes the slot free for another command; its buffer is kept.
@@ -192,6 +219,11 @@ impl Tasks {
         } else {
             &mut self.in_window
         }
+    }
+
+    /// A task in progress.
+    pub fn get(&self, tag: Tag) -> Option<&Task> {
+        self.slots.get(tag.0 as usize).filter(|task| task.state != State::Free)
     }
 
     /// A task in progress.

@@ -1,7 +1,7 @@
 //! An initiator that builds PDUs by hand and takes the answers apart, and an array in RAM that it can hold back.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::num::NonZeroU16;
 use twincell_core::host::{HostOp, Status};
 use twincell_core::ids::{ATOMIC_BLOCKS, BLOCK_BYTES, BlockCount, Controller, NcaeIndex, Noid, Uuid};
@@ -30,6 +30,8 @@ pub struct Array {
     pub seen: Vec<Seen>,
     todo: VecDeque<Seen>,
     writes: BTreeMap<Tag, (Command, u32)>,
+    /// Writes whose data are awaited.
+    pub fetching: BTreeSet<Tag>,
     aborted: Vec<Tag>,
 }
 
@@ -67,6 +69,7 @@ impl Array {
             seen: Vec::new(),
             todo: VecDeque::new(),
             writes: BTreeMap::new(),
+            fetching: BTreeSet::new(),
             aborted: Vec::new(),
         }
     }
@@ -91,6 +94,11 @@ impl Array {
                 Seen::Fetched(tag, false) => self.end_write(tag, Status::Aborted, session),
             }
         }
+    }
+
+    /// Leaves out what was asked for and not yet carried out.
+    pub fn forget(&mut self) {
+        self.todo.clear();
     }
 
     fn begin(&mut self, tag: Tag, command: Command, session: &mut IscsiSession) {
@@ -118,6 +126,7 @@ impl Array {
         if blocks == 0 {
             self.end_write(tag, Status::Good, session);
         } else {
+            self.fetching.insert(tag);
             session.fetch(tag, BlockCount(offset), BlockCount(blocks), self);
         }
     }
@@ -146,6 +155,7 @@ impl Outside for Array {
     }
 
     fn fetched(&mut self, tag: Tag, complete: bool) {
+        self.fetching.remove(&tag);
         self.see(Seen::Fetched(tag, complete));
     }
 }
