@@ -73,6 +73,11 @@ impl Tgt {
         tgt
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.daemon.id()
+    }
+
     /// The address of its LUN.
     pub fn url(&self) -> String {
         format!("iscsi://127.0.0.1:{}/{TARGET}/1", self.ports.get(0))

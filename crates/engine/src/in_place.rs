@@ -110,7 +110,7 @@ impl InPlace {
         self.is_queued = memories.sum(&self.into, crcs) == self.header.payload_crc;
         let event = Event::LinkFrame {
             connection: self.connection,
-            frame: self.frame.clone(),
+            frame: self.frame,
             payload: BlockCount(self.header.payload_blocks),
         };
         self.is_queued.then_some((event, body))
