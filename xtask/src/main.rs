@@ -2,6 +2,7 @@
 
 mod fuzz;
 mod install;
+mod model;
 mod mutants;
 mod run;
 mod soak;
@@ -51,6 +52,18 @@ enum Task {
         #[arg(long)]
         only: Option<String>,
     },
+    /// The model checker: every order of what can happen, within small bounds.
+    Model {
+        /// How many states each scope may have; without it, two million.
+        #[arg(long)]
+        states: Option<u64>,
+        /// Only this scope; a wrong name lists them.
+        #[arg(long)]
+        scope: Option<String>,
+        /// With this seeded bug, which must be found.
+        #[arg(long)]
+        mutant: Option<String>,
+    },
     /// One seed of the simulator, with its whole story.
     Repro {
         /// The seed, as a failing run printed it.
@@ -92,6 +105,7 @@ fn dispatch(task: Task) -> Result<(), Failed> {
             null_seeds,
             only,
         } => mutants::mutants(seeds, null_seeds, only),
+        Task::Model { states, scope, mutant } => model::model(states, scope, mutant),
         Task::Repro { seed } => {
             let mut sim = cargo([
                 "run",

@@ -18,6 +18,22 @@ pub fn tidy() -> Result<(), Failed> {
         "-D",
         "warnings",
     ]))?;
+    step(&mut cargo([
+        "fmt",
+        "--check",
+        "--manifest-path=crates/model/Cargo.toml",
+    ]))?;
+    step(&mut cargo([
+        "clippy",
+        "--quiet",
+        "--locked",
+        "--manifest-path=crates/model/Cargo.toml",
+        "--target-dir=target/model",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ]))?;
     headline("Licences and sources of dependencies");
     step(&mut cargo([
         "deny",

@@ -10,7 +10,7 @@ pub const BUFFER_BLOCKS: u32 = 8;
 /// Bytes in one NV buffer.
 pub const BUFFER_BYTES: usize = BLOCK_BYTES * BUFFER_BLOCKS as usize;
 /// The atomic write size [0091]: a write of this many blocks or fewer is absorbed whole or not at all.
-pub const ATOMIC_BLOCKS: u32 = 256;
+pub const ATOMIC_BLOCKS: u32 = if cfg!(feature = "model") { 16 } else { 256 };
 /// The most granules that a write of [`ATOMIC_BLOCKS`] can touch: one more when it is not aligned.
 pub const ATOMIC_GRANULES: usize = (ATOMIC_BLOCKS / BUFFER_BLOCKS) as usize + 1;
 /// Blocks in one PSEG: 4,096 sectors, 2 MiB [0050].
@@ -18,7 +18,7 @@ pub const PSEG_BLOCKS: u64 = 4096;
 /// Blocks at the beginning of each disk that are not PSEGs: the quorum space [0038], 8 MiB.
 pub const QUORUM_SPACE_BLOCKS: u64 = 4 * PSEG_BLOCKS;
 /// Most LUNs in one cell: the owner of each is one bit of the membership record.
-pub const LUNS_MAX: usize = 1024;
+pub const LUNS_MAX: usize = if cfg!(feature = "model") { 64 } else { 1024 };
 /// Most disks of the quorum set.
 pub const QUORUM_MAX: usize = 5;
 
@@ -147,7 +147,8 @@ impl fmt::Debug for Uuid {
 
 /// A moment: nanoseconds of a clock that never steps and also runs while the machine is suspended
 /// (`CLOCK_BOOTTIME`). Only differences mean anything, and only on one controller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[cfg_attr(not(feature = "model"), derive(Hash))]
 pub struct Time(pub u64);
 
 /// A length of time in nanoseconds.

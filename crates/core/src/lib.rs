@@ -10,6 +10,8 @@
 #![allow(clippy::large_enum_variant, clippy::enum_variant_names)]
 
 mod cache;
+#[cfg(feature = "model")]
+pub mod canonical;
 pub mod cell;
 pub mod config;
 pub mod controller;

@@ -1,7 +1,11 @@
 //! A pool of fixed size. Every use of a place has a generation, so that a stale name is known as such.
 
+#[cfg(feature = "model")]
+mod canonical;
+
 /// A pool of at most `capacity` items.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq)]
+#[cfg_attr(not(feature = "model"), derive(Hash))]
 pub struct Pool<T> {
     places: Vec<Place<T>>,
     free: Vec<u32>,

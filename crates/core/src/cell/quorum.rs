@@ -3,6 +3,9 @@
 //! A slot has one writer, and at most one of its writes is in flight on each disk, so that no late write of an earlier
 //! round lands over a later one (R1).
 
+#[cfg(feature = "model")]
+mod canonical;
+
 use super::record::{Record, Slot};
 use crate::event::DiskError;
 use crate::ids::{Controller, DiskIndex, IoId, ProcessId, QUORUM_MAX, Time};
@@ -61,7 +64,8 @@ pub enum Outcome {
 pub struct OptionalSlots(pub Slots);
 
 /// The quorum disks, and the round in progress.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq)]
+#[cfg_attr(not(feature = "model"), derive(Hash))]
 pub struct Quorum {
     members: List<DiskIndex, QUORUM_MAX>,
     disks: [Disk; QUORUM_MAX],

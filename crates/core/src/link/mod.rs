@@ -1,5 +1,7 @@
 //! The link between the controllers (DESIGN section 7): messages exactly once and in order within one incarnation.
 
+#[cfg(feature = "model")]
+mod canonical;
 pub mod frame;
 
 use crate::effect::Effect;
@@ -10,7 +12,7 @@ use frame::{FRAME_BYTES_MAX, Frame, Hello, Messages, Mfc, Mfcs, Sequenced};
 use std::collections::VecDeque;
 
 /// Most frames in flight. Limiting them also encourages that messages share a frame [0063].
-pub const WINDOW: usize = 64;
+pub const WINDOW: usize = if cfg!(feature = "model") { 8 } else { 64 };
 /// Frames that arrive before an acknowledgement of its own is sent for them.
 const ACK_AFTER: u32 = 8;
 /// How long an acknowledgement waits for a frame to travel with.
@@ -49,7 +51,8 @@ struct Established {
 }
 
 /// The link.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq)]
+#[cfg_attr(not(feature = "model"), derive(Hash))]
 pub struct Link {
     connection: Option<ConnectionId>,
     opened_at: Time,

@@ -1,0 +1,94 @@
+//! The model checker: the product's own core, two of them, with a wire, a disk, NV memories and hosts; every order of what
+//! can happen within small bounds.
+//!
+//! `twincell-model [--states N] [--scope NAME]`; with the feature `mutants`, `TWINCELL_MUTANT` names one.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `scope` | the bounds |
+//! | `world` | a state, and its fingerprint |
+//! | `action` | what can happen next |
+//! | `carry_out` | a core handles an event, and what it wants done is done |
+//! | `spec` | what hosts may see |
+//! | `explore` | the search |
+//! | `nv`, `fingerprint` | what their names say |
+#![forbid(unsafe_code)]
+
+mod action;
+mod carry_out;
+mod explore;
+mod fingerprint;
+mod nv;
+mod scope;
+mod spec;
+mod world;
+
+use scope::Scope;
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// States of a scope, if nobody says otherwise.
+const STATES: usize = 2_000_000;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut states = STATES;
+    let mut only = None;
+    let mut words = arguments.iter().map(String::as_str);
+    while let Some(word) = words.next() {
+        let value = words.next().unwrap_or_default();
+        match (word, value.parse()) {
+            ("--states", Ok(n)) => states = n,
+            ("--scope", _) if Scope::all().iter().any(|s| s.name == value) => only = Some(value.to_owned()),
+            _ => return usage(),
+        }
+    }
+    #[cfg(feature = "mutants")]
+    if let Ok(name) = std::env::var("TWINCELL_MUTANT") {
+        assert!(twincell_core::mutant::activate(&name), "there is no mutant {name}");
+    }
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        before(info);
+        eprintln!("--- the way there\n{}", explore::path());
+    }));
+    let wanted = |scope: &Scope| only.as_ref().is_none_or(|name| name == scope.name);
+    let good = Scope::all()
+        .iter()
+        .filter(|s| wanted(s))
+        .map(|s| run(s, states))
+        .fold(true, |all, one| all & one);
+    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn usage() -> ExitCode {
+    eprintln!("usage: twincell-model [--states N] [--scope NAME], where NAME is one of");
+    for scope in Scope::all() {
+        eprintln!("  {:10} {}", scope.name, scope.about);
+    }
+    ExitCode::from(2)
+}
+
+fn run(scope: &Scope, states: usize) -> bool {
+    let begun = Instant::now();
+    match explore::explore(scope, states) {
+        Ok(report) => {
+            println!(
+                "{}: {} states, {} actions, depth {}, {} reads at rest, {}; {:.1} s ({})",
+                scope.name,
+                report.states,
+                report.actions,
+                report.depth,
+                report.probes,
+                if report.closed { "closed" } else { "NOT closed" },
+                begun.elapsed().as_secs_f64(),
+                scope.about
+            );
+            true
+        }
+        Err(what) => {
+            println!("{}: FAILED: {what}", scope.name);
+            false
+        }
+    }
+}
