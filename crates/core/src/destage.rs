@@ -95,7 +95,8 @@ impl Core {
 
     fn wants_destage(&self) -> bool {
         let idle = self.now.since(self.last_write) >= self.config.timing.destage_idle;
-        let above = self.cache.in_use() > self.geometry().buffers as usize / 4;
+        // What is on its way already does not count: it would make others follow it for nothing.
+        let above = self.cache.dirty() > self.geometry().buffers / 2;
         self.cache.dirty() > 0 && (idle || above || self.is_urgent())
     }
 
