@@ -39,6 +39,13 @@ enum Task {
         #[arg(long, default_value_t = 1)]
         start: u64,
     },
+    /// Every single fault at every event of the canonical scenarios; with `--pairs`, pairs of faults.
+    Enumerate {
+        /// What the simulator's `enumerate` takes: `--only NAME`, `--pairs [--stride N] [--minutes N] [--state FILE]`,
+        /// `--show NAME EVENT:FAULT...`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
     /// Seeded protocol bugs: the simulator must catch each, and never the one that breaks nothing. A run that was
     /// interrupted goes on where it stopped.
     Mutants {
@@ -100,6 +107,7 @@ fn dispatch(task: Task) -> Result<(), Failed> {
         Task::Test { no_install } => test::test(no_install),
         Task::Tidy => tidy::tidy(),
         Task::Sim { seeds, start } => test::simulate(seeds, start),
+        Task::Enumerate { options } => test::enumerate(&options),
         Task::Mutants {
             seeds,
             null_seeds,

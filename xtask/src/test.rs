@@ -69,6 +69,22 @@ pub fn simulate(seeds: u64, start: u64) -> Result<(), Failed> {
     step(sim.arg(seeds.to_string()).arg("--start").arg(start.to_string()))
 }
 
+/// The simulator's enumeration of faults.
+pub fn enumerate(options: &[String]) -> Result<(), Failed> {
+    let mut sim = cargo([
+        "run",
+        "--profile",
+        "sim",
+        "--quiet",
+        "--locked",
+        "-p",
+        "twincell-sim",
+        "--",
+        "enumerate",
+    ]);
+    step(sim.args(options))
+}
+
 /// The figures.
 pub fn bench() -> Result<(), Failed> {
     let twincell = release_binary()?;

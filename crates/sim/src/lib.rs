@@ -22,12 +22,14 @@
 pub mod clock;
 pub mod digest;
 pub mod disks;
+pub mod enumerate;
 pub mod fault;
 pub mod frame_order;
 pub mod history;
 pub mod hosts;
 pub mod image_check;
 pub mod plan;
+pub mod play;
 pub mod process;
 pub mod random;
 mod trace;

@@ -3,6 +3,7 @@
 
 #[cfg(feature = "mutants")]
 mod mutants;
+mod search;
 
 use std::cell::Cell;
 use std::process::ExitCode;
@@ -38,6 +39,9 @@ fn main() -> ExitCode {
         ["mutants", options @ ..] => measure(options),
         #[cfg(feature = "mutants")]
         ["hunt", name, start, seeds] => mutants::hunt(name, number(start), number(seeds)),
+        ["enumerate"] => search::every_single(""),
+        ["enumerate", "--show", name, moments @ ..] => search::show(name, moments),
+        ["enumerate", "--only", name] => search::every_single(name),
         ["repro", seed] => repro(number(seed)),
         _ => {
             eprintln!(

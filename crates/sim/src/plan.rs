@@ -88,6 +88,8 @@ pub struct Plan {
     pub hot: Range<u64>,
     /// How many of the LUNs that are there from the beginning are used; the first is mirrored, the second is not.
     pub luns: usize,
+    /// How long a host waits, in nanoseconds, before it tries a failed command again.
+    pub retry_after: u64,
     /// One command in so many is withdrawn.
     pub withdrawn: u64,
     /// Sizes of the pools.
@@ -111,6 +113,7 @@ impl Plan {
             idle: MS,
             hot: HOT,
             luns: 2,
+            retry_after: 0,
             withdrawn: 60,
             pools: Pools::Ample,
             slow_writes: false,
@@ -149,6 +152,7 @@ impl Plan {
             idle: LONG_PAUSES * 2 * (at + 200 * MS) * depth * HOSTS / commands,
             hot: if random.one_in(3) { NARROW } else { HOT },
             luns,
+            retry_after: 0,
             withdrawn: if random.one_in(8) { 6 } else { 60 },
             pools: match random.below(8) {
                 0..=4 => Pools::Ample,

@@ -43,6 +43,10 @@ impl World {
     }
 
     pub(super) fn try_on(&mut self, command: usize, controller: usize) {
+        self.try_later(command, controller, 0);
+    }
+
+    fn try_later(&mut self, command: usize, controller: usize, later: u64) {
         self.attempts.push(Attempt {
             command,
             controller,
@@ -54,7 +58,7 @@ impl World {
         });
         let attempt = self.attempts.len() as u64;
         self.commands[command].attempt = attempt;
-        let delay = self.random.between(20 * US, 200 * US);
+        let delay = later + self.random.between(20 * US, 200 * US);
         self.after(delay, Happening::Arrive(attempt));
     }
 
@@ -305,7 +309,7 @@ impl World {
         } else {
             1 - attempt.controller
         };
-        self.try_on(attempt.command, path);
+        self.try_later(attempt.command, path, self.plan.retry_after);
     }
 
     /// The host closes a connection on which nothing comes. Its next attempt begins once the controller knows.

@@ -99,9 +99,10 @@ impl World {
                     return self.crash_at_point(controller);
                 }
                 self.tell_effect(controller, &effect);
+                self.effects_done[controller.index()] += 1;
                 self.carry_out(controller, id, effect, payload, &mut ready);
                 if self.is_to_crash_now(controller, id) {
-                    self.crash(controller);
+                    self.crash_at_point(controller);
                 }
                 if self.process(controller, id).is_none() {
                     return;

@@ -17,7 +17,7 @@ use twincell_core::nv::resolve::resolve;
 impl World {
     /// After the storm: all is healed, becomes well, and what is on the LUNs is read back; then nothing is left over.
     /// In chaos nothing has to become well: it is enough that nothing that is read is wrong.
-    pub(super) fn end_well(&mut self) -> Result<(), String> {
+    pub(crate) fn end_well(&mut self) -> Result<(), String> {
         self.heal_all();
         if self.plan.mode == Mode::Chaos {
             self.look_around()?;
@@ -92,7 +92,7 @@ impl World {
         }
     }
 
-    pub(super) fn is_well(&self) -> bool {
+    pub(crate) fn is_well(&self) -> bool {
         let well = |p: &Option<Process>| {
             let view = p.as_ref().filter(|p| p.serves).map(|p| p.core.cell_view());
             view.is_some_and(|v| v.role == Role::Serving && v.record.is_some_and(|r| r.mode == RecordMode::Both))

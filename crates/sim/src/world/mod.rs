@@ -10,6 +10,7 @@ mod faults;
 mod queue;
 mod scenario;
 mod shelf;
+mod stage;
 mod story;
 mod wire;
 
@@ -80,7 +81,9 @@ impl SeenLun {
 /// How an event is handed to a core.
 pub type Step = fn(&mut Core, Time, Event, &mut Vec<Effect>);
 
-struct World {
+/// Everything.
+#[derive(Clone)]
+pub(crate) struct World {
     step: Step,
     now: u64,
     number: u64,
@@ -124,6 +127,8 @@ struct World {
     /// That has just happened.
     trapped: bool,
     failure: Option<String>,
+    /// Effects that each controller has carried out.
+    effects_done: [u64; 2],
     /// Memory that every step uses again.
     effects: Vec<Effect>,
 }
@@ -198,12 +203,13 @@ impl World {
             traps: Vec::new(),
             trapped: false,
             failure: None,
+            effects_done: [0; 2],
             effects: Vec::new(),
         }
     }
 
     /// Takes the next happening. `false` when there is none.
-    pub(super) fn advance(&mut self) -> Result<bool, String> {
+    pub(crate) fn advance(&mut self) -> Result<bool, String> {
         let Some((at, what)) = self.queue.pop() else {
             return Ok(false);
         };
@@ -251,7 +257,7 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn happen(&mut self, what: Happening) {
+    fn happen(&mut self, what: Happening) {
         match what {
             Happening::Start(controller) => self.start(controller),
             Happening::Event(controller, process, event) => self.deliver(controller, process, event),
