@@ -293,7 +293,9 @@ impl Core {
                 self.release_twin(buffer);
             }
         }
-        self.send_releases();
+        if !mutant::is("releases-after-the-request") {
+            self.send_releases();
+        }
         self.short_of_memory = false;
         self.turn_may_have_come = true;
     }

@@ -104,7 +104,7 @@ impl Core {
         let mnode = &self.mnodes[self.local_rie(rie)];
         mnode.stage == MnodeStage::AwaitMirrorData
             && mnode.attempt == attempt
-            && (!mnode.dto || mutant::is("absorb-what-is-asked-for-again"))
+            && !mnode.dto
             && mnode.rqr.is_some_and(|r| r.generation == generation)
     }
 

@@ -57,7 +57,6 @@ pub const MUTANTS: &[Mutant] = &[
     code("withdraw-unsaid", "the mirror does not hear of a withdrawn write"),
     code("read-without-the-lock", "a read does not wait for a write in progress"),
     rule("§4", "mda-before-the-data", "the mirror says MDA when it is armed"),
-    rule("§4", "absorb-what-is-asked-for-again", "mirror data are absorbed though a DTO asks for them again"),
     rule("§4", "releases-after-the-request", "the release of a twin does not go before a request that may name its buffer"),
     code("mirror-does-not-merge", "the mirror does not merge old data"),
     code("mirror-keeps-old-valid", "the mirror does not free old data after its commit"),
@@ -112,7 +111,7 @@ pub const MUTANTS: &[Mutant] = &[
     rule("R2", "serve-past-the-lease", "alone, status goes out past the lease"),
     // Losing the partner, losing a ballot.
     rule("R3", "acknowledge-before-the-ballot", "who loses its partner goes on before the ballot is decided"),
-    rule("R4", "loser-replies", "the loser of a ballot sends statuses on its way out"),
+    rule("R4", "loser-replies", "the loser of a ballot acknowledges what it has in progress on its way out"),
     // The fence.
     rule("R5", "the-record-is-a-fence", "a controller that starts under ALONE(self) does not fence again"),
     // Clean.
@@ -121,7 +120,6 @@ pub const MUTANTS: &[Mutant] = &[
     rule("R7", "clean-with-data-in-flight", "clean is proposed though NV memory or the disks are busy"),
     // Images.
     rule("R8", "take-over-from-a-dirty-one", "a controller without a current image takes over from ALONE(other, dirty)"),
-    rule("R8", "take-over-from-a-running-one", "a partner that is unreachable by link counts as one that does not run"),
     rule("R12", "late-commands-run", "after a pause host connections stay open"),
     rule("R12", "commands-of-the-gone-run", "a command whose host is gone begins all the same"),
     // LUNs that change their owner.

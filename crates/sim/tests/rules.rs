@@ -1,5 +1,6 @@
 //! A script for each rule of the design that a mutant drops and that the failure traces (`traces.rs`) do not meet.
 
+use twincell_core::cell::record::Mode;
 use twincell_core::ids::Controller::{A, B};
 use twincell_sim::{Scenario, trace};
 
@@ -36,6 +37,165 @@ fn status_of_a_write_alone_waits_for_the_disks() {
         assert!(!s.is_good(write), "it is in memory only");
         s.good(write);
         s.disk_writes_take(0);
+        s.end();
+    });
+}
+
+/// SYNCHRONIZE CACHE waits also for what has taken the place of data that were dirty when it came.
+#[test]
+fn sync_waits_for_the_heirs_of_what_was_dirty() {
+    trace(&["age-not-inherited", "sync-does-not-wait"], || {
+        let mut s = both();
+        s.disk_writes_take(1000);
+        s.written(A, 0, 8);
+        s.until("A -> disk 1: write");
+        // v1 cannot go to the disks while v0 is on its way there; then v2 takes its place.
+        s.written(A, 0, 8);
+        let sync = s.sync(A);
+        s.pass(10);
+        s.written(A, 0, 8);
+        s.pass(1500);
+        assert!(!s.is_good(sync), "neither v1 nor what took its place is on disk");
+        s.good(sync);
+        s.disk_writes_take(0);
+        s.end();
+    });
+}
+
+/// A flush that failed has made nothing durable: the data are written again.
+#[test]
+fn a_flush_that_failed_counts_for_nothing() {
+    trace(&["failed-flushes-forgotten"], || {
+        let mut s = both();
+        let v1 = s.written(A, 0, 8);
+        s.until("A -> disk 0: flush");
+        s.fail_disk(Some(0));
+        s.pass(40);
+        s.fail_disk(None);
+        s.power_loss();
+        s.start(A);
+        s.start(B);
+        s.until_both_serve();
+        s.reads(A, 0, 8, v1);
+        s.end();
+    });
+}
+
+/// R12: a command that waits for its turn when its host goes away does not begin any more.
+#[test]
+fn a_command_without_a_host_does_not_begin() {
+    trace(&["commands-of-the-gone-run"], || {
+        let mut s = both();
+        s.host_data_takes(200);
+        let first = s.write_long(A, 0, 8);
+        s.until("A -> host: fetch");
+        let second = s.write_long(A, 0, 8);
+        s.until("A <- host: write");
+        s.withdraw(second);
+        s.until("A -> host: Aborted");
+        assert!(!s.tells("A -> host: Good"), "it has waited for the first");
+        s.good(first);
+        s.end();
+    });
+}
+
+/// R6: what the allocator has freed does not stay valid at the mirror after a restart of both.
+#[test]
+fn surplus_twins_are_freed_when_images_are_leveled() {
+    trace(&["surplus-twins-stay"], || {
+        let mut s = both();
+        s.written(A, 0, 8);
+        s.crash_at(A, "A nv: BMAE 0 Free");
+        s.until("A ends");
+        s.crash(B);
+        s.start(A);
+        s.start(B);
+        s.until_both_serve();
+        let v2 = s.written(A, 0, 8);
+        s.crash(A);
+        s.until("B serves");
+        s.reads(B, 0, 8, v2);
+        s.end();
+    });
+}
+
+/// R2: alone, a controller that cannot read the record any more says nothing once its lease is over.
+#[test]
+fn nothing_is_said_past_the_lease() {
+    trace(&["serve-past-the-lease"], || {
+        let mut s = both();
+        s.crash(B);
+        s.until_alone(A, true);
+        s.fail_disks(&[0, 1, 2]);
+        s.pass(3000);
+        // These blocks lie on disk 3, too, which does not vote.
+        let read = s.read(A, 4096, 8);
+        s.pass(300);
+        assert!(!s.is_good(read), "A does not know whether it is still in");
+        s.fail_disks(&[]);
+        s.good(read);
+        s.end();
+    });
+}
+
+/// R2: with both in, nothing is said before the partner has granted it.
+#[test]
+fn nothing_is_said_without_a_grant() {
+    trace(&["serve-past-the-grant"], || {
+        let mut s = both();
+        s.crash(B);
+        s.until_alone(A, true);
+        s.start(B);
+        s.until("A notes: Mirrored");
+        s.pause(B, 1000);
+        let read = s.read(A, 4096, 8);
+        s.pass(900);
+        assert!(!s.is_good(read), "B has granted nothing");
+        s.good(read);
+        s.end();
+    });
+}
+
+/// R7: clean is not proposed while a disk write is in flight, however long that takes.
+#[test]
+fn clean_waits_for_the_disks() {
+    trace(&["clean-with-data-in-flight"], || {
+        let mut s = both();
+        s.crash(B);
+        s.until_alone(A, true);
+        s.disk_writes_take(4000);
+        let write = s.write(A, 0, 8);
+        s.pass(3500);
+        let dirty = Mode::Alone {
+            controller: A,
+            dirty: true,
+        };
+        assert_eq!(
+            s.mode(A),
+            Some(dirty),
+            "the write is neither in memory only nor on disk for good"
+        );
+        s.good(write);
+        s.disk_writes_take(0);
+        s.end();
+    });
+}
+
+/// R7: a write that comes while "clean" is voted on waits for the record to say "dirty" again.
+#[test]
+fn nothing_is_staged_while_clean_is_voted_on() {
+    trace(&["stage-during-a-clean-ballot", "stage-while-clean"], || {
+        let mut s = both();
+        s.crash(B);
+        s.until_alone(A, true);
+        s.until("votes for ALONE(A, clean)");
+        s.mark();
+        let write = s.written(A, 0, 8);
+        let story = s.story();
+        let staged = story.find("A nv: RIE").expect("it was staged");
+        let dirty = story.find("votes for ALONE(A, dirty)").expect("it was voted on");
+        assert!(dirty < staged, "a write is staged under a record that may say clean");
+        s.reads(A, 0, 8, write);
         s.end();
     });
 }

@@ -281,8 +281,7 @@ impl Core {
         let clean = matches!(self.mode(), Some(Mode::Alone { dirty: false, .. }));
         self.loss_accepted &= self.awaits_operator();
         let clean = clean || mutant::is("take-over-from-a-dirty-one");
-        let still = self.is_partner_still() || mutant::is("take-over-from-a-running-one");
-        if still && clean || self.loss_accepted {
+        if self.is_partner_still() && clean || self.loss_accepted {
             self.take_locks();
             if self.own_slot_known {
                 self.fresh_image();
@@ -388,7 +387,12 @@ impl Core {
     pub(crate) fn start_anew(&mut self) {
         self.phase = Phase::Out;
         if mutant::is("loser-replies") {
-            self.go_on_without_mirror();
+            for at in 0..self.order.len() {
+                let h = self.order[at];
+                if self.htb(h).stage == Stage::AwaitMirror {
+                    self.finish(h, crate::host::Status::Good);
+                }
+            }
             self.acknowledge_what_may_be();
         }
         self.effects.push(Effect::CloseHosts);

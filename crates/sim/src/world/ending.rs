@@ -266,6 +266,11 @@ impl World {
         }
         let settle = self.now + 500 * MS;
         while self.now < settle && self.advance()? {}
+        for process in self.processes.iter().flatten() {
+            if let Some(command) = process.core.commands_in_words().first() {
+                return Err(format!("nobody waits, and there still is a command: {command}"));
+            }
+        }
         for controller in Controller::BOTH {
             let image = &self.nv[controller.index()].as_ref().ok_or("no NV memory")?.image;
             let valid = resolve(image, self.geometry).map_err(|_| "a damaged image")?;

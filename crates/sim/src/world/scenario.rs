@@ -221,6 +221,13 @@ impl Scenario {
         }
     }
 
+    /// From now on these disks, and no others, answer with errors.
+    pub fn fail_disks(&mut self, disks: &[usize]) {
+        for (n, of) in self.world.shelf.disks.iter_mut().enumerate() {
+            of.trouble.fails = disks.contains(&n);
+        }
+    }
+
     /// Both processes end, and the disks lose all that was not flushed.
     pub fn power_loss(&mut self) {
         self.world.fault(Fault::PowerLoss);
@@ -241,6 +248,11 @@ impl Scenario {
     /// The same, with status only when the data are on disk.
     pub fn write_fua(&mut self, path: Controller, start: u64, blocks: u32) -> Sent {
         self.send(path, HostOp::Write { fua: true }, start, blocks, Some(blocks))
+    }
+
+    /// Waits until everything that was acknowledged is on disk.
+    pub fn sync(&mut self, path: Controller) -> Sent {
+        self.send(path, HostOp::Sync, 0, 0, None)
     }
 
     /// A host reads through `path`.
