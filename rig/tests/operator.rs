@@ -283,3 +283,88 @@ fn a_fence_that_cannot_work_here_is_refused_at_start() {
         "the grant was not waited out: {takeover}"
     );
 }
+
+#[test]
+fn the_size_of_the_cache_changes_only_while_there_is_no_image() {
+    let cell = Cell::start(small());
+    let lun = cell.lun("data", "8M", "vraid1");
+    write(&cell, &lun, "A", 0, 9);
+    cell.kill("A");
+    cell.kill("B");
+    cell.edit("cache = \"4M\"", "cache = \"8M\"");
+    let started = cell.twincell(&["cell", "start"]);
+    expect(&started, UNREACHABLE, &["a cache of 4194304 bytes", "cell stop"]);
+    cell.edit("cache = \"8M\"", "cache = \"4M\"");
+    cell.bring_back();
+    reads(&cell, &lun, "B", 0, 9);
+    cell.twincell(&["cell", "stop"]).success();
+    for controller in ["A", "B"] {
+        let memory = memory(&cell, controller);
+        assert!(!memory.exists() && !memory.with_extension("nv.lock").exists());
+    }
+    cell.edit("cache = \"4M\"", "cache = \"8M\"");
+    cell.bring_back();
+    reads(&cell, &lun, "A", 0, 9);
+}
+
+#[test]
+fn controllers_do_not_keep_what_their_starter_had_open() {
+    let cell = Cell::create(small());
+    let marker = cell.scratch().join("marker");
+    let script = format!("exec 9>{} && exec {} cell start", marker.display(), binary().display());
+    let mut shell = Command::new("sh");
+    let started = shell.args(["-c", &script]).env("TWINCELL_DIR", cell.dir());
+    let started = started.stdout(Stdio::null()).status();
+    assert!(started.unwrap().success());
+    for controller in ["A", "B"] {
+        let pid = cell.pid(controller).unwrap();
+        let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+        let open: Vec<PathBuf> = open
+            .filter_map(|fd| std::fs::read_link(fd.unwrap().path()).ok())
+            .collect();
+        assert!(open.len() > 3 && !open.contains(&marker), "{open:?}");
+    }
+}
+
+#[test]
+fn a_controller_starts_without_a_disk_that_is_lost() {
+    let cell = Cell::start(small());
+    let lun = cell.lun("data", "8M", "vraid1");
+    write(&cell, &lun, "A", 0, 5);
+    cell.twincell(&["cell", "stop"]).success();
+    let (disk, aside) = (cell.dir().join("disks/1"), cell.scratch().join("aside"));
+    std::fs::rename(&disk, &aside).unwrap();
+    cell.twincell(&["cell", "start"]).success();
+    let status = cell.wait_until("mirroring with a disk less", |s| s["cell"]["mirroring"] == "on");
+    assert_eq!(
+        (&status["cell"]["state"], &status["cell"]["survives"]["disks"]),
+        (&"degraded".into(), &0.into())
+    );
+    assert_eq!(status["cell"]["survives"]["controllers"], 1);
+    assert!(
+        kinds(&status).contains(&"quorum_degraded") && kinds(&status).contains(&"disk_missing"),
+        "{status}"
+    );
+    assert_eq!(cell.json(&["disk", "list"])["disks"][1]["state"], "missing");
+    for controller in ["A", "B"] {
+        reads(&cell, &lun, controller, 0, 5);
+    }
+    // Every place of the LUN is written once, so that some of it would go to the lost disk.
+    for start in (0..16384).step_by(1024) {
+        write(&cell, &lun, "A", start, 6);
+    }
+    through(&cell, &lun, "A", Request::Flush);
+    let events = cell.json(&["events"]);
+    let given_up = |e: &&Value| e["kind"] == "disk_missing" && e["event"].as_str().unwrap().contains("disks/1");
+    assert!(
+        events["events"].as_array().unwrap().iter().any(|e| given_up(&e)),
+        "{events}"
+    );
+    // One that takes over, and one that comes back, know of it.
+    cell.kill("A");
+    reads(&cell, &lun, "B", 1024, 6);
+    cell.twincell(&["cell", "start"]).success();
+    let status = cell.wait_until("mirroring again", |s| s["cell"]["mirroring"] == "on");
+    assert_eq!(status["luns"][0]["state"], "degraded");
+    reads(&cell, &lun, "A", 1024, 6);
+}

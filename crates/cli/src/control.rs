@@ -169,6 +169,10 @@ pub struct ControllerStatus {
     pub joining: bool,
     /// Whether an operator has to accept a loss.
     pub awaits_operator: bool,
+    /// What it waits for, in words; `None` where it serves.
+    pub waits_for: Option<String>,
+    /// Whether it has the NV memory that the record names.
+    pub image_current: bool,
     /// NV buffers with data that the disks may lack.
     pub dirty_buffers: u32,
     /// Writes in progress.

@@ -126,7 +126,9 @@ fn refused(error: &OpenError) -> Failure {
     let (code, next) = match error {
         OpenError::Kernel { .. } => (Code::NotAllowed, "`sysctl kernel.io_uring_disabled` must be 0"),
         OpenError::Settings(_) => (Code::Usage, "correct cell.toml"),
-        OpenError::DiskMissing { .. } => (Code::NotFound, "attach it, or correct `disks` in cell.toml"),
+        OpenError::DiskMissing { .. } | OpenError::VotesMissing { .. } => {
+            (Code::NotFound, "attach it, or correct `disks` in cell.toml")
+        }
         OpenError::Disk { source, .. } | OpenError::Nv { source, .. } | OpenError::System { source, .. } => {
             let code = if source.kind() == ErrorKind::PermissionDenied {
                 Code::NotAllowed
@@ -148,6 +150,10 @@ fn refused(error: &OpenError) -> Failure {
             "choose another `fence` in cell.toml; docs/operating.md says which fits",
         ),
         OpenError::NvMedium { .. } => (Code::Refused, "set nv_memory of the controller in cell.toml"),
+        OpenError::NvSizes { .. } => (
+            Code::Conflict,
+            "it may have data that the disks lack: set `cache` back, start the cell, `twincell cell stop` it, then change `cache`",
+        ),
         OpenError::NvTooLittle { .. } => (
             Code::Refused,
             "make that tmpfs larger, set nv_memory to another, or make the cache of a new cell smaller",

@@ -30,6 +30,8 @@ pub fn spawn(config: &CellConfig, controller: Controller) -> Result<Child> {
         .open(&log_path)
         .map_err(|e| failed(&e))?;
     let errors = log.try_clone().map_err(|e| failed(&e))?;
+    // A pipe of the caller's caller would stay open for as long as the controller runs.
+    twincell_engine::close_on_exec().map_err(|e| Failure::io("close", "the descriptors of the caller", &e))?;
     let program = std::env::current_exe().map_err(|e| Failure::io("find", "this program", &e))?;
     Command::new(&program)
         .args([

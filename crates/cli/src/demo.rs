@@ -380,7 +380,6 @@ impl Drop for Stage {
             };
             // A controller that was stopped has removed its memory itself.
             let _ = std::fs::remove_file(&memory);
-            let _ = std::fs::remove_file(memory.with_extension("nv.lock"));
         }
         cell::remove(&self.dir, self.dir_was_there);
     }

@@ -95,6 +95,10 @@ fn problem(kind: &'static str, what: impl Into<String>, next: impl Into<String>)
     })
 }
 
+fn waits_for(status: &ControllerStatus) -> &str {
+    status.waits_for.as_deref().unwrap_or("for nothing")
+}
+
 impl Look<'_> {
     fn command(&self, verb: &str) -> String {
         format!("`twincell {verb} --config {}`", self.config.file.display())
@@ -204,15 +208,26 @@ impl Look<'_> {
             ),
             RoleName::Deciding => problem(
                 "controller_deciding",
-                format!("Controller {c} has lost its partner, and decides who goes on. Hosts wait."),
-                "Wait some seconds; it needs a majority of the disks that vote, and the end of its partner.".to_owned(),
+                format!(
+                    "Controller {c} has lost its partner, and hosts wait: it waits {}.",
+                    waits_for(status)
+                ),
+                format!("It goes on by itself within seconds; if not, {log} says more."),
             ),
             RoleName::Starting if status.awaits_operator => None,
-            RoleName::Starting => problem(
-                "controller_starting",
-                format!("Controller {c} is not in yet: {}.", self.waits_for(c, status)),
-                format!("It goes on by itself; {log} says more."),
-            ),
+            RoleName::Starting => {
+                let without = match status.image_current || status.epoch.is_none() {
+                    true => "",
+                    false => " It has no NV memory that the record names, so it joins with an empty one.",
+                };
+                problem(
+                    "controller_starting",
+                    format!("Controller {c} is not in yet: it waits {}.{without}", waits_for(status)),
+                    format!(
+                        "It goes on by itself; if not, look at its partner, the link, the disks that vote, and {log}."
+                    ),
+                )
+            }
             RoleName::Joining => problem(
                 "controller_joining",
                 format!("Controller {c} joins: its partner brings it level."),
@@ -226,25 +241,6 @@ impl Look<'_> {
                 ),
                 "Nothing; `twincell controller stop` waits for its end.",
             ),
-        }
-    }
-
-    fn waits_for(&self, c: Controller, status: &ControllerStatus) -> String {
-        let partner = c.other();
-        let (good, majority) = votes(status);
-        let members: Vec<&str> = status.members.iter().map(String::as_str).collect();
-        match (&members[..], status.epoch) {
-            (_, None) if good < majority => {
-                "it cannot read the record, because too few of the disks that vote work".to_owned()
-            }
-            (_, None) => "it reads the record".to_owned(),
-            ([_, _], _) if status.linked => format!("it and {partner} make their memories level"),
-            ([_, _], _) => format!("it waits for {partner}, and goes on alone if that does not come"),
-            ([only], _) if *only == c.to_string() => {
-                "it waits until its predecessor and its partner are fenced".to_owned()
-            }
-            _ if status.linked => format!("it waits for {partner} to let it in"),
-            _ => format!("{partner} is the one that is in, and the link to it does not work"),
         }
     }
 
@@ -446,11 +442,16 @@ mod tests {
     fn a_link_that_is_down_between_two_that_run_is_told() {
         let mut seen = [answer("A", &["A"], vec![]), answer("B", &["A"], vec![])];
         alter(&mut seen[1], |s| {
-            (s.role, s.serving_hosts) = (RoleName::Starting, false)
+            (s.role, s.serving_hosts) = (RoleName::Starting, false);
+            s.waits_for = Some("for its partner".into());
+            s.image_current = false;
         });
         assert_eq!(kinds(&seen), ["controller_starting", "link_down", "write_through"]);
         let problems = summarize(&config(), &seen).problems;
-        assert!(problems[0].what.contains("A is the one that is in"), "{problems:?}");
+        assert!(
+            problems[0].what.contains("waits for its partner") && problems[0].what.contains("no NV memory"),
+            "{problems:?}"
+        );
         assert!(problems[1].next.contains("127.0.0.1:7000"), "{problems:?}");
     }
 

@@ -12,6 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use twincell_core::cell::Phase;
 use twincell_core::cell::record::Mode;
 use twincell_core::controller::Role;
 use twincell_core::ids::{BLOCK_BYTES, Controller, PSEG_BLOCKS};
@@ -341,6 +342,8 @@ fn status(controller: Controller, snapshot: &Snapshot) -> ControllerStatus {
         linked: cell.linked,
         joining: cell.joining,
         awaits_operator: cell.awaits_operator,
+        waits_for: waits_for(cell.phase).map(str::to_owned),
+        image_current: cell.image_current,
         dirty_buffers: cell.dirty_buffers,
         open_ries: cell.open_ries,
         luns: snapshot.luns.iter().zip(&snapshot.copies).map(lun_status).collect(),
@@ -358,6 +361,26 @@ fn status(controller: Controller, snapshot: &Snapshot) -> ControllerStatus {
             })
             .collect(),
     }
+}
+
+/// What a controller waits for that does not serve.
+fn waits_for(phase: Phase) -> Option<&'static str> {
+    Some(match phase {
+        Phase::AwaitRecord => "for the membership record on a majority of the disks that vote",
+        Phase::AwaitMetadata => "for the metadata that the record names",
+        Phase::AwaitLocks => "until the last disk writes of the process before it are over",
+        Phase::Undecided => "for the result of a ballot that was begun before it started",
+        Phase::AwaitPartner { .. } => "for its partner, and goes on alone if that does not come",
+        Phase::Leveling => "until its memory and its partner's are level",
+        Phase::AwaitAttach => "for its partner, which is in, to let it join",
+        Phase::Attaching => "for its own locks, which its partner has lifted its fence from",
+        Phase::Joining => "until its partner has brought it level",
+        Phase::Deciding => "for the ballot that decides who goes on",
+        Phase::Fencing => "until its partner is fenced and the last disk writes of that are over",
+        Phase::Leaving => "until its partner goes by the record that it is out",
+        Phase::Yielding => "until the disks say that it is out",
+        Phase::Serving | Phase::Out => return None,
+    })
 }
 
 fn lun_status((lun, copies): (&LunView, &Copies)) -> LunStatus {

@@ -435,6 +435,8 @@ pub(crate) mod tests {
             linked: members.len() == 2,
             joining: false,
             awaits_operator: false,
+            waits_for: None,
+            image_current: true,
             dirty_buffers: 0,
             open_ries: 0,
             luns,

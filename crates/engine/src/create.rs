@@ -305,6 +305,7 @@ mod tests {
         let settings = settings_with_disks(&dir, Controller::A, 4);
         let disks = open_all(&settings).expect("the disks");
         for (i, disk) in disks.iter().enumerate() {
+            let disk = disk.as_ref().expect("it is there");
             assert_eq!(disk.label.index.index(), i);
             assert_eq!(disk.bytes(), DISK_BYTES_MIN);
             assert_eq!(disk.label.quorum[..], [DiskIndex(0), DiskIndex(1), DiskIndex(2)]);
@@ -349,11 +350,19 @@ mod tests {
         let text = refused(&other_cell).to_string();
         assert!(text.contains("test") && text.contains("other"), "{text}");
         fs::remove_file(&good.disks[1]).expect("removed");
+        let disks = open_all(&good).expect("a majority of the disks that vote");
+        assert_eq!(
+            disks.iter().map(Option::is_some).collect::<Vec<_>>(),
+            [true, false, true]
+        );
+        fs::remove_file(&good.disks[2]).expect("removed");
         let missing = refused(&good);
         assert!(
-            matches!(&missing, OpenError::DiskMissing { path } if *path == good.disks[1]),
+            matches!(&missing, OpenError::VotesMissing { missing, there: 1, needed: 2 } if *missing == good.disks[1..]),
             "{missing}"
         );
+        fs::remove_file(&good.disks[0]).expect("removed");
+        assert!(matches!(refused(&good), OpenError::DiskMissing { .. }));
     }
 
     #[test]

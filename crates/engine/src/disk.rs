@@ -9,10 +9,14 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use tracing::info;
+use std::time::{Duration, Instant};
+use tracing::{info, warn};
 use twincell_core::ids::BLOCK_BYTES;
 use twincell_wire::label::{self, LABEL_BYTES, Label};
 use twincell_wire::layout::LABEL_OFFSETS;
+
+/// How long a disk that is not there is waited for at the start.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A disk that belongs to this cell, at its place.
 pub(crate) struct Disk {
@@ -44,25 +48,74 @@ impl Disk {
     }
 }
 
-/// Opens all disks of the settings and checks them.
-pub(crate) fn open_all(settings: &Settings) -> Result<Vec<Disk>, OpenError> {
-    let mut disks: Vec<Disk> = Vec::new();
+/// Opens all disks of the settings and checks them: `None` where one is missing. A disk that is lost is one fault, and a
+/// controller starts all the same; but a majority of the disks that vote must be there.
+pub(crate) fn open_all(settings: &Settings) -> Result<Vec<Option<Disk>>, OpenError> {
+    let mut disks: Vec<Option<Disk>> = Vec::new();
     for path in &settings.disks {
-        let (disk, identity) = open(path)?;
+        let (disk, identity) = match open(path) {
+            Err(e) if is_missing(&e) => {
+                warn!("goes on without a disk: {e}");
+                disks.push(None);
+                continue;
+            }
+            opened => opened?,
+        };
         let same = |other: &&Disk| other.label.disk == disk.label.disk || identity_of(&other.file) == Some(identity);
-        if let Some(first) = disks.iter().find(same) {
+        if let Some(first) = disks.iter().flatten().find(same) {
             return Err(OpenError::DiskTwice {
                 first: first.path.clone(),
                 second: path.clone(),
             });
         }
         check(&disk, disks.len() as u16, settings)?;
-        disks.push(disk);
+        disks.push(Some(disk));
     }
-    if disks.is_empty() {
-        return Err(OpenError::Settings("the settings list no disk".into()));
-    }
+    check_votes(settings, &disks)?;
     Ok(disks)
+}
+
+/// Waits a moment for disks that are not there: when a machine starts, they may come later than the controller.
+pub(crate) fn await_paths(paths: &[PathBuf]) {
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline && paths.iter().any(|p| !p.exists()) {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Whether the disk is gone: not there, or not answering even to who it is.
+fn is_missing(error: &OpenError) -> bool {
+    const GONE: [i32; 4] = [libc::EIO, libc::ENXIO, libc::ENODEV, libc::EREMOTEIO];
+    match error {
+        OpenError::DiskMissing { .. } => true,
+        OpenError::Disk { source, .. } => source.raw_os_error().is_some_and(|e| GONE.contains(&e)),
+        _ => false,
+    }
+}
+
+/// Whether enough is there to decide anything.
+fn check_votes(settings: &Settings, disks: &[Option<Disk>]) -> Result<(), OpenError> {
+    let Some(first) = disks.iter().flatten().next() else {
+        return Err(match settings.disks.first() {
+            Some(path) => OpenError::DiskMissing { path: path.clone() },
+            None => OpenError::Settings("the settings list no disk".into()),
+        });
+    };
+    let votes = first.label.quorum;
+    let there = votes
+        .iter()
+        .filter(|d| matches!(disks.get(d.index()), Some(Some(_))))
+        .count();
+    let needed = votes.len() / 2 + 1;
+    if there >= needed {
+        return Ok(());
+    }
+    let missing = settings.disks.iter().zip(disks).filter(|(_, disk)| disk.is_none());
+    Err(OpenError::VotesMissing {
+        missing: missing.map(|(path, _)| path.clone()).collect(),
+        there,
+        needed,
+    })
 }
 
 fn open(path: &Path) -> Result<(Disk, Identity), OpenError> {

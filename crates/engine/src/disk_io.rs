@@ -612,7 +612,7 @@ mod tests {
             World {
                 ring,
                 ios: DiskIos::new(settings.cell, Controller::B),
-                disk: open_all(&settings).expect("the disk").remove(0),
+                disk: open_all(&settings).expect("the disks").remove(0).expect("the disk"),
                 _dir: dir,
             }
         }

@@ -34,7 +34,10 @@ use twincell_core::Core;
 use twincell_core::config::{Config, Geometry, Timing};
 use twincell_core::effect::{Effect, Note};
 use twincell_core::event::{DiskError, Event};
-use twincell_core::ids::{BufferIndex, DiskIndex, IoId, Nanos, ProcessId, RequestId, Time};
+use twincell_core::ids::{
+    BLOCK_BYTES, BufferIndex, DiskIndex, IoId, Nanos, PSEG_BLOCKS, ProcessId, QUORUM_SPACE_BLOCKS, RequestId, Time,
+    Uuid,
+};
 use twincell_core::layout::metadata::DiskState;
 use twincell_core::link::frame::Frame;
 use twincell_core::list::List;
@@ -91,7 +94,8 @@ pub struct Engine {
     link: Link,
     hosts: Hosts,
     memories: Memories,
-    disks: Vec<Disk>,
+    /// `None` where a disk was not there at the start.
+    disks: Vec<Option<Disk>>,
 
     inbox: Inbox,
     replies: HashMap<RequestId, Reply>,
@@ -112,8 +116,9 @@ impl Engine {
         let ring = Ring::new().map_err(|reason| OpenError::Kernel { reason })?;
         let process = process::own_id().map_err(system("cannot tell which process this is from /proc"))?;
         let geometry = Geometry::for_cache(settings.cache_bytes);
+        disk::await_paths(&settings.disks);
         let disks = disk::open_all(&settings)?;
-        let fence = fence::open(&settings, &disks.iter().collect::<Vec<_>>())?;
+        let fence = fence::open(&settings, &disks.iter().flatten().collect::<Vec<_>>())?;
         let nv = NvMemory::open(&settings, &geometry, process.boot)?;
         let link = Link::open(&settings)?;
         let hosts = Hosts::open(&addresses(&settings), view::first(&settings), greet())?;
@@ -129,7 +134,11 @@ impl Engine {
             ending: None,
             ring,
             disk_ios: DiskIos::new(settings.cell, settings.controller),
-            locks: Locks::new(settings.controller, disks.iter().map(Disk::fd).collect(), fence),
+            locks: Locks::new(
+                settings.controller,
+                disks.iter().flatten().map(Disk::fd).collect(),
+                fence,
+            ),
             link,
             hosts,
             memories: Memories::new(nv, geometry.transfers),
@@ -308,7 +317,8 @@ impl Engine {
             Token::Cancel => {}
             Token::Disk(key) => {
                 let of = self.disk_ios.disk_of(key).index();
-                if let Some(ended) = self.disk_ios.completed(&mut self.ring, key, &self.disks[of], result) {
+                let disk = self.disks[of].as_ref().expect("something was posted to it");
+                if let Some(ended) = self.disk_ios.completed(&mut self.ring, key, disk, result) {
                     if is_error(&ended.event) {
                         self.counters.disk_errors += 1;
                         self.failed_at[of] = Some(clock::now());
@@ -405,26 +415,7 @@ impl Engine {
             self.placement
                 .copies(m, |d| normal(d) && works.get(d.index()) == Some(&true))
         });
-        let disks = self
-            .disks
-            .iter()
-            .zip(free)
-            .enumerate()
-            .map(|(i, (disk, free))| DiskSnapshot {
-                path: disk.path.clone(),
-                size_bytes: disk.bytes(),
-                state: metadata
-                    .and_then(|m| m.disks.get(i))
-                    .map_or(DiskState::Normal, |d| d.state),
-                uuid: disk.label.disk,
-                works: works[i],
-                quorum: match &cell.record {
-                    Some(record) => record.quorum.contains(&DiskIndex(i as u16)),
-                    None => disk.label.is_quorum(),
-                },
-                psegs: disk.label.psegs,
-                psegs_free: free.unwrap_or(disk.label.psegs),
-            });
+        let disks = (0..self.disks.len()).map(|n| self.disk_snapshot(n, works[n], free[n]));
         Snapshot {
             luns: self.core.luns().collect(),
             disks: disks.collect(),
@@ -438,12 +429,36 @@ impl Engine {
         }
     }
 
+    fn disk_snapshot(&self, n: usize, works: bool, free: Option<u32>) -> DiskSnapshot {
+        let disk = self.disks[n].as_ref();
+        let known = self.core.metadata().and_then(|m| m.disks.get(n));
+        let psegs = disk.map_or(known.map_or(0, |d| d.psegs), |d| d.label.psegs);
+        let index = DiskIndex(n as u16);
+        let voters = self.core.cell_view().record.map(|r| r.quorum);
+        DiskSnapshot {
+            path: self.settings.disks[n].clone(),
+            size_bytes: disk.map_or_else(|| bytes_of(psegs), Disk::bytes),
+            state: match known.map_or(DiskState::Normal, |d| d.state) {
+                DiskState::Normal if disk.is_none() => DiskState::Missing,
+                state => state,
+            },
+            uuid: disk.map_or(known.map_or(Uuid::NIL, |d| d.uuid), |d| d.label.disk),
+            works,
+            quorum: match voters {
+                Some(voters) => voters.contains(&index),
+                None => disk.is_some_and(|d| d.label.is_quorum()),
+            },
+            psegs,
+            psegs_free: free.unwrap_or(psegs),
+        }
+    }
+
     /// Whether each disk works, as far as anybody has tried.
     fn working_disks(&self) -> Vec<bool> {
         let now = clock::now();
         let works = |(n, failed_at): (usize, &Option<Time>)| {
             let fails = failed_at.is_some_and(|at| now.since(at) < FAILING);
-            !fails && !self.disk_ios.is_overdue(DiskIndex(n as u16))
+            self.disks[n].is_some() && !fails && !self.disk_ios.is_overdue(DiskIndex(n as u16))
         };
         self.failed_at.iter().enumerate().map(works).collect()
     }
@@ -617,6 +632,7 @@ impl Engine {
         let of = self
             .disks
             .get(disk.index())
+            .and_then(Option::as_ref)
             .filter(|_| !self.disk_ios.is_overdue(disk))?;
         Some((&mut self.disk_ios, &mut self.ring, &self.memories, (disk, of)))
     }
@@ -633,7 +649,11 @@ impl Engine {
 
     fn write_metadata(&mut self, io: IoId, disk: DiskIndex, copy: u8) {
         let answers = !self.disk_ios.is_overdue(disk);
-        let of = self.disks.get(disk.index()).filter(|_| answers);
+        let of = self
+            .disks
+            .get(disk.index())
+            .and_then(Option::as_ref)
+            .filter(|_| answers);
         let metadata = self.core.metadata_to_write();
         let result = match (metadata, of) {
             (Some(metadata), Some(of)) => self
@@ -702,6 +722,11 @@ impl Engine {
     }
 }
 
+/// The least that a disk of so many PSEGs has.
+fn bytes_of(psegs: u32) -> u64 {
+    (QUORUM_SPACE_BLOCKS + u64::from(psegs) * PSEG_BLOCKS) * BLOCK_BYTES as u64
+}
+
 fn is_error(event: &Event) -> bool {
     matches!(
         event,
@@ -711,7 +736,7 @@ fn is_error(event: &Event) -> bool {
     )
 }
 
-fn config(settings: &Settings, disks: &[Disk], geometry: Geometry, process: ProcessId) -> Config {
+fn config(settings: &Settings, disks: &[Option<Disk>], geometry: Geometry, process: ProcessId) -> Config {
     Config {
         controller: settings.controller,
         cell: settings.cell,
@@ -721,7 +746,11 @@ fn config(settings: &Settings, disks: &[Disk], geometry: Geometry, process: Proc
         geometry,
         timing: Timing::default(),
         disks: disks.len() as u16,
-        quorum: disks.first().map_or_else(List::new, |disk| disk.label.quorum),
+        quorum: disks
+            .iter()
+            .flatten()
+            .next()
+            .map_or_else(List::new, |disk| disk.label.quorum),
     }
 }
 

@@ -23,6 +23,19 @@ pub enum OpenError {
         /// Which.
         path: PathBuf,
     },
+    /// Too many disks are not there.
+    #[error(
+        "{} missing; {there} of the disks that vote are there, and {needed} are needed",
+        named(missing)
+    )]
+    VotesMissing {
+        /// Which.
+        missing: Vec<PathBuf>,
+        /// Disks that vote and are there.
+        there: usize,
+        /// How many have to be.
+        needed: usize,
+    },
     /// A disk cannot be opened or read.
     #[error("disk {}: {what}: {source}", path.display())]
     Disk {
@@ -123,6 +136,16 @@ pub enum OpenError {
         /// How it failed.
         source: io::Error,
     },
+    /// NV memory has an image of other sizes, which may have what the disks lack.
+    #[error("NV memory {} has an image of a cache of {image} bytes, and the settings say {settings}", path.display())]
+    NvSizes {
+        /// Where.
+        path: PathBuf,
+        /// Bytes of cache of the image.
+        image: u64,
+        /// Bytes of cache wanted.
+        settings: u64,
+    },
     /// NV memory cannot be opened.
     #[error("NV memory {}: {what}: {source}", path.display())]
     Nv {
@@ -171,6 +194,14 @@ pub enum OpenError {
         /// How.
         source: io::Error,
     },
+}
+
+fn named(disks: &[PathBuf]) -> String {
+    let names: Vec<String> = disks.iter().map(|d| d.display().to_string()).collect();
+    match &names[..] {
+        [one] => format!("disk {one} is"),
+        _ => format!("disks {} are", names.join(", ")),
+    }
 }
 
 /// Why a running controller ended without being asked.

@@ -40,6 +40,7 @@ pub use engine::{Engine, Outcome};
 pub use error::{CreateError, OpenError, RunError};
 pub use handle::{Handle, HandleError};
 pub use placement::Copies;
+pub use process::close_on_exec;
 pub use random::random_uuid;
 pub use settings::{FenceChoice, Settings};
 pub use snapshot::{Counters, DiskSnapshot, Snapshot};

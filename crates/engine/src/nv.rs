@@ -6,10 +6,10 @@ use crate::settings::Settings;
 use std::cell::Cell;
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::slice;
@@ -31,31 +31,33 @@ pub(crate) struct NvMemory {
     /// By buffer, what its seal will be if nothing changes until then; 0 where that is not known. Volatile.
     known: Vec<Cell<u64>>,
     path: PathBuf,
-    /// Held as long as this lives: no second process uses this memory.
-    lock: Lock,
+    /// Locked as long as this lives: no second process uses this memory.
+    _file: File,
 }
 
 impl NvMemory {
-    /// Opens or makes it. `boot` is the kernel's boot id: what was written under another is no image.
+    /// Opens or makes it. `boot` is the kernel's boot id: what was written under another is no image. An image of other
+    /// sizes is refused: it may have what the disks lack.
     pub(crate) fn open(settings: &Settings, geometry: &Geometry, boot: Uuid) -> Result<NvMemory, OpenError> {
         let path = settings.nv_memory.clone();
         let layout = NvLayout::of(geometry);
         let unit = page_bytes(&path)?;
-        let lock = Lock::take(&path, settings)?;
-        let map = Mapping::open(&path, layout.bytes.next_multiple_of(unit))?;
-        let memory = NvMemory {
-            map,
-            known: vec![Cell::new(0); layout.buffers as usize],
-            layout,
-            path,
-            lock,
-        };
         let header = NvHeader {
             cell: settings.cell,
             controller: settings.controller,
             boot,
             buffers: geometry.buffers,
             ries: geometry.ries,
+        };
+        let file = take(&path, settings)?;
+        check_sizes(&file, &path, &header)?;
+        let map = Mapping::open(&file, &path, layout.bytes.next_multiple_of(unit))?;
+        let memory = NvMemory {
+            map,
+            known: vec![Cell::new(0); layout.buffers as usize],
+            layout,
+            path,
+            _file: file,
         };
         if nv::decode(memory.header_page()).ok() != Some(header) {
             let page = nv::encode(&header, Uuid::NIL).map_err(|e| OpenError::Settings(e.to_string()))?;
@@ -139,8 +141,7 @@ impl NvMemory {
 
     /// Removes it from the file system: everything is on disk.
     pub(crate) fn remove(self) -> io::Result<()> {
-        fs::remove_file(&self.path)?;
-        fs::remove_file(&self.lock.path)
+        fs::remove_file(&self.path)
     }
 
     /// The mask, and the CRC-32C of the blocks that it names.
@@ -202,8 +203,8 @@ struct Mapping {
 unsafe impl Send for Mapping {}
 
 impl Mapping {
-    /// Maps the file `path`, which has `bytes` bytes or becomes so long, and is then all zero.
-    fn open(path: &Path, bytes: u64) -> Result<Mapping, OpenError> {
+    /// Maps `file`, which has `bytes` bytes or becomes so long, and is then all zero.
+    fn open(file: &File, path: &Path, bytes: u64) -> Result<Mapping, OpenError> {
         let failed = |what, source| OpenError::Nv {
             path: path.into(),
             what,
@@ -214,15 +215,12 @@ impl Mapping {
             needed: bytes,
             source,
         };
-        let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create(true).mode(0o600).open(path);
-        let file = file.map_err(|e| failed("cannot be opened", e))?;
         let metadata = file.metadata().map_err(|e| failed("no metadata", e))?;
         if metadata.len() != bytes {
             let emptied = file.set_len(0).and_then(|()| file.set_len(bytes));
             emptied.map_err(|e| failed("cannot be sized", e))?;
         }
-        let map = allocate(&file, bytes).and_then(|()| Mapping::map(&file, bytes as usize));
+        let map = allocate(file, bytes).and_then(|()| Mapping::map(file, bytes as usize));
         map.inspect(Mapping::touch).map_err(|e| {
             // What could be had in part must not stay taken. An image cannot be lost by it: all of one is there.
             let _ = fs::remove_file(path);
@@ -284,48 +282,78 @@ impl Drop for Mapping {
     }
 }
 
-/// Says which process uses NV memory. The kernel gives it back when that process ends.
-struct Lock {
-    path: PathBuf,
-    _file: File,
+/// Opens or makes the file of NV memory and locks it. The kernel gives the lock back when this process ends.
+fn take(path: &Path, settings: &Settings) -> Result<File, OpenError> {
+    let failed = |what| {
+        move |source| OpenError::Nv {
+            path: path.into(),
+            what,
+            source,
+        }
+    };
+    loop {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let file = options.open(path).map_err(failed("cannot be opened"))?;
+        let metadata = file.metadata().map_err(failed("no metadata"))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => {
+                return Err(OpenError::Running {
+                    controller: settings.controller,
+                    cell: settings.cell_name.clone(),
+                    pid: locker_of(metadata.ino()).unwrap_or(0),
+                });
+            }
+            Err(fs::TryLockError::Error(e)) => return Err(failed("cannot be locked")(e)),
+        }
+        // A predecessor removes the file while it holds the lock: then this one is a lock of nothing.
+        let same = |m: fs::Metadata| (metadata.dev(), metadata.ino()) == (m.dev(), m.ino());
+        if fs::metadata(path).is_ok_and(same) {
+            return Ok(file);
+        }
+    }
 }
 
-impl Lock {
-    fn take(memory: &Path, settings: &Settings) -> Result<Lock, OpenError> {
-        let mut path = memory.as_os_str().to_owned();
-        path.push(".lock");
-        let path = PathBuf::from(path);
-        let failed = |source| OpenError::Nv {
-            path: path.clone(),
-            what: "cannot be locked",
-            source,
-        };
-        loop {
-            let mut options = OpenOptions::new();
-            options.read(true).write(true).create(true).truncate(false).mode(0o600);
-            let mut file = options.open(&path).map_err(failed)?;
-            match file.try_lock() {
-                Ok(()) => {}
-                Err(fs::TryLockError::WouldBlock) => {
-                    let mut text = String::new();
-                    let _ = file.read_to_string(&mut text);
-                    return Err(OpenError::Running {
-                        controller: settings.controller,
-                        cell: settings.cell_name.clone(),
-                        pid: text.trim().parse().unwrap_or(0),
-                    });
-                }
-                Err(fs::TryLockError::Error(e)) => return Err(failed(e)),
-            }
-            // A predecessor removes the file while it holds the lock: then this one is a lock of nothing.
-            let same = |m: fs::Metadata| file.metadata().is_ok_and(|f| (f.dev(), f.ino()) == (m.dev(), m.ino()));
-            if fs::metadata(&path).is_ok_and(same) {
-                // The pid is only for the message above; hugetlbfs takes no writes.
-                let _ = file.set_len(0);
-                let _ = writeln!(file, "{}", std::process::id());
-                return Ok(Lock { path, _file: file });
-            }
+/// The process that has locked the file with this inode number (proc_locks(5)). Only for a message: the number alone may
+/// be that of a file elsewhere.
+fn locker_of(inode: u64) -> Option<u32> {
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    let of_file = |line: &&str| {
+        let place = line.split_ascii_whitespace().nth(5);
+        line.contains("FLOCK") && place.and_then(|p| p.rsplit(':').next()) == Some(&inode.to_string())
+    };
+    locks
+        .lines()
+        .find(of_file)?
+        .split_ascii_whitespace()
+        .nth(4)?
+        .parse()
+        .ok()
+}
+
+/// Refuses an image of this boot whose sizes are not those of `header`.
+fn check_sizes(file: &File, path: &Path, header: &NvHeader) -> Result<(), OpenError> {
+    let mut page = [0; HEADER_BYTES];
+    if file.read_exact_at(&mut page, 0).is_err() {
+        // It was just made.
+        return Ok(());
+    }
+    let sizes = |h: &NvHeader| (h.buffers, h.ries);
+    let identity = page[IDENTITY_OFFSET..].first_chunk::<IDENTITY_BYTES>();
+    let named = identity.is_some_and(|i| nv::decode_identity(i).is_ok_and(|uuid| !uuid.is_nil()));
+    match nv::decode(&page) {
+        Ok(found)
+            if named && found.boot == header.boot && found.cell == header.cell && sizes(&found) != sizes(header) =>
+        {
+            let bytes = |h: &NvHeader| u64::from(h.buffers) * 2 * BUFFER_BYTES as u64;
+            Err(OpenError::NvSizes {
+                path: path.into(),
+                image: bytes(&found),
+                settings: bytes(header),
+            })
         }
+        _ => Ok(()),
     }
 }
 
@@ -456,7 +484,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_under_another_boot_or_in_other_sizes_is_no_image() {
+    fn what_was_written_under_another_boot_is_no_image() {
         let _forks = FORKS.read();
         let dir = TempDir::in_memory("nv");
         let settings = settings(&dir, Controller::A);
@@ -465,8 +493,24 @@ mod tests {
         assert_eq!(other_boot.image(), None);
         drop(other_boot);
         assert_eq!(open(&settings).image(), None, "what was refused once is gone");
+    }
 
+    #[test]
+    fn an_image_of_other_sizes_is_refused_and_stays() {
+        let _forks = FORKS.read();
+        let dir = TempDir::in_memory("nv");
+        let settings = settings(&dir, Controller::A);
         open(&settings).new_image(Uuid(7));
+        for buffers in [128, 192] {
+            let refused = NvMemory::open(&settings, &geometry(buffers), BOOT)
+                .err()
+                .expect("refused");
+            let text = refused.to_string();
+            assert!(text.contains("cache of 524288 bytes"), "{text}");
+        }
+        assert_eq!(open(&settings).image().map(|i| i.uuid), Some(Uuid(7)));
+        // Without a name there is no image, and nothing to lose.
+        open(&settings).new_image(Uuid::NIL);
         let larger = NvMemory::open(&settings, &geometry(128), BOOT).expect("NV memory");
         assert_eq!(larger.image(), None);
     }
@@ -543,7 +587,8 @@ mod tests {
         );
         assert_eq!(error, expected);
         first.remove().expect("removed");
-        assert!(!settings.nv_memory.exists());
+        let left = fs::read_dir(settings.nv_memory.parent().expect("a directory")).expect("its entries");
+        assert_eq!(left.count(), 0, "something was left behind");
         open(&settings);
     }
 
