@@ -14,13 +14,16 @@ use rustix::fs::Mode;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io::ErrorKind;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use twincell_core::ids::Controller;
 use twincell_core::manage::{ManageError, ManageOp};
 use twincell_engine::{Engine, Handle, HandleError, OpenError, Outcome};
 
 /// How long a stop may take before it is only waited for: flushing a whole cache to slow disks.
 const STOP_ANSWER: Duration = Duration::from_secs(20);
+
+/// How long to wait before a busy controller is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(20);
 
 /// What can be done with controllers.
 #[derive(Debug, Subcommand)]
@@ -112,12 +115,17 @@ fn watch(mut signals: Signals, handle: Handle) -> Result<()> {
 }
 
 /// Stops the controller, and says whether it will end now. One that serves nothing has nothing to hand over: its
-/// process ends, and what its NV memory holds stays there.
+/// process ends, and what its NV memory holds stays there. One that is busy, because its partner has just left or
+/// another task runs, is asked again.
 pub fn stop(handle: &Handle) -> bool {
-    match handle.manage(ManageOp::Stop, STOP_ANSWER) {
-        Ok(Ok(_)) | Err(HandleError::Stopped) => true,
-        Ok(Err(ManageError::NotServing)) => std::process::exit(0),
-        Ok(Err(_)) | Err(HandleError::TimedOut) => false,
+    let deadline = Instant::now() + STOP_ANSWER;
+    loop {
+        match handle.manage(ManageOp::Stop, deadline.saturating_duration_since(Instant::now())) {
+            Ok(Ok(_)) | Err(HandleError::Stopped) => return true,
+            Ok(Err(ManageError::NotServing)) => std::process::exit(0),
+            Ok(Err(ManageError::Busy)) if Instant::now() < deadline => std::thread::sleep(ASK_AGAIN),
+            Ok(Err(_)) | Err(HandleError::TimedOut) => return false,
+        }
     }
 }
 
