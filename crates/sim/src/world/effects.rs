@@ -7,8 +7,9 @@ use crate::fault::Fault;
 use crate::plan::Mode as Promised;
 use crate::process::NvMemory;
 use std::collections::VecDeque;
-use twincell_core::cell::record::{Mode, Record};
+use twincell_core::cell::record::Record;
 use twincell_core::effect::Note;
+use twincell_core::host::Status;
 use twincell_core::ids::Controller;
 use twincell_core::memory::Memory;
 use twincell_core::nv::resolve::resolve;
@@ -75,6 +76,9 @@ impl World {
                 self.send_data(controller, command, offset, &tags);
             }
             Effect::Complete { id: command, status } => {
+                if status == Status::Good {
+                    self.check_answer(controller);
+                }
                 if let Some(attempt) = self.processes[c].as_mut().and_then(|p| p.commands.remove(&command)) {
                     let delay = self.random.between(20 * US, 200 * US);
                     self.after(delay, Happening::Answer { attempt, status });
@@ -142,26 +146,19 @@ impl World {
             }
             Effect::Note(note) => match note {
                 Note::PartnerFenced => self.report.takeovers += 1,
-                Note::LossAccepted { .. } => self.forget(),
+                Note::LossAccepted { .. } | Note::ImageLost { .. } => self.forget(),
                 _ => {}
             },
         }
     }
 
-    /// Hosts are accepted. Where both were in, and the image that goes on is not the one that the record named, hosts are
-    /// told, by new connections, that what was not flushed may be lost (R8).
+    /// Hosts are accepted.
     fn serve(&mut self, controller: Controller) {
-        let process = self.processes[controller.index()].as_mut().expect("it wants something");
-        process.serves = true;
-        let Some(record) = process.core.cell_view().record else {
-            return self.fail(format!("{controller} serves without a record"));
-        };
-        let before = self.records.range(..record.epoch).next_back().map(|(_, r)| *r);
-        let image = self.nv_mut(controller.index()).image.uuid;
-        let was_in = |r: Record| r.mode != Mode::Both || r.is_current(controller, image);
-        if record.mode != Mode::Both && !before.is_none_or(was_in) {
-            self.forget();
-        }
+        self.processes[controller.index()]
+            .as_mut()
+            .expect("it wants something")
+            .serves = true;
+        self.note_serving(controller);
     }
 
     /// The cell has said that what was acknowledged until now may be lost. Within the promise nothing is, whatever it

@@ -1,5 +1,6 @@
 //! Everything, and the queue of what happens next.
 
+mod agreement;
 mod atlas;
 mod cell;
 mod commands;
@@ -117,6 +118,8 @@ pub(crate) struct World {
     partner_follows: [Option<u64>; 2],
     /// The record of each epoch that a controller said to be committed.
     records: BTreeMap<Epoch, Record>,
+    /// The newest record under which a controller began to serve alone, and who.
+    served_alone: Option<(Epoch, Controller)>,
     healing: bool,
     /// Data that a controller asks for come so many nanoseconds later.
     fetch_delay: u64,
@@ -197,6 +200,7 @@ impl World {
             ends_after_serving: [None; 2],
             partner_follows: [None; 2],
             records: BTreeMap::new(),
+            served_alone: None,
             healing: false,
             fetch_delay: 0,
             story: None,
@@ -218,6 +222,10 @@ impl World {
         self.now.hash(&mut self.digest);
         self.happen(what);
         self.poll_locks();
+        // Not at each event: it costs as much as many of them.
+        if self.number.is_multiple_of(16) {
+            self.check_agreement();
+        }
         match self.failure.take() {
             Some(failure) => Err(failure),
             None => Ok(true),

@@ -91,6 +91,9 @@ impl World {
         let writes = what.writes();
         let disk = what.disk().index();
         let result = self.result_of(disk, &what);
+        if matches!(what, Io::Write { .. } | Io::Zero { .. }) {
+            self.check_landing(controller, process);
+        }
         if writes {
             self.shelf.landed(process);
         }

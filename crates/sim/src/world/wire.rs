@@ -43,6 +43,9 @@ pub(super) struct Wire {
     pub(super) last: [u64; 2],
     /// Blocks of data that are under way to each controller.
     blocks_ahead: [usize; 2],
+    /// Frames that are under way, and when one was last lost or late.
+    under_way: usize,
+    troubled_at: u64,
     order: FrameOrder,
 }
 
@@ -60,6 +63,16 @@ impl Wire {
         let counts = self.loses_every > 0 && matches!(frame, Frame::Messages(_));
         self.frames += u64::from(counts);
         counts && self.frames.is_multiple_of(self.loses_every)
+    }
+
+    /// Whether no frame is under way.
+    pub(super) fn is_empty(&self) -> bool {
+        self.under_way == 0
+    }
+
+    /// Whether everything has arrived for so long.
+    pub(super) fn is_sound_for(&self, now: u64, time: u64) -> bool {
+        self.is_sound() && !self.lossy && now > self.troubled_at + time
     }
 
     /// All faults are over; what is open stays open.
@@ -149,7 +162,11 @@ impl World {
         }
         self.check_frame(from, &arrival);
         let to = from.other();
-        let copies = match self.fate(to, &arrival.frame) {
+        let fate = self.fate(to, &arrival.frame);
+        if fate != Next::Arrives || self.wire.lossy {
+            self.wire.troubled_at = self.now;
+        }
+        let copies = match fate {
             Next::Arrives => 1,
             Next::ComesTwice => 2,
             Next::IsLost => 0,
@@ -161,6 +178,7 @@ impl World {
         for _ in 0..copies {
             let delay = self.travel_time(to, &arrival.frame);
             self.wire.blocks_ahead[to.index()] += arrival.payload.len();
+            self.wire.under_way += 1;
             let (connection, arrival) = (connection.0, arrival.clone());
             self.after(
                 delay,
@@ -222,6 +240,7 @@ impl World {
             );
         }
         self.wire.blocks_ahead[to.index()] -= arrival.payload.len();
+        self.wire.under_way -= 1;
         if !current || self.wire.deaf[to.index()] {
             return;
         }
