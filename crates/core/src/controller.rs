@@ -21,6 +21,7 @@ use crate::ids::{
 use crate::layout::metadata::{Lun, Metadata};
 use crate::link::Link;
 use crate::link::frame::{Messages, Mfcs, Sequenced};
+use crate::link::mfcd::{Mfcd, ReadData};
 use crate::list::List;
 use crate::manage::LunView;
 use crate::mirror::{Mnode, MnodeStage};
@@ -197,8 +198,8 @@ pub(crate) enum Locks {
 
 const PERSIST_MIRROR: u64 = 1 << 63;
 
-/// Most messages that wait for a frame: half of it for new writes, and half for what follows from what has begun, which is
-/// an answer to each message of a window of the partner, and releases.
+/// Most requests for messages of each kind that wait for a frame: half of it for new writes, and half for what follows from
+/// what has begun, which is an answer to each message of a window of the partner.
 const MESSAGES_MAX: usize = 4096;
 
 impl Core {
@@ -267,7 +268,7 @@ impl Core {
             mnodes: vec![Mnode::default(); geometry.ries.into()],
             free_transfers: (0..own_transfers).rev().map(TransferIndex).collect(),
             ios: Pool::new(ios),
-            destager: Destager::new(geometry.destages.into(), config.disks.into()),
+            destager: Destager::new(geometry.destages.into(), config.disks.into(), geometry.buffers as usize),
             awaiting_disk: 0,
             turn_may_have_come: false,
             short_of_memory: false,
@@ -377,7 +378,7 @@ impl Core {
         if let (Some(connection), Some(frame)) = (self.link.connection(), self.heartbeat()) {
             self.effects.push(Effect::LinkSend { connection, frame });
         }
-        self.link.flush(self.now, &mut self.effects);
+        self.flush_link();
     }
 
     /// When to call `step` with `Tick` if nothing else happens.
@@ -781,11 +782,13 @@ impl Core {
             Origin::Host(id) => self.effects.push(Effect::Complete { id, status }),
             Origin::Partner(id) => {
                 let data = htb.op == HostOp::Read && status == Status::Good && htb.blocks.0 > 0;
-                let payload = data.then(|| {
-                    let transfer = htb.transfer.expect("the partner named one");
-                    crate::read::read_memory(transfer, htb.portion.start, htb.portion.blocks)
+                let read = data.then(|| ReadData {
+                    transfer: htb.transfer.expect("the partner named one"),
+                    first: (htb.portion.start % u64::from(crate::ids::BUFFER_BLOCKS)) as u16,
+                    blocks: htb.portion.blocks as u16,
                 });
-                self.respond(id, crate::link::frame::Response::Forwarded(status), payload);
+                let call = id;
+                self.link.request(Mfcd::Forwarded { call, status, read });
             }
             Origin::Nobody => {}
         }
@@ -967,6 +970,11 @@ impl Core {
     /// The messages of a frame that an effect of the last step wants sent.
     pub fn messages(&self, frame: &Sequenced) -> &Messages {
         self.link.messages(frame.sequence)
+    }
+
+    /// Whether frames wait here for one that was sent before them.
+    pub fn holds_frames(&self) -> bool {
+        self.link.holds_frames()
     }
 
     /// What the `SlotWrite` effect `io` of the last step means.

@@ -6,9 +6,11 @@ use crate::effect::Effect;
 use crate::event::DiskError;
 use crate::host::Status;
 use crate::htb::Stage;
-use crate::ids::{ATOMIC_GRANULES, BUFFER_BLOCKS, BufferIndex, Controller, DiskIndex, Nanos, PSEG_BLOCKS, Time};
+use crate::ids::{
+    ATOMIC_GRANULES, BUFFER_BLOCKS, BufferIndex, Controller, DiskIndex, Incarnation, Nanos, PSEG_BLOCKS, Time,
+};
 use crate::layout::metadata::{DiskState, Metadata};
-use crate::link::frame::{Mfc, RELEASE_MAX};
+use crate::link::mfcd::Mfcd;
 use crate::list::List;
 use crate::memory::{Memory, Segment, Sgl};
 use crate::mutant;
@@ -41,8 +43,12 @@ pub struct Destager {
     /// Flushes in flight, and whether one of them failed.
     flushes: u16,
     flush_failed: bool,
-    /// Twins to be released.
-    releases: List<BufferIndex, RELEASE_MAX>,
+    /// Twins to be released, each once; whether the message that says so is requested; how often it was, and how many of
+    /// these requests the partner has heard of.
+    releases: Vec<BufferIndex>,
+    release_requested: bool,
+    releases_requested: u64,
+    releases_heard: u64,
     /// After an error: nothing before this.
     not_before: Time,
     /// The disk that fails, and since when.
@@ -50,17 +56,47 @@ pub struct Destager {
 }
 
 impl Destager {
-    /// At most `batches` batches in flight, for `disks` disks.
-    pub fn new(batches: usize, disks: usize) -> Destager {
+    /// At most `batches` batches in flight, for `disks` disks and `buffers` buffers.
+    pub fn new(batches: usize, disks: usize, buffers: usize) -> Destager {
         Destager {
             batches: crate::pool::Pool::new(batches),
             unflushed: vec![false; disks],
             flushes: 0,
             flush_failed: false,
-            releases: List::new(),
+            releases: Vec::with_capacity(buffers),
+            release_requested: false,
+            releases_requested: 0,
+            releases_heard: 0,
             not_before: Time(0),
             failing: None,
         }
+    }
+
+    /// Twins that are to be released.
+    pub fn pending_releases(&mut self) -> &mut Vec<BufferIndex> {
+        &mut self.releases
+    }
+
+    /// All of them are in messages now.
+    pub fn releases_are_built(&mut self) {
+        self.release_requested = false;
+    }
+
+    /// The partner has heard of what was released by this request, and by those before it.
+    pub fn releases_are_heard(&mut self, number: u64) {
+        self.releases_heard = number;
+    }
+
+    /// How often a release was requested.
+    pub fn releases_requested(&self) -> u64 {
+        self.releases_requested
+    }
+
+    /// The partner is out of reach: it hears of nothing any more.
+    pub fn forget_releases(&mut self) {
+        self.releases.clear();
+        self.release_requested = false;
+        self.releases_heard = self.releases_requested;
     }
 
     /// Whether no disk write or flush is in flight.
@@ -302,19 +338,26 @@ impl Core {
 
     pub(crate) fn release_twin(&mut self, buffer: BufferIndex) {
         self.destager.releases.push(buffer);
-        if self.destager.releases.is_full() {
-            self.send_releases();
-        }
     }
 
     /// In link order before any request that uses the buffers again: a request is sent only after this.
     pub(crate) fn send_releases(&mut self) {
-        if !self.destager.releases.is_empty() {
-            let releases = std::mem::take(&mut self.destager.releases);
-            if !mutant::is("drop-releases") {
-                self.link.send(Mfc::Release(releases), None);
-            }
+        if !self.link.is_up() {
+            return self.destager.forget_releases();
         }
+        if !self.destager.releases.is_empty() && !self.destager.release_requested {
+            self.destager.release_requested = true;
+            self.destager.releases_requested += 1;
+            let number = self.destager.releases_requested;
+            self.link.request(Mfcd::Release { number });
+        }
+    }
+
+    /// Whether the partner has handled the first `requested` releases of `incarnation`. True also where that incarnation
+    /// is over: nothing of it arrives any more.
+    pub(crate) fn has_heard_releases(&self, incarnation: Incarnation, requested: u64) -> bool {
+        let over = !self.link.is_up() || self.link.incarnation() != incarnation;
+        over || self.destager.releases_heard >= requested
     }
 
     /// Who waits for what is now on disk goes on.

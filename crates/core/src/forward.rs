@@ -8,7 +8,8 @@ use crate::effect::Effect;
 use crate::host::{HostOp, Status};
 use crate::htb::{Htb, Origin, Portion, Stage};
 use crate::ids::{ATOMIC_BLOCKS, BlockCount, TransferIndex};
-use crate::link::frame::{Mfc, Request, Response, XmfcId};
+use crate::link::frame::{Request, Response, XmfcId};
+use crate::link::mfcd::Mfcd;
 use crate::memory::Memory;
 use crate::mutant;
 use crate::read::read_memory;
@@ -59,7 +60,7 @@ impl Core {
         Lacks::Nothing
     }
 
-    fn forward_memory(&self, h: u32, blocks: u32) -> Memory {
+    pub(crate) fn forward_memory(&self, h: u32, blocks: u32) -> Memory {
         let htb = self.htb(h);
         let transfer = htb.transfer.expect("admit_forward took it");
         match htb.op {
@@ -97,18 +98,8 @@ impl Core {
             index: index as u16,
             generation: generation as u16,
         };
-        let htb = self.htb(h);
-        let request = Request::Forward {
-            op: htb.op,
-            noid: htb.noid,
-            ncae: htb.ncae,
-            start: crate::ids::Vba(htb.portion.start),
-            blocks: BlockCount(htb.portion.blocks),
-            transfer: remote,
-            epoch: self.epoch(),
-        };
-        let payload = matches!(htb.op, HostOp::Write { .. }).then(|| self.forward_memory(h, htb.portion.blocks));
-        self.link.send(Mfc::Request { id, request }, payload);
+        let write = matches!(self.htb(h).op, HostOp::Write { .. });
+        self.link.request(Mfcd::Forward { call: id, write });
     }
 
     /// The owner has answered.
@@ -214,7 +205,8 @@ impl Core {
             || !self.is_serving()
             || self.htbs.free() == 0;
         if let Some(status) = refusal.or(stale.then_some(Status::Transitioning)) {
-            self.respond(id, Response::Forwarded(status), None);
+            let (call, read) = (id, None);
+            self.link.request(Mfcd::Forwarded { call, status, read });
             return Ok(());
         }
         self.enqueue(Htb {
@@ -237,11 +229,6 @@ impl Core {
             status: Status::Good,
         });
         Ok(())
-    }
-
-    /// Answers an extended call of the partner.
-    pub(crate) fn respond(&mut self, id: XmfcId, response: Response, payload: Option<Memory>) {
-        self.link.send(Mfc::Response { id, response }, payload);
     }
 
     /// The partner is out of reach: calls of both directions are void [0073]. Commands that it was to carry out wait

@@ -62,6 +62,8 @@ pub struct Portion {
     pub mirrored: bool,
     /// Request and data go in one frame.
     pub express: bool,
+    /// The request was sent.
+    pub requested: bool,
     /// The reception that the partner armed.
     pub attempt: Option<u8>,
     /// The commit is made: the RIE is Valid.

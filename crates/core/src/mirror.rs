@@ -11,6 +11,7 @@ use crate::ids::{
     RieIndex, Time,
 };
 use crate::link::frame::{Mfc, RELEASE_MAX, Rqr, SendStatus, Sequenced};
+use crate::link::mfcd::Mfcd;
 use crate::list::List;
 use crate::memory::Memory;
 use crate::mutant;
@@ -38,7 +39,7 @@ pub struct Mnode {
     /// For each granule the old buffer, if there is one.
     old: List<Option<BufferIndex>, ATOMIC_GRANULES>,
     /// Which arming of the reception this is.
-    attempt: u8,
+    pub(crate) attempt: u8,
     /// When it was armed, or last heard that the data are still to come.
     armed: Time,
     /// How often it said that the data are late.
@@ -181,12 +182,8 @@ impl Core {
     /// 675: ready to receive.
     fn send_rtr(&mut self, m: usize) {
         let rqr = self.mnodes[m].rqr.expect("a request");
-        let rtr = Mfc::Rtr {
-            rie: rqr.rie,
-            generation: rqr.generation,
-            attempt: self.mnodes[m].attempt,
-        };
-        self.link.send(rtr, None);
+        let (rie, generation) = (rqr.rie, rqr.generation);
+        self.link.request(Mfcd::Rtr { rie, generation });
     }
 
     /// 710: the data are here.
@@ -264,7 +261,7 @@ impl Core {
     fn send_mda(&mut self, rie: RieIndex, generation: RieGeneration) {
         // R3: a mirror that suspects its partner says nothing that would let it acknowledge.
         if self.mirrors() {
-            self.link.send(Mfc::Mda { rie, generation }, None);
+            self.link.request(Mfcd::Mda { rie, generation });
         }
     }
 
@@ -319,12 +316,8 @@ impl Core {
             let rqr = mnode.rqr.expect("a request");
             self.mnodes[m].dto = true;
             self.mnodes[m].late = mnode.late.saturating_add(1);
-            let dto = Mfc::Dto {
-                rie: rqr.rie,
-                generation: rqr.generation,
-                attempt: mnode.attempt,
-            };
-            self.link.send(dto, None);
+            let (rie, generation) = (rqr.rie, rqr.generation);
+            self.link.request(Mfcd::Dto { rie, generation });
         }
     }
 

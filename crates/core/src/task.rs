@@ -146,7 +146,10 @@ impl Core {
     fn answer(&mut self, asker: Asker, result: Result<ManageReply, ManageError>) {
         match asker {
             Asker::Operator(request) => self.effects.push(Effect::Reply { request, result }),
-            Asker::Partner(id) => self.respond(id, Response::Managed(result), None),
+            Asker::Partner(id) => {
+                let response = Response::Managed(result);
+                self.link.send(Mfc::Response { id, response });
+            }
             Asker::Nobody => {}
         }
     }
@@ -206,7 +209,7 @@ impl Core {
             generation: generation as u16,
         };
         let request = Request::Manage(op);
-        self.link.send(Mfc::Request { id, request }, None);
+        self.link.send(Mfc::Request { id, request });
     }
 
     /// The partner has answered, or cannot any more.
@@ -443,7 +446,7 @@ impl Core {
         }
         self.phase = Phase::Leaving;
         self.effects.push(Effect::CloseHosts);
-        self.link.send(Mfc::Leaving, None);
+        self.link.send(Mfc::Leaving);
     }
 
     // ---- stages ----
@@ -519,7 +522,7 @@ impl Core {
                 incarnation,
             } => {
                 let (luns, op) = (*luns, task.op);
-                if self.link.has_heard(*incarnation, *sent) {
+                if self.has_heard_releases(*incarnation, *sent) {
                     self.on_drained(luns, op);
                 }
             }
@@ -657,8 +660,9 @@ impl Core {
         let drained = buffers == 0 || mutant::is("move-without-draining");
         let busy = self.order.iter().any(busy) && !mutant::is("move-under-commands");
         if quiesced && drained && !busy {
-            let (incarnation, sent) = self.link.position();
-            if self.link.has_heard(incarnation, sent) || mutant::is("move-before-the-releases") {
+            self.send_releases();
+            let (incarnation, sent) = (self.link.incarnation(), self.destager.releases_requested());
+            if self.has_heard_releases(incarnation, sent) || mutant::is("move-before-the-releases") {
                 self.on_drained(luns, op);
             } else {
                 self.set_stage(Stage::AwaitReleases {

@@ -24,7 +24,8 @@ use crate::htb::{Origin, Portion, Stage, granules, mask_in_granule};
 use crate::ids::{
     ATOMIC_BLOCKS, BUFFER_BLOCKS, BlockCount, BufferIndex, CommandId, NcaeIndex, RieGeneration, RieIndex, Vba,
 };
-use crate::link::frame::{Mfc, Rqr, SendStatus};
+use crate::link::frame::{Rqr, SendStatus};
+use crate::link::mfcd::Mfcd;
 use crate::list::List;
 use crate::memory::Memory;
 use crate::mutant;
@@ -141,20 +142,25 @@ impl Core {
     fn request_mirror(&mut self, h: u32) {
         let portion = self.htb(h).portion;
         if portion.mirrored && !portion.express {
-            let rqr = self.rqr(h);
-            self.send_rqr(rqr, None);
+            self.send_rqr(h);
         }
     }
 
     /// Releases go before any request that could use the same buffers again.
-    fn send_rqr(&mut self, rqr: Rqr, payload: Option<Memory>) {
+    fn send_rqr(&mut self, h: u32) {
         if !mutant::is("releases-after-the-request") {
             self.send_releases();
         }
-        self.link.send(Mfc::Rqr(rqr), payload);
+        let p = &self.htb(h).portion;
+        let (rie, generation, express) = (p.rie, p.generation, p.express);
+        self.link.request(Mfcd::Rqr {
+            rie,
+            generation,
+            express,
+        });
     }
 
-    fn rqr(&self, h: u32) -> Rqr {
+    pub(crate) fn rqr(&self, h: u32) -> Rqr {
         let htb = self.htb(h);
         let portion = &htb.portion;
         Rqr {
@@ -224,8 +230,7 @@ impl Core {
         htb.stage = Stage::AwaitMirror;
         htb.portion.committed = true;
         if p.mirrored && p.express {
-            let rqr = self.rqr(h);
-            self.send_rqr(rqr, Some(Memory::Buffers(p.sgl())));
+            self.send_rqr(h);
         } else if p.mirrored && p.attempt.is_some() {
             self.send_mirror_data(h);
         }
@@ -253,13 +258,9 @@ impl Core {
     }
 
     fn send_mirror_data(&mut self, h: u32) {
-        let p = self.htb(h).portion;
-        let mfc = Mfc::MirrorData {
-            rie: p.rie,
-            generation: p.generation,
-            attempt: p.attempt.expect("the mirror is armed"),
-        };
-        self.link.send(mfc, Some(Memory::Buffers(p.sgl())));
+        let p = &self.htb(h).portion;
+        let (rie, generation) = (p.rie, p.generation);
+        self.link.request(Mfcd::MirrorData { rie, generation });
     }
 
     /// The mirror waits for the data: what became of them (DTO, answered by DSS).
@@ -273,13 +274,12 @@ impl Core {
             }
             Some(_) => SendStatus::NotYetSent,
         };
-        let dss = Mfc::Dss {
+        self.link.request(Mfcd::Dss {
             rie,
             generation,
             attempt,
             status,
-        };
-        self.link.send(dss, None);
+        });
     }
 
     /// The mirror has absorbed the data [0083].
@@ -341,14 +341,9 @@ impl Core {
     /// The host withdrew the write before its data came: the old data stay.
     fn withdraw(&mut self, h: u32) {
         let (ncae, p) = (self.htb(h).ncae, self.htb(h).portion);
-        if p.mirrored && !p.express && !mutant::is("withdraw-unsaid") {
-            self.link.send(
-                Mfc::Withdraw {
-                    rie: p.rie,
-                    generation: p.generation,
-                },
-                None,
-            );
+        if p.requested && !mutant::is("withdraw-unsaid") {
+            let (rie, generation) = (p.rie, p.generation);
+            self.link.request(Mfcd::Withdraw { rie, generation });
         }
         for (new, old) in p.new.iter().zip(p.old.iter()) {
             self.store_bmae(*new, Bmae::FREE);

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::mfc::{flag, mfc, put_mfc};
 use crate::record::{self, unknown};
 use twincell_core::ids::{ATOMIC_GRANULES, BLOCK_BYTES, BUFFER_BLOCKS, Epoch, Incarnation, Nanos, Time, Uuid};
-use twincell_core::link::frame::{FRAME_BYTES_MAX, Frame, Hello, Mfc, Mfcs, Sequenced};
+use twincell_core::link::frame::{FRAME_BYTES_MAX, Frame, Hello, Mfc, Mfcs, Missing, Sequenced};
 
 pub use crate::mfc::mfc_bytes;
 
@@ -228,7 +228,13 @@ fn put_body(out: &mut impl Sink, frame: &Frame) {
             out.u64(sent.0);
             out.u64(grant.0);
         }
-        Frame::Ack { acknowledged, .. } => out.u32(*acknowledged),
+        Frame::Ack {
+            acknowledged, missing, ..
+        } => {
+            out.u32(*acknowledged);
+            out.u32(missing.seen);
+            out.u64(missing.held);
+        }
         Frame::Messages(sequenced) => {
             out.u32(sequenced.sequence);
             out.u32(sequenced.acknowledged);
@@ -252,6 +258,10 @@ fn frame(header: &FrameHeader, r: &mut Reader) -> Result<Frame> {
         kind::ACK => Frame::Ack {
             incarnation,
             acknowledged: r.u32()?,
+            missing: Missing {
+                seen: r.u32()?,
+                held: r.u64()?,
+            },
         },
         kind::MESSAGES => Frame::Messages(Sequenced {
             incarnation,

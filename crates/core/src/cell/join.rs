@@ -23,7 +23,7 @@ impl Core {
     /// The joiner asks to be let in; the second time with its locks held.
     pub(crate) fn attach(&mut self) {
         let image = self.config.fresh_image;
-        self.link.send(Mfc::Attach { image }, None);
+        self.link.send(Mfc::Attach { image });
     }
 
     /// The partner asks to be let in.
@@ -37,8 +37,8 @@ impl Core {
                 self.joiner = Joiner::Unfenced;
                 self.effects.push(Effect::Unfence);
                 let record = self.record.expect("a serving controller has a record");
-                self.link.send(Mfc::RecordIs(record), None);
-                self.link.send(Mfc::Unfenced, None);
+                self.link.send(Mfc::RecordIs(record));
+                self.link.send(Mfc::Unfenced);
                 Ok(())
             }
             Joiner::Unfenced => {
@@ -48,7 +48,7 @@ impl Core {
                 }
                 let incarnation = self.link.incarnation();
                 self.joiner = Joiner::Attached { image, incarnation };
-                self.link.send(Mfc::Attached, None);
+                self.link.send(Mfc::Attached);
                 Ok(())
             }
             Joiner::Attached { .. } => Err(Violation("the partner joins twice")),

@@ -58,7 +58,7 @@ impl Core {
 
     fn ask_for_ries(&mut self, ries: List<(RieIndex, RieGeneration), LEVEL_RIES_MAX>) {
         self.leveling.questions += 1;
-        self.link.send(Mfc::LevelRies(ries), None);
+        self.link.send(Mfc::LevelRies(ries));
     }
 
     pub(crate) fn rie(&self, rie: RieIndex) -> Rie {
@@ -79,7 +79,7 @@ impl Core {
                 lacks.push((*rie, *generation));
             }
         }
-        self.link.send(Mfc::LevelLacks(lacks), None);
+        self.link.send(Mfc::LevelLacks(lacks));
         Ok(())
     }
 
@@ -142,9 +142,9 @@ impl Core {
                 valid[n / 64] |= u64::from(self.bmae(*buffer).state == BmaeState::WbValid) << (n % 64);
             }
             let first = group[0];
-            self.link.send(Mfc::LevelBuffers { first, valid }, None);
+            self.link.send(Mfc::LevelBuffers { first, valid });
         }
-        self.link.send(Mfc::LevelEnd, None);
+        self.link.send(Mfc::LevelEnd);
     }
 
     /// The allocator's buffers are these; others are surplus here.
@@ -173,7 +173,7 @@ impl Core {
     pub(crate) fn on_level_end(&mut self) -> Result<(), Violation> {
         self.expect_leveling()?;
         self.leveling.partners_done = !self.leveling.lacks;
-        self.link.send(Mfc::Leveled(!self.leveling.lacks), None);
+        self.link.send(Mfc::Leveled(!self.leveling.lacks));
         self.finish_leveling();
         Ok(())
     }

@@ -1,10 +1,10 @@
 //! The partner: its connections, its heartbeats and grants (R2), and its messages.
 
 use super::{Joiner, Phase};
-use crate::controller::{Core, Violation};
+use crate::controller::Core;
 use crate::effect::{Effect, Note};
 use crate::ids::{BlockCount, ConnectionId, Controller, Nanos};
-use crate::link::frame::{Frame, Hello, Mfc, Request, Sequenced};
+use crate::link::frame::{Frame, Hello, Mfc};
 use crate::mutant;
 
 use super::record::{Mode, Record};
@@ -72,6 +72,7 @@ impl Core {
         self.link.closed();
         self.said_hello = false;
         self.forget_calls();
+        self.destager.forget_releases();
         if !was_up {
             return;
         }
@@ -137,12 +138,12 @@ impl Core {
             Frame::Ack {
                 incarnation,
                 acknowledged,
-            } => self.link.receive_ack(incarnation, acknowledged, self.now),
-            Frame::Messages(frame) => {
-                if self.link.receive(&frame, self.now) {
-                    self.on_messages(&frame, payload);
-                }
+                missing,
+            } => {
+                self.link.receive_ack(incarnation, acknowledged, missing, self.now);
+                self.call_ack_routines();
             }
+            Frame::Messages(frame) => self.on_sequenced(&frame, payload),
         }
     }
 
@@ -155,70 +156,6 @@ impl Core {
             _ => false,
         };
         if grants { self.config.timing.grant } else { Nanos(0) }
-    }
-
-    fn on_messages(&mut self, frame: &Sequenced, payload: BlockCount) {
-        let count = self.link.arrived(frame.sequence).len();
-        for n in 0..count {
-            let mfc = self.link.arrived(frame.sequence)[n];
-            let payload = if n + 1 == count { payload } else { BlockCount(0) };
-            if self.on_mfc(&mfc, payload).is_err() {
-                self.drop_link();
-            }
-            if !self.link.is_up() {
-                return;
-            }
-        }
-    }
-
-    /// Calls the routine of a message [0061].
-    fn on_mfc(&mut self, mfc: &Mfc, payload: BlockCount) -> Result<(), Violation> {
-        match mfc {
-            Mfc::Rqr(rqr) => return self.on_rqr(*rqr, payload),
-            Mfc::Rtr {
-                rie,
-                generation,
-                attempt,
-            } => self.on_rtr(*rie, *generation, *attempt),
-            Mfc::MirrorData {
-                rie,
-                generation,
-                attempt,
-            } => {
-                return self.on_mirror_data(*rie, *generation, *attempt, payload);
-            }
-            Mfc::Mda { rie, generation } => self.on_mda(*rie, *generation),
-            Mfc::Dto {
-                rie,
-                generation,
-                attempt,
-            } => self.on_dto(*rie, *generation, *attempt),
-            Mfc::Dss {
-                rie,
-                generation,
-                attempt,
-                status,
-            } => return self.on_dss(*rie, *generation, *attempt, *status),
-            Mfc::Withdraw { rie, generation } => return self.on_withdraw(*rie, *generation),
-            Mfc::Release(buffers) => return self.on_release(buffers),
-            Mfc::LevelRies(ries) => return self.on_level_ries(ries),
-            Mfc::LevelLacks(ries) => return self.on_level_lacks(ries),
-            Mfc::LevelBuffers { first, valid } => return self.on_level_buffers(*first, valid),
-            Mfc::LevelEnd => return self.on_level_end(),
-            Mfc::Leveled(level) => return self.on_leveled(*level),
-            Mfc::Attach { image } => return self.on_attach(*image),
-            Mfc::Unfenced => return self.on_unfenced(),
-            Mfc::Attached => return self.on_attached(),
-            Mfc::RecordIs(record) => self.on_record_is(*record),
-            Mfc::RecordAdopted(epoch) => self.on_record_adopted(*epoch),
-            Mfc::Leaving => self.on_leaving(),
-            Mfc::Request { id, request } => match request {
-                Request::Forward { .. } => return self.on_forward(*id, *request, payload),
-                Request::Manage(op) => self.on_managed_for_partner(*id, *op),
-            },
-            Mfc::Response { id, response } => return self.on_response(*id, *response, payload),
-        }
-        Ok(())
     }
 
     fn on_hello(&mut self, hello: Hello) {
@@ -269,11 +206,11 @@ impl Core {
     /// Tells the partner of a new record, if it can hear it.
     pub(crate) fn tell_partner(&mut self, record: Record) {
         if matches!(self.phase, Phase::Serving | Phase::Fencing | Phase::Leaving) {
-            self.link.send(Mfc::RecordIs(record), None);
+            self.link.send(Mfc::RecordIs(record));
         }
     }
 
-    fn on_record_is(&mut self, record: Record) {
+    pub(crate) fn on_record_is(&mut self, record: Record) {
         if record.epoch > self.epoch() {
             self.adopt_with_metadata(record);
         }
@@ -284,12 +221,12 @@ impl Core {
     pub(crate) fn confirm_record(&mut self) {
         if self.to_adopt.is_none() {
             let epoch = self.epoch();
-            self.link.send(Mfc::RecordAdopted(epoch), None);
+            self.link.send(Mfc::RecordAdopted(epoch));
         }
     }
 
     /// The partner stops, and has moved its LUNs here.
-    fn on_leaving(&mut self) {
+    pub(crate) fn on_leaving(&mut self) {
         match self.phase {
             Phase::Serving if self.mode() == Some(Mode::Both) => self.lose_partner(),
             // Both want to stop: B goes first, and A leaves everything on disk.

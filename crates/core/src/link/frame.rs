@@ -49,6 +49,8 @@ pub enum Frame {
         incarnation: Incarnation,
         /// All frames before this sequence number were handled.
         acknowledged: u32,
+        /// What has come since.
+        missing: Missing,
     },
     /// Messages, in the window.
     Messages(Sequenced),
@@ -73,6 +75,15 @@ pub struct Hello {
     pub image: Uuid,
     /// Whether it has proposed a change of the record and does not know the result (R6).
     pub undecided: bool,
+}
+
+/// What an acknowledgement says of frames that came before their turn; all others before the last of them are missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub struct Missing {
+    /// The frame after the last that came; the acknowledged one where none is missing.
+    pub seen: u32,
+    /// Those that are kept: bit n for frame `acknowledged + n`.
+    pub held: u64,
 }
 
 /// Names a frame of the window.

@@ -3,12 +3,16 @@
 #[cfg(feature = "model")]
 mod canonical;
 pub mod frame;
+pub mod mfcd;
+mod routines;
 
 use crate::effect::Effect;
 use crate::ids::{ConnectionId, Incarnation, Nanos, Time};
+use crate::list::List;
 use crate::memory::Memory;
 use crate::mutant;
-use frame::{FRAME_BYTES_MAX, Frame, Hello, Messages, Mfc, Mfcs, Sequenced};
+use frame::{FRAME_BYTES_MAX, FRAME_MFCS_MAX, Frame, Hello, Messages, Mfc, Mfcs, Missing, Sequenced};
+use mfcd::Mfcd;
 use std::collections::VecDeque;
 
 /// Most frames in flight. Limiting them also encourages that messages share a frame [0063].
@@ -19,12 +23,25 @@ const ACK_AFTER: u32 = 8;
 const ACK_DELAY: Nanos = Nanos::from_millis(20);
 /// Bytes of a frame that are not messages.
 const FRAME_OVERHEAD: usize = 64;
+/// The first sequence number of an incarnation: soon they wrap, so that this is nothing special.
+const FIRST: u32 = u32::MAX - 40;
+/// Places of the window that only frames without data may take [0101].
+const RESERVED: u32 = WINDOW as u32 / 8;
+/// A frame with data leaves only while fewer blocks than these are unacknowledged. With the blocks of one more frame, it
+/// is all that a frame without data ever waits for on its way, what waits in the socket included [0101].
+pub const PACE_BLOCKS: u32 = 768;
+/// How long after it was sent again a frame is not sent again because the partner misses it.
+const AGAIN_AFTER: Nanos = Nanos::from_millis(2);
 
-/// A message that waits for a frame, with the payload that belongs to it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Waiting {
-    mfc: Mfc,
-    payload: Option<Memory>,
+/// What the window knows of a frame in flight.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Flight {
+    /// The requests whose messages it ends: their ack routines are to be called.
+    mfcds: List<Mfcd, FRAME_MFCS_MAX>,
+    /// Blocks of its payload.
+    blocks: u32,
+    /// When it was sent again.
+    again: Option<Time>,
 }
 
 /// A connection over which both have said hello.
@@ -36,14 +53,22 @@ struct Established {
     next: u32,
     /// The next frame to be received.
     expected: u32,
-    /// Frames that were received and not yet acknowledged.
+    /// The frame after the last that has come, in whatever order; and those that are kept until their turn comes, bit n for
+    /// frame `expected + n`.
+    seen: u32,
+    held: u64,
+    /// What the partner was last told that is missing.
+    missed: Option<(u32, u32)>,
+    /// Frames that were received and not yet acknowledged, and blocks of payload in them.
     unacknowledged: u32,
+    unacknowledged_blocks: u32,
     ack_at: Option<Time>,
     resend_at: Option<Time>,
     resends: u32,
-    /// Messages that were requested, and of them those that the partner has handled.
-    requested: u64,
-    handled: u64,
+    /// Frames that are to be sent again: bit n for frame `oldest + n`.
+    wanted: u64,
+    /// Blocks of payload in flight.
+    blocks: u32,
     choked: bool,
     /// When the last heartbeat was sent, and when anything was last heard.
     beat: Time,
@@ -61,27 +86,40 @@ pub struct Link {
     /// Frames in flight, and frames that have arrived: that of sequence number s in place s modulo the window. Both ends
     /// know these places from the establishment on, and use them round-robin [0056].
     sent: Vec<Messages>,
+    flights: Vec<Flight>,
     arrived: Vec<Mfcs>,
-    waiting: VecDeque<Waiting>,
+    /// Requests that wait for a frame: those without data, which go first, and those with data. In order each.
+    control: VecDeque<Mfcd>,
+    data: VecDeque<Mfcd>,
     waiting_max: usize,
+    /// The messages of `Mfcd::Prepared`, in order.
+    prepared: VecDeque<Mfc>,
+    /// Requests that were acknowledged, for their ack routines.
+    acknowledged: VecDeque<Mfcd>,
     incarnation: Incarnation,
     /// What both go by when they agree on the next one: the last before this connection.
     last_incarnation: Incarnation,
     retransmit: Nanos,
     /// Frames that were sent again, since the start.
     pub resent: u64,
+    /// Frames that came before, or too early to be kept, since the start.
+    pub dropped: u64,
 }
 
 impl Link {
-    /// No connection. A frame that is not acknowledged within `retransmit` is sent again. At most `waiting` messages wait
-    /// for a frame. The only allocations that it ever makes.
+    /// No connection. A frame that is not acknowledged within `retransmit` is sent again. At most `waiting` requests of each
+    /// kind wait for a frame. The only allocations that it ever makes, but for what the cell machine says.
     pub fn new(retransmit: Nanos, waiting: usize) -> Link {
         Link {
             retransmit,
             sent: vec![Messages::default(); WINDOW],
             arrived: vec![Mfcs::new(); WINDOW],
-            waiting: VecDeque::with_capacity(waiting),
+            flights: vec![Flight::default(); WINDOW],
+            control: VecDeque::with_capacity(waiting),
+            data: VecDeque::with_capacity(waiting),
             waiting_max: waiting,
+            prepared: VecDeque::with_capacity(64),
+            acknowledged: VecDeque::with_capacity(WINDOW * FRAME_MFCS_MAX),
             connection: None,
             opened_at: Time(0),
             established: None,
@@ -89,6 +127,7 @@ impl Link {
             incarnation: Incarnation(0),
             last_incarnation: Incarnation(0),
             resent: 0,
+            dropped: 0,
         }
     }
 
@@ -129,7 +168,13 @@ impl Link {
     fn forget(&mut self) {
         self.established = None;
         self.partner = None;
-        self.waiting.clear();
+        self.control.clear();
+        self.data.clear();
+        self.prepared.clear();
+        self.acknowledged.clear();
+        for (messages, flight) in self.sent.iter_mut().zip(&mut self.flights) {
+            empty(messages, flight);
+        }
     }
 
     /// The partner said hello: a new incarnation begins.
@@ -138,36 +183,52 @@ impl Link {
         self.partner = Some(partner);
         self.established = Some(Established {
             incarnation: self.incarnation,
-            oldest: 0,
-            next: 0,
-            expected: 0,
+            oldest: FIRST,
+            next: FIRST,
+            expected: FIRST,
+            seen: FIRST,
+            held: 0,
+            missed: None,
             unacknowledged: 0,
+            unacknowledged_blocks: 0,
             ack_at: None,
             resend_at: None,
             resends: 0,
-            requested: 0,
-            handled: 0,
+            wanted: 0,
+            blocks: 0,
             choked: false,
             beat: now,
             heard: now,
         });
     }
 
-    /// Requests that a message be sent, in order after all that were requested before; dropped while the link is down.
-    pub fn send(&mut self, mfc: Mfc, payload: Option<Memory>) {
-        if let Some(established) = &mut self.established {
-            established.requested += 1;
-            if self.waiting.len() < self.waiting_max {
-                self.waiting.push_back(Waiting { mfc, payload });
-            } else {
-                established.choked = true;
-            }
+    /// Requests that a message be sent, in order after all of its kind that were requested before: those with data, or
+    /// those without. Dropped while the link is down.
+    pub fn request(&mut self, mfcd: Mfcd) {
+        let Some(e) = &mut self.established else { return };
+        let lane = if mfcd.has_data() {
+            &mut self.data
+        } else {
+            &mut self.control
+        };
+        if lane.len() < self.waiting_max || mfcd == Mfcd::Prepared {
+            lane.push_back(mfcd);
+        } else {
+            e.choked = true;
+        }
+    }
+
+    /// Requests that this message be sent, which the cell machine has built.
+    pub fn send(&mut self, mfc: Mfc) {
+        if self.is_up() {
+            self.prepared.push_back(mfc);
+            self.request(Mfcd::Prepared);
         }
     }
 
     /// Whether there is room for what begins now. The other half is for what has begun.
     pub fn has_room(&self) -> bool {
-        self.waiting.len() < self.waiting_max / 2
+        self.control.len().max(self.data.len()) < self.waiting_max / 2
     }
 
     /// Whether more had to wait than can: the partner takes nothing, and has missed something.
@@ -196,23 +257,39 @@ impl Link {
         &self.arrived[place(sequence)]
     }
 
-    /// A frame of messages arrived: they are to be handled, if it is the next in order; otherwise nothing.
-    pub fn receive(&mut self, frame: &Sequenced, now: Time) -> bool {
+    /// A frame of messages arrived, with so many blocks of payload. If it is the next in order it is to be handled, and
+    /// after it whatever `next_held` returns. Without payload it is kept if it comes too early; payload would have to be
+    /// kept, too, so it comes again.
+    pub fn receive(&mut self, frame: &Sequenced, blocks: u32, now: Time) -> bool {
         let Some(e) = self.established.as_mut().filter(|e| e.incarnation == frame.incarnation) else {
             return false;
         };
         e.heard = now;
-        acknowledge(e, &mut self.sent, frame.acknowledged, now + self.retransmit);
         e.unacknowledged += 1;
+        e.unacknowledged_blocks += blocks;
         e.ack_at.get_or_insert(now + ACK_DELAY);
-        if mutant::is("lost-frames-are-skipped") && frame.sequence > e.expected {
-            e.expected = frame.sequence;
+        self.acknowledge(frame.acknowledged, now);
+        let Some(e) = self.established.as_mut() else {
+            return false;
+        };
+        let ahead = frame.sequence.wrapping_sub(e.expected);
+        if ahead < WINDOW as u32 {
+            let after = frame.sequence.wrapping_add(1);
+            if after.wrapping_sub(e.expected) > e.seen.wrapping_sub(e.expected) {
+                e.seen = after;
+            }
         }
-        if frame.sequence != e.expected {
-            return mutant::is("execute-frames-twice") && e.expected.wrapping_sub(frame.sequence) == 1;
+        if mutant::is("lost-frames-are-skipped") && (1..WINDOW as u32).contains(&ahead) {
+            e.advance(ahead);
+            e.advance(1);
+            return true;
         }
-        e.expected = e.expected.wrapping_add(1);
-        true
+        match ahead {
+            0 => e.advance(1),
+            1.. if blocks == 0 && ahead < WINDOW as u32 => e.held |= 1 << ahead,
+            _ => self.dropped += 1,
+        }
+        ahead == 0 || mutant::is("execute-frames-twice") && ahead == u32::MAX
     }
 
     /// Whether `receive` would say that this frame is to be handled.
@@ -221,12 +298,65 @@ impl Link {
         next == Some((frame.incarnation, frame.sequence))
     }
 
-    /// An acknowledgement arrived.
-    pub fn receive_ack(&mut self, incarnation: Incarnation, acknowledged: u32, now: Time) {
-        if let Some(e) = self.established.as_mut().filter(|e| e.incarnation == incarnation) {
-            e.heard = now;
-            acknowledge(e, &mut self.sent, acknowledged, now + self.retransmit);
+    /// Whether frames that came too early are kept.
+    pub fn holds_frames(&self) -> bool {
+        self.established.as_ref().is_some_and(|e| e.held != 0)
+    }
+
+    /// The next frame in order, if it has come already: it is to be handled.
+    pub fn next_held(&mut self) -> Option<u32> {
+        let e = self.established.as_mut().filter(|e| e.held & 1 == 1)?;
+        let sequence = e.expected;
+        e.advance(1);
+        Some(sequence)
+    }
+
+    /// An acknowledgement arrived, and what the partner misses.
+    pub fn receive_ack(&mut self, incarnation: Incarnation, acknowledged: u32, missing: Missing, now: Time) {
+        let Some(e) = self.established.as_mut().filter(|e| e.incarnation == incarnation) else {
+            return;
+        };
+        e.heard = now;
+        self.acknowledge(acknowledged, now);
+        let Some(e) = self.established.as_mut().filter(|e| e.oldest == acknowledged) else {
+            return;
+        };
+        // Of the frames that it must have passed over, those that it does not keep.
+        for n in 0..missing.seen.wrapping_sub(acknowledged).min(e.in_flight()) {
+            let flight = &mut self.flights[place(acknowledged.wrapping_add(n))];
+            let lately = flight.again.is_some_and(|at| now.since(at) < AGAIN_AFTER);
+            if missing.held >> n & 1 == 0 && !lately {
+                flight.again = Some(now);
+                e.wanted |= 1 << n;
+            }
         }
+    }
+
+    /// Frames before `acknowledged` need not be kept; their requests are to hear of it.
+    fn acknowledge(&mut self, acknowledged: u32, now: Time) {
+        let Some(e) = &mut self.established else { return };
+        // Sequence numbers wrap: what matters is the distance from the oldest in flight.
+        let count = acknowledged.wrapping_sub(e.oldest);
+        if count == 0 || count > e.in_flight() {
+            return;
+        }
+        let too_many = count < e.in_flight() && mutant::is("one-frame-too-many-is-heard");
+        let count = count + u32::from(too_many);
+        for _ in 0..count {
+            let at = place(e.oldest);
+            self.acknowledged.extend(self.flights[at].mfcds.iter());
+            e.blocks -= self.flights[at].blocks;
+            empty(&mut self.sent[at], &mut self.flights[at]);
+            e.oldest = e.oldest.wrapping_add(1);
+        }
+        e.wanted = e.wanted.checked_shr(count).unwrap_or(0);
+        e.resends = 0;
+        e.resend_at = (e.in_flight() > 0).then_some(now + self.retransmit);
+    }
+
+    /// A request whose message was handled by the partner, once each.
+    pub fn next_acknowledged(&mut self) -> Option<Mfcd> {
+        self.acknowledged.pop_front()
     }
 
     /// Something of this incarnation arrived. Returns whether it is of the present one.
@@ -259,18 +389,6 @@ impl Link {
         self.incarnation
     }
 
-    /// How many messages were requested in this incarnation.
-    pub fn position(&self) -> (Incarnation, u64) {
-        (self.incarnation, self.established.as_ref().map_or(0, |e| e.requested))
-    }
-
-    /// Whether the partner has handled the first `requested` messages of `incarnation`. True also where that incarnation
-    /// is over: nothing of it arrives any more.
-    pub fn has_heard(&self, incarnation: Incarnation, requested: u64) -> bool {
-        let heard = |e: &Established| e.incarnation != incarnation || e.handled >= requested;
-        self.established.as_ref().is_none_or(heard)
-    }
-
     /// A heartbeat, if one is due.
     pub fn beat(&mut self, every: Nanos, now: Time) -> Option<Frame> {
         let e = self.established.as_mut()?;
@@ -291,37 +409,119 @@ impl Link {
         }
     }
 
-    /// Builds frames from what waits while the window has room, sends again what was not acknowledged in time, and
-    /// acknowledges what had no frame to travel with.
-    pub fn flush(&mut self, now: Time, effects: &mut Vec<Effect>) {
+    /// Sends again what was not acknowledged in time, and what the partner misses.
+    pub fn send_again(&mut self, now: Time, effects: &mut Vec<Effect>) {
         let (Some(connection), Some(e)) = (self.connection, self.established.as_mut()) else {
             return;
         };
-        let mut send = |frame| effects.push(Effect::LinkSend { connection, frame });
-        if e.resend_at.is_some_and(|at| at <= now) && !mutant::is("never-send-again") {
-            for n in 0..e.in_flight() {
-                send(e.frame(e.oldest.wrapping_add(n)));
-            }
-            self.resent += u64::from(e.in_flight());
+        if e.resend_at.is_some_and(|at| at <= now) {
+            e.wanted = u64::MAX;
             e.resends += 1;
             e.resend_at = Some(now + Nanos(self.retransmit.0 << e.resends.min(4)));
         }
-        while !self.waiting.is_empty() && e.in_flight() < WINDOW as u32 {
-            build(&mut self.waiting, &mut self.sent[place(e.next)]);
-            send(e.frame(e.next));
-            e.next = e.next.wrapping_add(1);
-            e.resend_at.get_or_insert(now + self.retransmit);
-            e.unacknowledged = 0;
-            e.ack_at = None;
+        let wanted = std::mem::take(&mut e.wanted);
+        if mutant::is("never-send-again") {
+            return;
         }
-        if e.unacknowledged >= ACK_AFTER || e.ack_at.is_some_and(|at| at <= now) {
-            e.unacknowledged = 0;
-            e.ack_at = None;
-            send(Frame::Ack {
-                incarnation: e.incarnation,
-                acknowledged: e.expected,
-            });
+        for n in (0..e.in_flight()).filter(|n| wanted >> n & 1 == 1) {
+            let frame = e.frame(e.oldest.wrapping_add(n));
+            effects.push(Effect::LinkSend { connection, frame });
+            self.resent += 1;
         }
+    }
+
+    /// The next request, if there is room for its message: in the window, and, where it has data, before the next frame
+    /// that has none.
+    pub fn next_request(&self) -> Option<Mfcd> {
+        let e = self.established.as_ref().filter(|_| self.connection.is_some())?;
+        let room = WINDOW as u32 - e.in_flight();
+        if room == 0 {
+            return None;
+        }
+        let data = || {
+            let first = self.data.front();
+            first.filter(|_| room > RESERVED && e.blocks < PACE_BLOCKS)
+        };
+        self.control.front().or_else(data).copied()
+    }
+
+    /// The message that `Mfcd::Prepared` stands for.
+    fn next_prepared(&self) -> Option<&Mfc> {
+        self.prepared.front()
+    }
+
+    /// Bytes that a message may take in the frame that is being built.
+    pub fn room(&self) -> usize {
+        let Some(e) = &self.established else { return 0 };
+        let open = &self.sent[place(e.next)].mfcs;
+        if open.is_full() {
+            return 0;
+        }
+        FRAME_BYTES_MAX - FRAME_OVERHEAD - open.iter().map(Mfc::bytes).sum::<usize>()
+    }
+
+    /// Puts a message of the next request into the frame that is being built; `last`: it is its last one.
+    pub fn put(&mut self, mfc: Mfc, payload: Option<Memory>, last: bool) {
+        let Some(e) = &mut self.established else { return };
+        let (messages, flight) = (&mut self.sent[place(e.next)], &mut self.flights[place(e.next)]);
+        messages.mfcs.push(mfc);
+        messages.payload = payload;
+        flight.blocks = payload.map_or(0, |p| p.blocks());
+        if last && let Some(mfcd) = self.take_request() {
+            self.flights[place(self.established.as_ref().map_or(0, |e| e.next))]
+                .mfcds
+                .push(mfcd);
+        }
+    }
+
+    /// The next request is done.
+    pub fn take_request(&mut self) -> Option<Mfcd> {
+        let mfcd = self.control.pop_front().or_else(|| self.data.pop_front())?;
+        if mfcd == Mfcd::Prepared {
+            self.prepared.pop_front();
+        }
+        Some(mfcd)
+    }
+
+    /// The frame that is being built leaves, if there is anything in it.
+    pub fn end_frame(&mut self, now: Time, effects: &mut Vec<Effect>) {
+        let (Some(connection), Some(e)) = (self.connection, self.established.as_mut()) else {
+            return;
+        };
+        if self.sent[place(e.next)].mfcs.is_empty() {
+            return;
+        }
+        let frame = e.frame(e.next);
+        effects.push(Effect::LinkSend { connection, frame });
+        e.blocks += self.flights[place(e.next)].blocks;
+        e.next = e.next.wrapping_add(1);
+        e.resend_at.get_or_insert(now + self.retransmit);
+        e.has_acknowledged();
+    }
+
+    /// Acknowledges what had no frame to travel with, and says what is missing.
+    pub fn send_acknowledgement(&mut self, now: Time, effects: &mut Vec<Effect>) {
+        let (Some(connection), Some(e)) = (self.connection, self.established.as_mut()) else {
+            return;
+        };
+        let gap = (e.seen != e.expected).then_some((e.expected, e.seen));
+        let due = e.unacknowledged >= ACK_AFTER
+            || e.unacknowledged_blocks >= PACE_BLOCKS / 2
+            || e.ack_at.is_some_and(|at| at <= now);
+        if !due && (gap.is_none() || gap == e.missed) {
+            return;
+        }
+        e.missed = gap;
+        e.has_acknowledged();
+        let frame = Frame::Ack {
+            incarnation: e.incarnation,
+            acknowledged: e.expected,
+            missing: Missing {
+                seen: e.seen,
+                held: e.held,
+            },
+        };
+        effects.push(Effect::LinkSend { connection, frame });
     }
 
     /// When `flush` or `beat` has something to do though nothing happens.
@@ -342,6 +542,19 @@ impl Established {
         self.next.wrapping_sub(self.oldest)
     }
 
+    /// So many frames, the next in order, have come.
+    fn advance(&mut self, frames: u32) {
+        self.expected = self.expected.wrapping_add(frames);
+        self.held = self.held.checked_shr(frames).unwrap_or(0);
+    }
+
+    /// Whatever leaves now says what is acknowledged.
+    fn has_acknowledged(&mut self) {
+        self.unacknowledged = 0;
+        self.unacknowledged_blocks = 0;
+        self.ack_at = None;
+    }
+
     /// The frame of this sequence number, with what is to be acknowledged now.
     fn frame(&self, sequence: u32) -> Frame {
         Frame::Messages(Sequenced {
@@ -357,43 +570,11 @@ fn place(sequence: u32) -> usize {
     sequence as usize % WINDOW
 }
 
-/// Frames before `acknowledged` need not be kept; the others are sent again at `again`.
-fn acknowledge(e: &mut Established, sent: &mut [Messages], acknowledged: u32, again: Time) {
-    // Sequence numbers wrap: what matters is the distance from the oldest in flight.
-    let count = acknowledged.wrapping_sub(e.oldest);
-    if count == 0 || count > e.in_flight() {
-        return;
-    }
-    let too_many = count < e.in_flight() && mutant::is("one-frame-too-many-is-heard");
-    let count = count + u32::from(too_many);
-    for _ in 0..count {
-        let place = &mut sent[place(e.oldest)];
-        e.handled += place.mfcs.len() as u64;
-        place.mfcs.clear();
-        place.payload = None;
-        e.oldest = e.oldest.wrapping_add(1);
-    }
-    e.resends = 0;
-    e.resend_at = (e.in_flight() > 0).then_some(again);
-}
-
-/// The next frame: as many messages as fit, and at most one payload, which belongs to the last of them.
-fn build(waiting: &mut VecDeque<Waiting>, into: &mut Messages) {
-    into.mfcs.clear();
-    into.payload = None;
-    let mut room = FRAME_BYTES_MAX - FRAME_OVERHEAD;
-    while let Some(next) = waiting.front() {
-        let bytes = next.mfc.bytes();
-        if bytes > room || into.mfcs.is_full() {
-            break;
-        }
-        room -= bytes;
-        into.mfcs.push(next.mfc);
-        into.payload = next.payload;
-        waiting.pop_front();
-        if into.payload.is_some() {
-            break;
-        }
-    }
-    assert!(!into.mfcs.is_empty(), "a message larger than a frame");
+/// A place of the window becomes free.
+fn empty(messages: &mut Messages, flight: &mut Flight) {
+    messages.mfcs.clear();
+    messages.payload = None;
+    flight.mfcds.clear();
+    flight.blocks = 0;
+    flight.again = None;
 }

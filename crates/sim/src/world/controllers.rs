@@ -88,7 +88,10 @@ impl World {
             let Some(process) = self.process(controller, id) else {
                 return;
             };
-            let faultless = is_faultless(&event, mfcs) && process.core.cell_view().role != Role::Stopping;
+            // What was kept for its turn is handled with it, and may be anything.
+            let faultless = is_faultless(&event, mfcs)
+                && !process.core.holds_frames()
+                && process.core.cell_view().role != Role::Stopping;
             step(&mut process.core, Time(local), event, &mut effects);
             if faultless && effects.iter().any(|e| matches!(e, Effect::LinkClose { .. })) {
                 self.fail(format!("{controller} takes offence at what a sound partner has sent"));

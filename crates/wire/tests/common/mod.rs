@@ -317,10 +317,13 @@ pub fn frame() -> impl Strategy<Value = (Frame, Mfcs)> {
             sent: Time(sent),
             grant: Nanos(grant),
         }),
-        1 => (incarnation(), any::<u32>()).prop_map(|(incarnation, acknowledged)| Frame::Ack {
-            incarnation,
-            acknowledged,
-        }),
+        1 => (incarnation(), any::<u32>(), any::<u32>(), any::<u64>()).prop_map(
+            |(incarnation, acknowledged, seen, held)| Frame::Ack {
+                incarnation,
+                acknowledged,
+                missing: Missing { seen, held },
+            }
+        ),
     ];
     prop_oneof![
         4 => alone.prop_map(|frame| (frame, Mfcs::new())),
