@@ -1,6 +1,6 @@
 //! A cell under a verifying load, and everything that does something to it: processes, the link.
 
-use crate::cell::{Cell, Pool, SETTLE, addresses_on, binary, signal};
+use crate::cell::{Cell, Pool, SETTLE, addresses_on, binary, is_alive, signal};
 use crate::fault::{DISKS, Kind, Who};
 use crate::poll_for;
 use crate::ports::Ports;
@@ -443,12 +443,6 @@ fn pids(status: &Value) -> [Option<u32>; 2] {
 /// How many controllers run. One that was killed is seen until the kernel has ended what it had posted.
 fn running(status: &Value) -> usize {
     pids(status).into_iter().flatten().filter(|pid| is_alive(*pid)).count()
-}
-
-pub(crate) fn is_alive(pid: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let state = stat.rsplit(") ").next().and_then(|s| s.chars().next());
-    !matches!(state, None | Some('Z' | 'X'))
 }
 
 pub(crate) fn until_gone(pid: u32) -> Result<(), String> {

@@ -327,19 +327,18 @@ pub fn signal(pid: u32, signal: Signal) {
     let _ = kill_process(pid, signal);
 }
 
+/// Whether a process is there, and more of it than its name.
+pub fn is_alive(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit(") ").next().and_then(|s| s.chars().next());
+    !matches!(state, None | Some('Z' | 'X'))
+}
+
 /// Waits until a process is gone, or nothing of it but its name.
 #[track_caller]
 pub fn wait_until_gone(pid: u32) {
     wait_for(&format!("the end of process {pid}"), Duration::from_secs(20), || {
-        let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
-            return Ok(());
-        };
-        let state = stat.rsplit(") ").next().and_then(|s| s.chars().next());
-        if matches!(state, Some('Z' | 'X')) {
-            Ok(())
-        } else {
-            Err(stat)
-        }
+        (!is_alive(pid)).then_some(()).ok_or("it is there".to_owned())
     });
 }
 

@@ -10,6 +10,7 @@ mod keeper;
 pub mod noise;
 pub mod ports;
 pub mod proxy;
+pub mod restart;
 pub mod shelf;
 mod strike;
 pub mod tally;

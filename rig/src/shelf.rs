@@ -7,8 +7,8 @@
 use crate::keeper::Keeper;
 use fuser::{
     BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo,
-    LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite, Request,
-    WriteFlags,
+    InitFlags, KernelConfig, LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry,
+    ReplyOpen, ReplyWrite, Request, WriteFlags,
 };
 use rustix::fs::{FallocateFlags, fallocate};
 use std::ffi::OsStr;
@@ -255,6 +255,17 @@ impl Files {
 }
 
 impl Filesystem for Files {
+    /// Direct I/O keeps nobody waiting who does not want to wait, whatever the disk does; and no disk's requests use up
+    /// what the kernel allows for all of them.
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        let lacking = |_| io::Error::from(io::ErrorKind::Unsupported);
+        config.add_capabilities(InitFlags::FUSE_ASYNC_DIO).map_err(lacking)?;
+        config
+            .set_max_background(u16::MAX)
+            .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+        Ok(())
+    }
+
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let n = name.to_str().and_then(|n| n.parse::<u64>().ok());
         let found = n

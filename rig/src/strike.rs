@@ -1,7 +1,7 @@
 //! How each fault is done to a cell.
 
-use crate::bed::{Bed, Before, LUN, NAMES, NOTICED, is_alive, until_gone};
-use crate::cell::{SETTLE, signal};
+use crate::bed::{Bed, Before, LUN, NAMES, NOTICED, until_gone};
+use crate::cell::{SETTLE, is_alive, signal};
 use crate::fault::{Fault, LinkFault, Moment, Second, Who};
 use crate::proxy::Way;
 use crate::shelf::Trouble;

@@ -27,6 +27,10 @@ pub struct Asked {
     /// The directory that the campaign is kept in, and what is left of a failure; a new one in target/soak unless told.
     #[arg(long, conflicts_with = "resume")]
     dir: Option<PathBuf>,
+    /// Instead of faults: fill so many MiB of cache in each controller, kill both, and measure how long their restart
+    /// takes.
+    #[arg(long, value_name = "MIB", conflicts_with_all = ["resume", "seed", "kinds", "minutes"])]
+    restart: Option<u64>,
     /// Go on with the campaign in this directory.
     #[arg(long, value_name = "DIR")]
     resume: Option<PathBuf>,
@@ -46,9 +50,10 @@ pub fn soak(asked: &Asked) -> Result<(), Failed> {
         "twincell-soak",
         "--",
     ]);
-    match asked.minutes {
-        Some(minutes) => soak.args(["--minutes", &minutes.to_string()]),
-        None => soak.args(["--cycles", &asked.cycles.to_string()]),
+    match (asked.restart, asked.minutes) {
+        (Some(mib), _) => soak.args(["--restart", &mib.to_string()]),
+        (None, Some(minutes)) => soak.args(["--minutes", &minutes.to_string()]),
+        (None, None) => soak.args(["--cycles", &asked.cycles.to_string()]),
     };
     match &asked.resume {
         Some(dir) => soak.arg("--resume").arg(dir),

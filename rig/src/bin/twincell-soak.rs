@@ -5,9 +5,11 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use twincell_rig::campaign::{Campaign, Order, Until};
 use twincell_rig::fault::Kind;
+use twincell_rig::restart;
 
 const USAGE: &str =
-    "usage: twincell-soak (--cycles N | --minutes N) (--dir DIR [--seed S] [--kinds KIND,...] | --resume DIR)";
+    "usage: twincell-soak (--cycles N | --minutes N) (--dir DIR [--seed S] [--kinds KIND,...] | --resume DIR)
+       twincell-soak --restart MIB --dir DIR";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -36,6 +38,8 @@ struct Asked {
     resume: Option<PathBuf>,
     seed: Option<u64>,
     kinds: Vec<Kind>,
+    /// Instead of a campaign: a restart of both with so many MiB of cache in each, all of it dirty.
+    restart: Option<u64>,
 }
 
 impl Asked {
@@ -54,13 +58,14 @@ impl Asked {
                 "--cycles" => asked.cycles = Some(number()?),
                 "--minutes" => asked.minutes = Some(number()?),
                 "--seed" => asked.seed = Some(number()?),
+                "--restart" => asked.restart = Some(number()?),
                 "--dir" => asked.dir = Some(value.into()),
                 "--resume" => asked.resume = Some(value.into()),
                 "--kinds" => asked.kinds = value.split(',').map(str::parse).collect::<Result<_, _>>()?,
                 _ => return Err(format!("there is no option {option}")),
             }
         }
-        if asked.cycles.is_some() == asked.minutes.is_some() {
+        if asked.restart.is_none() && asked.cycles.is_some() == asked.minutes.is_some() {
             return Err("either --cycles or --minutes says how long".to_owned());
         }
         if asked.dir.is_some() == asked.resume.is_some() {
@@ -84,6 +89,11 @@ impl Asked {
 }
 
 fn run(asked: &Asked) -> Result<(), String> {
+    if let (Some(cache), Some(dir)) = (asked.restart, &asked.dir) {
+        std::fs::create_dir_all(dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+        print!("{}", restart::measure(dir, cache)?);
+        return Ok(());
+    }
     let mut campaign = asked.campaign()?;
     println!("seed {}, from cycle {} on", campaign.seed, campaign.next);
     let until = match (asked.cycles, asked.minutes) {
