@@ -171,6 +171,8 @@ pub struct ControllerStatus {
     pub awaits_operator: bool,
     /// What it waits for, in words; `None` where it serves.
     pub waits_for: Option<String>,
+    /// For how many milliseconds a partner that is in, and that it waits for, has given no sign of life.
+    pub partner_silent_ms: Option<u64>,
     /// Whether it has the NV memory that the record names.
     pub image_current: bool,
     /// NV buffers with data that the disks may lack.

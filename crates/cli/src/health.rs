@@ -4,7 +4,7 @@ use crate::config::CellConfig;
 use crate::control::{ControllerStatus, DiskStatus, LunStatus, RoleName};
 use crate::daemon::is_paused;
 use crate::events::utc;
-use crate::journal::{EventLine, last_event, last_mode};
+use crate::journal::{last_event, last_mode};
 use crate::status::Seen;
 use serde::Serialize;
 use twincell_core::ids::Controller;
@@ -54,6 +54,12 @@ pub fn disks_survived(status: &ControllerStatus) -> u32 {
     let copies = status.luns.iter().map(spare_copies).min().unwrap_or(u32::MAX);
     let (good, majority) = votes(status);
     good.saturating_sub(majority).min(copies)
+}
+
+/// Whether enough of the disks that vote work for anybody to take over.
+pub fn can_decide(status: &ControllerStatus) -> bool {
+    let (good, majority) = votes(status);
+    good >= majority
 }
 
 /// How many of the disks that vote are good, and how many have to be.
@@ -172,30 +178,27 @@ impl Look<'_> {
     }
 
     fn stopped(&self, c: Controller) -> Option<Problem> {
-        let last = last_event(self.config, c);
-        let unasked = |last: EventLine| {
-            let when = utc(last.time_ms);
-            problem(
-                "controller_ended",
-                format!(
-                    "Controller {c} does not run, and nobody has asked it to end. The last that it told was at {when}: {}.",
-                    last.event
-                ),
-                format!(
-                    "{} starts it; {} may say why it ended.",
-                    self.start(),
-                    self.config.log(c).display()
-                ),
-            )
-        };
-        match last {
-            Some(last) if last.kind != "ended" => unasked(last),
-            _ => problem(
+        let Some(last) = last_event(self.config, c, |_| true).filter(|e| e.kind != "ended") else {
+            return problem(
                 "controller_stopped",
                 format!("Controller {c} is stopped."),
                 format!("{} starts it.", self.start()),
+            );
+        };
+        let fenced = last_event(self.config, c.other(), |e| e.kind == "fenced").filter(|f| f.time_ms >= last.time_ms);
+        let how = match fenced {
+            Some(f) => format!(
+                "its partner could not reach it any more, and made sure of its end at {}",
+                utc(f.time_ms)
             ),
-        }
+            None => "nobody has asked it to end".to_owned(),
+        };
+        let (when, told, log) = (utc(last.time_ms), last.event, self.config.log(c));
+        problem(
+            "controller_ended",
+            format!("Controller {c} does not run: {how}. The last that it told was at {when}: {told}."),
+            format!("{} starts it; {} may say why it ended.", self.start(), log.display()),
+        )
     }
 
     fn answered(&self, c: Controller, status: &ControllerStatus, log: &str) -> Option<Problem> {
@@ -365,6 +368,7 @@ impl Look<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::journal::EventLine;
     use crate::status::summarize;
     use crate::status::tests::{alter, answer, config, lun};
 
@@ -435,7 +439,9 @@ mod tests {
     #[test]
     fn a_lost_majority_is_told_as_what_it_means() {
         let seen = both(|s| s.disks[..3].iter_mut().for_each(|d| d.works = false));
+        let status = summarize(&config(), &seen);
         assert!(kinds(&seen).contains(&"quorum_lost"), "{:?}", kinds(&seen));
+        assert_eq!((status.cell.survives.controllers, status.cell.survives.disks), (0, 0));
     }
 
     #[test]
@@ -488,6 +494,7 @@ mod tests {
             ended.what.contains("1970-01-01T00:00:00.000Z: is mirrored"),
             "{ended:?}"
         );
+        assert!(ended.what.contains("nobody has asked"), "{ended:?}");
         assert_eq!(tell("ended").kind, "controller_stopped");
     }
 }

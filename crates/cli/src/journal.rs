@@ -222,17 +222,20 @@ fn identity(file: &File) -> Option<(u64, u64)> {
     file.metadata().ok().map(|m| (m.dev(), m.ino()))
 }
 
-/// The last event that a controller on this machine has told, if there is any.
-pub fn last_event(config: &CellConfig, controller: Controller) -> Option<EventLine> {
-    const LENGTH: i64 = 4096;
+/// The last event of those that a controller on this machine told of late which is `wanted`.
+pub fn last_event(
+    config: &CellConfig,
+    controller: Controller,
+    wanted: impl Fn(&EventLine) -> bool,
+) -> Option<EventLine> {
+    const LENGTH: i64 = 16 << 10;
     let mut file = File::open(config.controller_dir(controller).join(FILE_NAME)).ok()?;
     // A file shorter than that is read whole.
     let _ = file.seek(SeekFrom::End(-LENGTH));
     let mut end = Vec::new();
     file.read_to_end(&mut end).ok()?;
-    end.split(|b| *b == b'\n')
-        .rev()
-        .find_map(|line| serde_json::from_slice(line).ok())
+    let lines = end.rsplit(|b| *b == b'\n');
+    lines.filter_map(|line| serde_json::from_slice(line).ok()).find(wanted)
 }
 
 #[cfg(test)]

@@ -37,6 +37,8 @@ struct Loss {
     last_told_ms: Option<u64>,
     /// What it told.
     last_told: Option<String>,
+    /// For how many milliseconds the survivor has seen no sign of life of it.
+    silent_ms: Option<u64>,
     /// No more bytes than this can be lost.
     bytes_max: u64,
     /// The LUNs that they can be of.
@@ -47,7 +49,7 @@ impl Loss {
     fn new(config: &CellConfig, missing: Controller, waiting: &ControllerStatus) -> Loss {
         let alone = waiting.members.first().filter(|_| waiting.members.len() == 1);
         let mode = last_mode(config, missing).filter(|m| m.alone.as_ref() == alone);
-        let last = last_event(config, missing);
+        let last = last_event(config, missing, |_| true);
         Loss {
             missing: missing.to_string(),
             survivor: missing.other().to_string(),
@@ -56,6 +58,7 @@ impl Loss {
             since_ms: mode.map(|m| m.since_ms),
             last_told_ms: last.as_ref().map(|e| e.time_ms),
             last_told: last.map(|e| e.event),
+            silent_ms: waiting.partner_silent_ms,
             bytes_max: config.cache.0,
             luns: waiting.luns.iter().map(|l| l.name.clone()).collect(),
         }
@@ -94,6 +97,13 @@ impl Loss {
                 "{missing} has told nothing on this machine: when it was alive last is not known here."
             ),
         };
+        if let Some(ms) = self.silent_ms {
+            let _ = writeln!(
+                text,
+                "{survivor} has seen no sign of life of it for {} s, on the link or on the disks.",
+                ms / 1000
+            );
+        }
         let _ = match &self.luns[..] {
             [] => writeln!(text, "There are no LUNs."),
             luns => writeln!(text, "LUNs that may be affected: {}.", luns.join(", ")),
@@ -204,7 +214,9 @@ mod tests {
 
     fn loss(members: &[&str]) -> Loss {
         let mut seen = answer("B", members, vec![lun("a", "vraid1", "A"), lun("b", "none", "A")]);
-        alter(&mut seen, |s| s.awaits_operator = true);
+        alter(&mut seen, |s| {
+            (s.awaits_operator, s.partner_silent_ms) = (true, Some(61_500))
+        });
         Loss::new(&config(), Controller::A, seen.status().unwrap())
     }
 
@@ -215,6 +227,7 @@ mod tests {
             "A was in alone",
             "at most 64M",
             "acknowledged while it was alone is on the disks",
+            "no sign of life of it for 61 s",
             "a, b",
         ] {
             assert!(alone.contains(word), "{word:?} is missing in {alone}");

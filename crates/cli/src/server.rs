@@ -343,6 +343,7 @@ fn status(controller: Controller, snapshot: &Snapshot) -> ControllerStatus {
         joining: cell.joining,
         awaits_operator: cell.awaits_operator,
         waits_for: waits_for(cell.phase).map(str::to_owned),
+        partner_silent_ms: snapshot.partner_silent.map(|d| d.as_millis() as u64),
         image_current: cell.image_current,
         dirty_buffers: cell.dirty_buffers,
         open_ries: cell.open_ries,

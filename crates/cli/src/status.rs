@@ -3,7 +3,7 @@
 use crate::config::CellConfig;
 use crate::control::{Answer, Client, ControllerStatus, LunStatus, NoAnswer, Request, RoleName};
 use crate::exit::{Code, Failure};
-use crate::health::{Look, Problem, Survives, disks_survived, is_good, lun_state, problems};
+use crate::health::{Look, Problem, Survives, can_decide, disks_survived, is_good, lun_state, problems};
 use crate::lock::{Holder, holder};
 use crate::output::{Report, table};
 use crate::size::Size;
@@ -225,7 +225,7 @@ pub fn summarize(config: &CellConfig, seen: &[Seen; 2]) -> CellStatus {
             mirroring,
             epoch: status.and_then(|s| s.epoch),
             survives: Survives {
-                controllers: u32::from(mirrored && states == ["serving"; 2]),
+                controllers: u32::from(mirrored && states == ["serving"; 2] && status.is_some_and(can_decide)),
                 disks: status.filter(|_| serving).map_or(0, disks_survived),
             },
             dirty_buffers: most(seen, |s| s.dirty_buffers),
@@ -436,6 +436,7 @@ pub(crate) mod tests {
             joining: false,
             awaits_operator: false,
             waits_for: None,
+            partner_silent_ms: None,
             image_current: true,
             dirty_buffers: 0,
             open_ries: 0,

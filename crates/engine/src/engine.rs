@@ -420,6 +420,7 @@ impl Engine {
             luns: self.core.luns().collect(),
             disks: disks.collect(),
             copies,
+            partner_silent: cell.partner_last_seen.map(|seen| clock::until(seen, clock::now())),
             serving_hosts: self.hosts.is_serving(),
             counters: Counters {
                 retransmits: self.core.link_counts().0,

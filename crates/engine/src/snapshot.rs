@@ -2,6 +2,7 @@
 
 use crate::placement::Copies;
 use std::path::PathBuf;
+use std::time::Duration;
 use twincell_core::controller::CellView;
 use twincell_core::ids::Uuid;
 use twincell_core::layout::metadata::DiskState;
@@ -18,6 +19,8 @@ pub struct Snapshot {
     pub disks: Vec<DiskSnapshot>,
     /// How many copies each of these LUNs has; empty while the metadata were not yet read.
     pub copies: Vec<Copies>,
+    /// For how long a partner that is in, and is waited for, has given no sign of life.
+    pub partner_silent: Option<Duration>,
     /// Whether hosts are served.
     pub serving_hosts: bool,
     /// What was done since the process started.

@@ -245,8 +245,20 @@ impl Fence for PrFence {
     }
 }
 
-/// The disks and both keys, on a thread of their own. A disk that answers with an error counts as out of reach, as one
-/// does that cannot be locked: nothing is read from it either.
+/// How often a command is repeated that fails and not because the disk is gone: a unit attention is told once, instead of
+/// carrying the command out, and there may be several.
+const ATTEMPTS: u32 = 6;
+
+/// Whether the disk is not there any more, or no path to it. It counts as out of reach then, as a disk does that cannot be
+/// locked: nothing is read from it either, and it is given up before a write counts that it lacks.
+fn is_gone(e: &io::Error) -> bool {
+    matches!(
+        e.raw_os_error(),
+        Some(libc::ENXIO | libc::ENODEV | libc::EIO | libc::ETIMEDOUT)
+    )
+}
+
+/// The disks and both keys, on a thread of their own.
 struct Disks {
     devices: Vec<Box<dyn Reservations>>,
     own: Key,
@@ -259,7 +271,7 @@ impl Disks {
             Answer::Good => device.reserve(self.own),
             Answer::Conflict => Ok(Answer::Conflict),
         };
-        self.each("the own key cannot be registered", enter)
+        self.each("this controller cannot enter", enter)
     }
 
     fn take(&self) -> bool {
@@ -287,20 +299,23 @@ impl Disks {
         }
     }
 
-    /// Whether no disk answers with a conflict.
+    /// Whether every disk that is not gone has carried the command out.
     fn each(&self, what: &str, command: impl Fn(&dyn Reservations) -> io::Result<Answer>) -> bool {
         let mut good = true;
         for (n, device) in self.devices.iter().enumerate() {
-            match command(device.as_ref()) {
-                Ok(Answer::Good) => {}
-                Ok(Answer::Conflict) => {
+            let mut tries = (0..ATTEMPTS).map(|_| command(device.as_ref()));
+            let ended = tries.find(|result| result.as_ref().map_or_else(is_gone, |_| true));
+            match ended {
+                Some(Ok(Answer::Good)) => {}
+                Some(Ok(Answer::Conflict)) => {
                     error!(disk = n, "{what}: reservation conflict");
                     good = false;
                 }
-                Err(e) => warn!(
-                    disk = n,
-                    "a disk does not answer to reservations and counts as out of reach: {e}"
-                ),
+                Some(Err(e)) => warn!(disk = n, "a disk counts as out of reach: {e}"),
+                None => {
+                    error!(disk = n, "{what}: commands on its reservations fail");
+                    good = false;
+                }
             }
         }
         good
@@ -332,8 +347,10 @@ struct PrReservation {
     flags: u32,
 }
 
-/// `struct pr_preempt`.
+/// `struct pr_preempt`. The kernel sends `old_key` as the RESERVATION KEY, which is the own, and `new_key` as the SERVICE
+/// ACTION RESERVATION KEY, which is that of the victim (`sd_pr_preempt`, `nvme_pr_preempt`): the names are of no help.
 #[repr(C)]
+#[derive(Debug, PartialEq, Eq)]
 struct PrPreempt {
     old_key: u64,
     new_key: u64,
@@ -341,13 +358,26 @@ struct PrPreempt {
     flags: u32,
 }
 
+impl PrPreempt {
+    fn of(own: Key, victim: Key) -> PrPreempt {
+        PrPreempt {
+            old_key: own,
+            new_key: victim,
+            kind: PR_WRITE_EXCLUSIVE_ALL_REGS,
+            flags: 0,
+        }
+    }
+}
+
 const IOC_PR_REGISTER: libc::Ioctl = request(200, size_of::<PrRegistration>());
 const IOC_PR_RESERVE: libc::Ioctl = request(201, size_of::<PrReservation>());
 const IOC_PR_PREEMPT_ABORT: libc::Ioctl = request(204, size_of::<PrPreempt>());
 const PR_WRITE_EXCLUSIVE_ALL_REGS: u32 = 5;
 const PR_FL_IGNORE_KEY: u32 = 1;
-/// `enum pr_status`: the status byte of SCSI.
+/// `enum pr_status`: the status byte of SCSI, or above it the host byte.
 const PR_STS_RESERVATION_CONFLICT: i32 = 0x18;
+const PR_STS_PATH_FAILED: i32 = 0x1_0000;
+const PR_STS_PATH_FAST_FAILED: i32 = 0xf_0000;
 
 impl KernelReservations {
     fn command<T>(&self, request: libc::Ioctl, argument: &T) -> io::Result<Answer> {
@@ -357,6 +387,7 @@ impl KernelReservations {
         match status {
             0 => Ok(Answer::Good),
             PR_STS_RESERVATION_CONFLICT => Ok(Answer::Conflict),
+            PR_STS_PATH_FAILED | PR_STS_PATH_FAST_FAILED => Err(io::Error::from_raw_os_error(libc::ENXIO)),
             1.. => Err(io::Error::other(format!("status {status:#x}"))),
             _ => Err(io::Error::last_os_error()),
         }
@@ -392,13 +423,7 @@ impl Reservations for KernelReservations {
     }
 
     fn preempt_and_abort(&self, own: Key, victim: Key) -> io::Result<Answer> {
-        let argument = PrPreempt {
-            old_key: victim,
-            new_key: own,
-            kind: PR_WRITE_EXCLUSIVE_ALL_REGS,
-            flags: 0,
-        };
-        self.command(IOC_PR_PREEMPT_ABORT, &argument)
+        self.command(IOC_PR_PREEMPT_ABORT, &PrPreempt::of(own, victim))
     }
 }
 
@@ -421,8 +446,10 @@ mod tests {
         reserved: bool,
         /// Writes that were accepted and have not ended, by initiator.
         tasks: Vec<u8>,
-        fails: bool,
+        gone: bool,
         unsupported: bool,
+        /// Unit attentions to be told, one instead of each command.
+        attentions: u32,
     }
 
     #[derive(Clone, Default)]
@@ -459,9 +486,13 @@ mod tests {
     impl Nexus {
         fn command(&self, f: impl FnOnce(&mut Unit, u8) -> Answer) -> io::Result<Answer> {
             let mut unit = self.unit.unit();
-            match (unit.fails, unit.unsupported) {
-                (true, _) => Err(io::Error::from_raw_os_error(libc::EIO)),
-                (_, true) => Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)),
+            match *unit {
+                Unit { gone: true, .. } => Err(io::Error::from_raw_os_error(libc::EIO)),
+                Unit { unsupported: true, .. } => Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)),
+                Unit { attentions: 1.., .. } => {
+                    unit.attentions -= 1;
+                    Err(io::Error::other("status 0x2"))
+                }
                 _ => Ok(f(&mut unit, self.initiator)),
             }
         }
@@ -656,7 +687,7 @@ mod tests {
     fn a_disk_that_does_not_answer_is_out_of_reach() {
         let cell = Controllers::new(3);
         let (_a, mut b) = (cell.entered(1), cell.entered(2));
-        cell.disks[1].unit().fails = true;
+        cell.disks[1].unit().gone = true;
         let mut now = cell.now;
         b.take(now, ProcessId::default());
         let ends = until_preempted(&mut b, &mut now);
@@ -665,6 +696,36 @@ mod tests {
             (cell.disks[0].write(1), cell.disks[2].write(1)),
             (Answer::Conflict, Answer::Conflict)
         );
+    }
+
+    #[test]
+    fn a_disk_that_tells_unit_attentions_is_asked_until_it_has_told_them() {
+        let cell = Controllers::new(2);
+        let (_a, mut b) = (cell.entered(1), cell.entered(2));
+        cell.disks[0].unit().attentions = 3;
+        let mut now = cell.now;
+        b.take(now, ProcessId::default());
+        until_preempted(&mut b, &mut now);
+        assert_eq!(
+            (cell.disks[0].write(1), cell.disks[1].write(1)),
+            (Answer::Conflict, Answer::Conflict)
+        );
+    }
+
+    #[test]
+    fn a_disk_that_is_there_and_carries_nothing_out_is_no_proof() {
+        let cell = Controllers::new(2);
+        let (_a, mut b) = (cell.entered(1), cell.entered(2));
+        cell.disks[0].unit().attentions = u32::MAX;
+        let mut now = cell.now;
+        b.take(now, ProcessId::default());
+        until("many attempts", || {
+            now = now + RETRY;
+            assert_eq!(poll(&mut b, now), None);
+            (cell.disks[0].unit().attentions < u32::MAX - 100).then_some(())
+        });
+        cell.disks[0].unit().attentions = 0;
+        until_preempted(&mut b, &mut now);
     }
 
     #[test]
@@ -722,6 +783,9 @@ mod tests {
         assert_eq!(IOC_PR_REGISTER as u32, 0x4018_70c8);
         assert_eq!(IOC_PR_RESERVE as u32, 0x4010_70c9);
         assert_eq!(IOC_PR_PREEMPT_ABORT as u32, 0x4018_70cc);
+        // The kernel takes the own key first.
+        let PrPreempt { old_key, new_key, .. } = PrPreempt::of(A, B);
+        assert_eq!((old_key, new_key), (A, B));
     }
 
     #[test]
