@@ -331,6 +331,11 @@ impl Bed {
         }
     }
 
+    /// How often a host's try failed so far, since the last reading back.
+    pub(crate) fn failed_tries(&self) -> u64 {
+        self.checker().report().failed_tries
+    }
+
     /// The longest time without an acknowledged write since this was last asked.
     pub fn take_longest_gap(&self) -> Duration {
         self.checker().take_longest_gap()
@@ -424,7 +429,9 @@ impl Bed {
         );
         let mut left = vec![std::fs::write(dir.join("failure.txt"), text).map(|()| 0)];
         left.extend(NAMES.map(|c| std::fs::copy(self.cell.nv_memory(c), dir.join(format!("nv-{c}")))));
-        for failed in left.into_iter().filter_map(Result::err) {
+        // A controller that stopped in good order has left no memory.
+        let is_there = |e: &std::io::Error| e.kind() != std::io::ErrorKind::NotFound;
+        for failed in left.into_iter().filter_map(Result::err).filter(is_there) {
             said += &format!("\n(not all of it was left: {failed})");
         }
         self.cell.keep();

@@ -204,6 +204,18 @@ impl Kind {
         unreachable!("the weights were summed up")
     }
 
+    /// How long hosts may wait at most: the median and the worst, where something is promised.
+    pub fn limits(self) -> [Option<Duration>; 2] {
+        use Kind::{KillMirror, KillOwner, LinkOneWay, LinkSilent, Move, StopMirror, StopOwner};
+        let ms = |n| Some(Duration::from_millis(n));
+        match self {
+            KillOwner | KillMirror => [ms(200), ms(1000)],
+            StopOwner | StopMirror | LinkSilent | LinkOneWay => [None, ms(3000)],
+            Move => [None, ms(200)],
+            _ => [None, None],
+        }
+    }
+
     /// Whether it needs disks that fail when they are told to.
     pub fn needs_shelf(self) -> bool {
         use Kind::{DiskErrors, DiskSlow, DiskStall, DiskWriteErrors};

@@ -24,7 +24,14 @@ impl Bed {
             Fault::Link(fault) => self.break_link(fault)?,
             Fault::Restart(Who::Both) => self.operate(&["cell", "stop"])?,
             Fault::Restart(who) => self.operate(&["controller", "stop", name(who)])?,
-            Fault::Move => self.operate(&["lun", "move", LUN, "--to", name(Who::Mirror)])?,
+            Fault::Move => {
+                let failed = self.failed_tries();
+                self.operate(&["lun", "move", LUN, "--to", name(Who::Mirror)])?;
+                let errors = self.failed_tries() - failed;
+                if errors > 0 {
+                    return Err(format!("hosts saw {errors} errors of a planned move"));
+                }
+            }
             Fault::Disk(n, trouble, lasts) => {
                 let shelf = self
                     .shelf

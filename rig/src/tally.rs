@@ -1,5 +1,6 @@
 //! What a campaign did, and how long hosts had to wait: counted by kind, kept in a file, printed as a table.
 
+use crate::fault::Kind;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -87,36 +88,51 @@ impl fmt::Display for Tally {
             self.counted(),
             self.writes
         )?;
-        writeln!(
-            f,
-            "{:34} {:>6} {:>7} {:>7} | {:>8} {:>8} {:>8} | {:>8} {:>8}",
-            "longest time without a write, ms",
-            "cycles",
-            "counted",
-            "changed",
-            "median",
-            "p99",
-            "worst",
-            "noise",
-            "worst"
-        )?;
+        let head = [
+            "cycles", "counted", "changed", "median", "p99", "worst", "noise", "worst",
+        ];
+        let row = |first: &str, cells: [String; 8], last: &str| {
+            let [cycles, counted, changed, median, p99, worst, noise, most] = cells;
+            format!(
+                "{first:34} {cycles:>6} {counted:>7} {changed:>7} | {median:>6} {p99:>6} {worst:>6} | {noise:>5} {most:>5} {last}"
+            )
+        };
+        let title = "longest time without a write, ms";
+        writeln!(f, "{}", row(title, head.map(str::to_owned), ""))?;
         for (what, line) in &self.lines {
             let at = |values: &[u64], percent| format!("{:.0}", quantile(values, percent));
-            writeln!(
-                f,
-                "{what:34} {:>6} {:>7} {:>7} | {:>8} {:>8} {:>8} | {:>8} {:>8}",
-                line.cycles,
-                line.counted,
-                line.changed,
+            let cells = [
+                line.cycles.to_string(),
+                line.counted.to_string(),
+                line.changed.to_string(),
                 at(&line.pauses, 50),
                 at(&line.pauses, 99),
                 at(&line.pauses, 100),
                 at(&line.noise, 50),
-                at(&line.noise, 100)
-            )?;
+                at(&line.noise, 100),
+            ];
+            writeln!(f, "{}", row(what, cells, &promise(what, line)))?;
         }
         Ok(())
     }
+}
+
+/// What is promised of a kind of faults, and whether it was kept.
+fn promise(what: &str, line: &Line) -> String {
+    let Ok(kind) = what.parse::<Kind>() else {
+        return String::new();
+    };
+    let told = kind.limits().into_iter().zip([("median", 50), ("worst", 100)]);
+    let told = told.filter_map(|(limit, (name, percent))| {
+        let limit = limit?.as_millis() as f64;
+        let verdict = if quantile(&line.pauses, percent) <= limit {
+            "kept"
+        } else {
+            "MISSED"
+        };
+        Some(format!("| {name} {limit:.0}: {verdict} "))
+    });
+    told.collect()
 }
 
 #[cfg(test)]
