@@ -16,10 +16,13 @@ pub fn model(states: Option<u64>, scope: Option<String>, mutant: Option<String>)
         TARGET,
     ]))?;
     let mut run = cargo(["run", "--quiet", "--locked", "--release", MANIFEST, TARGET]);
-    if let Some(mutant) = &mutant {
-        run.args(["--features", "mutants"]).env("TWINCELL_MUTANT", mutant);
+    if mutant.is_some() {
+        run.args(["--features", "mutants"]);
     }
     run.arg("--");
+    if let Some(mutant) = mutant {
+        run.args(["--mutant", &mutant]);
+    }
     if let Some(states) = states {
         run.args(["--states", &states.to_string()]);
     }

@@ -98,7 +98,6 @@ pub const MUTANTS: &[Mutant] = &[
     code("leak-a-batch", "a batch of the destager is not freed"),
     // Locks and turns.
     code("lock-blocks-not-granules", "the cache lock covers blocks, not whole granules"),
-    code("overtake-a-lock-holder", "a command does not wait for one that came later and has the lock"),
     // Ballots.
     rule("R1", "one-disk-is-a-majority", "one quorum disk that answers is enough"),
     rule("R1", "same-ballot-numbers", "ballots of A and B may have the same number"),

@@ -94,6 +94,18 @@ impl Scope {
                 ..small.clone()
             },
             Scope {
+                name: "drop",
+                about: "both serve; two writes of two blocks; one lost frame",
+                crashes: 0,
+                ..small.clone()
+            },
+            Scope {
+                name: "crash",
+                about: "both serve; two writes of two blocks; one crash",
+                drops: 0,
+                ..small.clone()
+            },
+            Scope {
                 name: "read",
                 about: "both serve; one write of two blocks and a read; one crash, one lost frame",
                 writes: vec![LONG],
