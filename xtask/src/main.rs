@@ -10,7 +10,7 @@ mod test;
 mod tidy;
 
 use clap::{Parser, Subcommand};
-use run::{Failed, cargo, step};
+use run::{Failed, step};
 use std::process::ExitCode;
 
 #[derive(Parser)]
@@ -38,6 +38,14 @@ enum Task {
         /// The first seed.
         #[arg(long, default_value_t = 1)]
         start: u64,
+        /// Keeps in this file how far it has come, and goes on from there as long as the sources are the same.
+        #[arg(long)]
+        state: Option<String>,
+    },
+    /// The smallest plan that still fails as a seed of the simulator does.
+    Shrink {
+        /// The seed, as a failing run printed it.
+        seed: u64,
     },
     /// Every single fault at every event of the canonical scenarios; with `--pairs`, pairs of faults.
     Enumerate {
@@ -106,7 +114,8 @@ fn dispatch(task: Task) -> Result<(), Failed> {
     match task {
         Task::Test { no_install } => test::test(no_install),
         Task::Tidy => tidy::tidy(),
-        Task::Sim { seeds, start } => test::simulate(seeds, start),
+        Task::Sim { seeds, start, state } => test::simulate(seeds, start, state.as_deref()),
+        Task::Shrink { seed } => step(test::simulator("sim").arg("shrink").arg(seed.to_string())),
         Task::Enumerate { options } => test::enumerate(&options),
         Task::Mutants {
             seeds,
@@ -114,19 +123,7 @@ fn dispatch(task: Task) -> Result<(), Failed> {
             only,
         } => mutants::mutants(seeds, null_seeds, only),
         Task::Model { states, scope, mutant } => model::model(states, scope, mutant),
-        Task::Repro { seed } => {
-            let mut sim = cargo([
-                "run",
-                "--profile",
-                "sim",
-                "--quiet",
-                "-p",
-                "twincell-sim",
-                "--",
-                "repro",
-            ]);
-            step(sim.arg(seed.to_string()))
-        }
+        Task::Repro { seed } => step(test::simulator("sim").arg("repro").arg(seed.to_string())),
         Task::Bench => test::bench(),
         Task::Soak(asked) => soak::soak(&asked),
         Task::Fuzz { seconds } => fuzz::fuzz(seconds),

@@ -32,7 +32,7 @@ pub fn test(no_install: bool) -> Result<(), Failed> {
         "twincell-rig",
     ]))?;
     headline("Simulator");
-    simulate(SEEDS, 1)?;
+    simulate(SEEDS, 1, None)?;
     headline("The demo, as an ordinary user with 64 KiB of locked memory");
     let twincell = release_binary()?;
     demo(&twincell)?;
@@ -52,37 +52,43 @@ pub fn test(no_install: bool) -> Result<(), Failed> {
     Ok(())
 }
 
-/// The simulator over `seeds` seeds.
-pub fn simulate(seeds: u64, start: u64) -> Result<(), Failed> {
-    let mut sim = cargo([
-        "run",
-        "--profile",
-        "sim",
-        "--quiet",
-        "--locked",
-        "-p",
-        "twincell-sim",
-        "--",
-        "run",
-        "--seeds",
-    ]);
-    step(sim.arg(seeds.to_string()).arg("--start").arg(start.to_string()))
+/// The simulator over `seeds` seeds; then one seed in a hundred once more in another build, which must do the same.
+pub fn simulate(seeds: u64, start: u64, state: Option<&str>) -> Result<(), Failed> {
+    let (seeds, start) = (seeds.to_string(), start.to_string());
+    let range = ["--seeds", &seeds, "--start", &start];
+    let mut sim = simulator("sim");
+    sim.arg("run").args(range);
+    if let Some(file) = state {
+        sim.args(["--state", file]);
+    }
+    step(&mut sim)?;
+    let digests = |profile| output(simulator(profile).arg("digests").args(range));
+    let (optimized, other) = (digests("sim")?, digests("dev")?);
+    let differs = optimized.lines().zip(other.lines()).find(|(a, b)| a != b);
+    match differs {
+        Some((a, b)) => Err(Failed(format!(
+            "another build runs a seed in another way: {a}, and {b}"
+        ))),
+        None if optimized.lines().count() != other.lines().count() => {
+            Err(Failed("another build runs other seeds".to_owned()))
+        }
+        None => {
+            println!("{} of them are the same in another build", optimized.lines().count());
+            Ok(())
+        }
+    }
 }
 
 /// The simulator's enumeration of faults.
 pub fn enumerate(options: &[String]) -> Result<(), Failed> {
-    let mut sim = cargo([
-        "run",
-        "--profile",
-        "sim",
-        "--quiet",
-        "--locked",
-        "-p",
-        "twincell-sim",
-        "--",
-        "enumerate",
-    ]);
-    step(sim.args(options))
+    step(simulator("sim").arg("enumerate").args(options))
+}
+
+/// The simulator, built with a profile; its arguments follow.
+pub fn simulator(profile: &str) -> Command {
+    let mut sim = cargo(["run", "--quiet", "--locked", "-p", "twincell-sim", "--profile"]);
+    sim.args([profile, "--"]);
+    sim
 }
 
 /// The figures.

@@ -28,12 +28,14 @@ pub mod frame_order;
 pub mod history;
 pub mod hosts;
 pub mod image_check;
+pub mod marks;
 pub mod plan;
 pub mod play;
 pub mod process;
 pub mod random;
+pub mod shrink;
 mod trace;
 pub mod world;
 
 pub use trace::trace;
-pub use world::{Report, Scenario, Sent, Step, run, run_plan};
+pub use world::{Report, Scenario, Sent, Step, run, run_plan, run_told};

@@ -1,10 +1,11 @@
 //! `twincell-sim enumerate`: all workers, and what they found.
 
+use crate::state::State;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
-use twincell_sim::enumerate::{Done, Moment, Share, singles};
+use std::time::{Duration, Instant};
+use twincell_sim::enumerate::{Done, Moment, Share, first_faults, pairs, singles};
 use twincell_sim::play::{Script, scripts};
 
 /// How many workers.
@@ -96,4 +97,70 @@ pub fn show(name: &str, moments: &[&str]) -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// What is asked of a search for pairs.
+#[derive(Default)]
+pub struct Pairs<'a> {
+    /// Only scenarios whose name has this.
+    pub only: &'a str,
+    /// Second faults come at every so many-th event.
+    pub stride: u64,
+    /// It ends after so many minutes.
+    pub minutes: u64,
+    /// Where it is kept how far it has come.
+    pub state: Option<&'a str>,
+}
+
+/// Pairs of faults: a first one at every event, and second ones at every `stride`-th event after it.
+pub fn every_pair(asked: &Pairs) -> ExitCode {
+    let begun = Instant::now();
+    let mut units = Vec::new();
+    for script in scripts().into_iter().filter(|s| s.name.contains(asked.only)) {
+        match first_faults(&script) {
+            Ok(count) => units.extend((0..count).map(|n| (script.clone(), n))),
+            Err(what) => {
+                println!("FAILED {} without any fault: {what}", script.name);
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    let mut state = State::load(asked.state, &format!("pairs {:?} {}", asked.only, asked.stride), 0);
+    let limit = Duration::from_secs(asked.minutes * 60);
+    while state.next < units.len() as u64 && begun.elapsed() < limit {
+        let to = (state.next + 4 * workers()).min(units.len() as u64);
+        let done = some_pairs(&units[state.next as usize..to as usize], asked.stride);
+        for f in &done.found {
+            println!("FAILED {f}");
+        }
+        state.runs += done.runs;
+        state.failed += done.found.len() as u64;
+        state.next = to;
+        state.save();
+    }
+    println!(
+        "{state}, of {} first faults; {:.1} s",
+        units.len(),
+        begun.elapsed().as_secs_f64()
+    );
+    ExitCode::from(u8::from(state.failed > 0))
+}
+
+fn some_pairs(units: &[(Script, u64)], stride: u64) -> Done {
+    let all = Mutex::new(Done::default());
+    let next = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..workers() {
+            scope.spawn(|| {
+                while let Some((script, n)) = units.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
+                    // The clean run was good when the first faults were counted.
+                    let done = pairs(script, *n, stride).unwrap_or_default();
+                    let mut all = all.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    all.runs += done.runs;
+                    all.found.extend(done.found);
+                }
+            });
+        }
+    });
+    all.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

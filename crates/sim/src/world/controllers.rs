@@ -81,6 +81,7 @@ impl World {
         let step = self.step;
         while let Some(event) = ready.pop_front() {
             event.hash(&mut self.digest);
+            self.report.marks.event(&event, mfcs);
             self.tell_event(controller, &event, mfcs);
             if std::mem::take(&mut self.trapped) {
                 return self.crash(controller);
@@ -98,6 +99,7 @@ impl World {
             }
             for effect in effects.drain(..) {
                 effect.hash(&mut self.digest);
+                self.report.marks.effect(&effect);
                 if self.is_to_crash_before(controller, &effect) {
                     return self.crash_at_point(controller);
                 }

@@ -17,6 +17,8 @@ impl World {
             return self.log(|| format!("*** not {fault:?}: it would take the last good copy"));
         }
         self.log(|| format!("*** {fault:?}"));
+        self.tell(Controller::A, format!("*** {fault:?}"));
+        self.report.marks.fault(fault);
         match fault {
             Fault::Crash(c) => self.crash(c),
             Fault::CrashAfterEffects(c, n) => {

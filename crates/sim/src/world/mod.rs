@@ -22,6 +22,7 @@ use crate::digest::Digest;
 use crate::disks::Shelf;
 use crate::history::History;
 use crate::hosts::{Attempt, Command};
+use crate::marks::Marks;
 use crate::plan::{Mode, Plan};
 use crate::process::{NvMemory, Process};
 use crate::random::Random;
@@ -29,6 +30,7 @@ use cell::first_metadata;
 use queue::{Happening, Queue};
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use twincell_core::cell::record::{Record, Slot};
 use twincell_core::config::Geometry;
 use twincell_core::ids::{Controller, DiskIndex, Epoch, NcaeIndex, Noid, ProcessId, Time};
@@ -58,6 +60,8 @@ pub struct Report {
     pub reads: u64,
     /// Takeovers.
     pub takeovers: u64,
+    /// What was seen at least once.
+    pub marks: Marks,
 }
 
 /// A LUN as hosts know it. Its place in the list is what commands and histories go by.
@@ -156,6 +160,16 @@ pub fn run_plan(plan: Plan, verbose: bool) -> Result<Report, String> {
     world.report.digest = world.digest.finish();
     world.report.happenings = world.number;
     Ok(world.report)
+}
+
+/// Runs a plan, and tells its story.
+pub fn run_told(plan: Plan, verbose: bool) -> (Vec<String>, Result<(), String>) {
+    let random = Random::new(plan.stream);
+    let mut world = World::with(random, plan, verbose);
+    world.tell_all();
+    let run = AssertUnwindSafe(|| world.work().and_then(|()| world.end_well()));
+    let result = catch_unwind(run).unwrap_or_else(|_| Err("the core panicked".into()));
+    (world.story.take().unwrap_or_default(), result)
 }
 
 impl World {

@@ -33,7 +33,6 @@ impl World {
 
     /// Something goes wrong now.
     pub(crate) fn inject(&mut self, fault: Fault) {
-        self.tell(Controller::A, format!("*** {fault:?}"));
         self.fault(fault);
     }
 

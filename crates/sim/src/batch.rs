@@ -1,0 +1,216 @@
+//! `twincell-sim run`, `repro` and `shrink`: many seeds, or one.
+
+use crate::SEED;
+use crate::state::State;
+use std::collections::BTreeMap;
+use std::panic::catch_unwind;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+use twincell_sim::plan::Plan;
+use twincell_sim::shrink::shrink;
+use twincell_sim::{Report, run, run_told};
+
+/// Seeds after which the state is kept.
+const STEP: u64 = 2_000;
+/// Failures after which a batch ends.
+const ENOUGH: usize = 10;
+/// One seed in so many is run twice.
+pub const TWICE: u64 = 100;
+/// Runs that shrinking may take.
+const SHRINKING: u32 = 3_000;
+
+/// What a batch came to.
+#[derive(Default)]
+struct Batch {
+    sum: Report,
+    failures: Vec<(u64, String)>,
+}
+
+/// Runs seeds `start..start + seeds`; with a state, those of them that were not run before with the same sources.
+pub fn run_many(seeds: u64, start: u64, state: Option<&str>) -> ExitCode {
+    let begun = Instant::now();
+    let mut state = State::load(state, &format!("seeds from {start}"), start);
+    let (end, first) = (start + seeds, state.next);
+    let mut batch = Batch::default();
+    while state.next < end && batch.failures.len() < ENOUGH {
+        let to = (state.next + STEP).min(end);
+        let failed = batch.failures.len();
+        run_some(state.next, to, &mut batch);
+        state.runs += to - state.next;
+        state.failed += (batch.failures.len() - failed) as u64;
+        state.marks.add(&batch.sum.marks);
+        state.next = to;
+        state.save();
+    }
+    for (seed, what) in &batch.failures {
+        println!("seed {seed} FAILED: {what}");
+    }
+    let sum = &batch.sum;
+    println!(
+        "{} seeds in {:.1} s: {} failed; {} happenings, {} writes acknowledged, {} reads checked, {} takeovers",
+        state.next - first,
+        begun.elapsed().as_secs_f64(),
+        batch.failures.len(),
+        sum.happenings,
+        sum.writes,
+        sum.reads,
+        sum.takeovers
+    );
+    println!("{state}");
+    match state.marks.missing().as_slice() {
+        [] => println!("every mark was hit: the batch counts"),
+        missing => println!("marks not hit, the batch does not count: {}", missing.join(", ")),
+    }
+    ExitCode::from(u8::from(state.failed > 0))
+}
+
+fn run_some(from: u64, to: u64, batch: &mut Batch) {
+    let next = AtomicU64::new(from);
+    let shared = Mutex::new(batch);
+    std::thread::scope(|scope| {
+        for _ in 0..crate::search::workers() {
+            scope.spawn(|| {
+                let mut own = Report::default();
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= to {
+                        break;
+                    }
+                    match run_one(seed) {
+                        Ok(report) => add(&mut own, &report),
+                        Err(what) => {
+                            let mut batch = shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                            batch.failures.push((seed, what));
+                            if batch.failures.len() >= ENOUGH {
+                                next.store(to, Ordering::Relaxed);
+                            }
+                        }
+                    }
+                }
+                let mut batch = shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                add(&mut batch.sum, &own);
+            });
+        }
+    });
+}
+
+fn add(sum: &mut Report, report: &Report) {
+    sum.happenings += report.happenings;
+    sum.writes += report.writes;
+    sum.reads += report.reads;
+    sum.takeovers += report.takeovers;
+    sum.marks.add(&report.marks);
+}
+
+/// One seed in a hundred is run twice: the same seed must give the same run.
+fn run_one(seed: u64) -> Result<Report, String> {
+    let report = caught(seed)?;
+    if seed.is_multiple_of(TWICE) && caught(seed)?.digest != report.digest {
+        return Err("two runs of the same seed differ".into());
+    }
+    Ok(report)
+}
+
+/// A broken invariant of the core is a failure of its seed.
+fn caught(seed: u64) -> Result<Report, String> {
+    SEED.set(seed);
+    catch_unwind(|| run(seed, false)).unwrap_or_else(|_| Err("the core panicked".into()))
+}
+
+/// The digest of one seed in a hundred: another build must print the same.
+pub fn digests(seeds: u64, start: u64) -> ExitCode {
+    for seed in (start..start + seeds).filter(|s| s.is_multiple_of(TWICE)) {
+        match caught(seed) {
+            Ok(report) => println!("{seed} {:016x}", report.digest),
+            Err(what) => println!("{seed} FAILED: {}", what.lines().next().unwrap_or_default()),
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// One seed with its whole story, and what is in it that is not in the same run without faults.
+pub fn repro(seed: u64) -> ExitCode {
+    SEED.set(seed);
+    let plan = Plan::of_seed(seed);
+    println!("{plan:#?}");
+    let (story, result) = run_told(plan.clone(), true);
+    let (clean, _) = run_told(plan.without_faults(), false);
+    println!("--- what a run without faults has not, or has less often (times, times there, line)");
+    for (line, (times, there)) in differences(&story, &clean) {
+        println!("{times:>6} {there:>6}  {line}");
+    }
+    match result {
+        Ok(()) => {
+            println!("seed {seed}: good");
+            ExitCode::SUCCESS
+        }
+        Err(what) => {
+            println!("seed {seed} FAILED: {what}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Lines without their numbers that are more than twice as frequent as in the clean run, by how often each comes.
+fn differences(story: &[String], clean: &[String]) -> Vec<(String, (u32, u32))> {
+    let mut lines: BTreeMap<String, (u32, u32)> = BTreeMap::new();
+    for line in story {
+        lines.entry(shape(line)).or_default().0 += 1;
+    }
+    for line in clean {
+        lines.entry(shape(line)).or_default().1 += 1;
+    }
+    let mut all: Vec<_> = lines
+        .into_iter()
+        .filter(|(_, (times, there))| *times > there * 2)
+        .collect();
+    all.sort_by_key(|(_, (times, there))| (*there, *times));
+    all
+}
+
+fn shape(line: &str) -> String {
+    let mut shape = String::with_capacity(line.len());
+    for c in line.chars() {
+        let c = if c.is_ascii_digit() { '#' } else { c };
+        if c != '#' || !shape.ends_with('#') {
+            shape.push(c);
+        }
+    }
+    shape
+}
+
+/// The smallest plan that still fails as the seed does, and its story.
+pub fn shrunk(seed: u64) -> ExitCode {
+    SEED.set(seed);
+    let tell = |p: &Plan| eprintln!("still fails: {} faults, {} commands", p.faults.len(), p.commands);
+    match shrink(&Plan::of_seed(seed), SHRINKING, tell) {
+        Some((plan, what)) => {
+            let (story, _) = run_told(plan.clone(), false);
+            for line in story {
+                println!("{line}");
+            }
+            println!("{plan:#?}\nseed {seed}, shrunk, FAILED: {what}");
+            ExitCode::FAILURE
+        }
+        None => {
+            println!("seed {seed}: good; there is nothing to shrink");
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_do_not_make_a_difference() {
+        let lines = |l: &[&str]| l.iter().map(|l| (*l).to_owned()).collect::<Vec<_>>();
+        let clean = lines(&["A -> disk 0: write 12+8", "A serves"]);
+        let story = lines(&["A -> disk 3: write 400+16", "A serves", "B notes: ballot won"]);
+        let found = differences(&story, &clean);
+        assert_eq!(found, vec![("B notes: ballot won".to_owned(), (1, 0))]);
+    }
+}
