@@ -15,8 +15,8 @@ use crate::forward::Call;
 use crate::host::{HostCommand, HostOp, Status};
 use crate::htb::{Htb, Origin, Portion, Stage};
 use crate::ids::{
-    BlockCount, BufferIndex, CommandId, ConnectionId, Controller, DiskIndex, Epoch, IoId, NcaeIndex, Noid, NvAddress,
-    ProcessId, QUORUM_MAX, RieGeneration, RieIndex, Time, TransferIndex, Vba,
+    BlockCount, BufferIndex, CommandId, ConnectionId, Controller, DiskIndex, Epoch, IoId, Nanos, NcaeIndex, Noid,
+    NvAddress, ProcessId, QUORUM_MAX, RieGeneration, RieIndex, Time, TransferIndex, Vba,
 };
 use crate::layout::metadata::{Lun, Metadata};
 use crate::link::Link;
@@ -183,6 +183,8 @@ pub struct Core {
     pub(crate) last_write: Time,
     /// When it is looked again who keeps others waiting.
     pub(crate) look_for_overdue: Option<Time>,
+    /// The owner could not take what was forwarded: nothing more is forwarded before this.
+    pub(crate) forwards_rest_until: Option<Time>,
 }
 
 /// The own lock bytes (R5).
@@ -274,6 +276,7 @@ impl Core {
             short_of_memory: false,
             last_write: Time(0),
             look_for_overdue: None,
+            forwards_rest_until: None,
             config,
         }
     }
@@ -292,7 +295,9 @@ impl Core {
         if stopped {
             // R12: what hosts sent before may have been done through the partner meanwhile.
             self.effects.push(Effect::CloseHosts);
-            self.effects.push(Effect::Serve);
+            if self.is_serving() && !self.is_stopping() {
+                self.effects.push(Effect::Serve);
+            }
         }
         if self.phase != Phase::Out {
             self.handle(event);
@@ -359,6 +364,7 @@ impl Core {
     /// Resumes what waited for something that has come free, as far as that goes.
     fn settle(&mut self) {
         self.settle_cell();
+        self.settle_forwards();
         loop {
             while std::mem::take(&mut self.turn_may_have_come) {
                 self.give_turns();
@@ -389,7 +395,10 @@ impl Core {
         let cell = self.cell_deadline();
         let timing = &self.config.timing;
         let link = self.link.next_deadline(timing.heartbeat, timing.silence);
-        [cell, link, self.destage_deadline(), self.look_for_overdue]
+        // Whoever has hosts is never without an event for so long that it would take that for a pause (R12).
+        let alive = self.is_accepting().then(|| self.now + Nanos(timing.pause.0 / 2));
+        let (destage, overdue, forwards) = (self.destage_deadline(), self.look_for_overdue, self.forwards_rest_until);
+        [cell, link, destage, overdue, forwards, alive]
             .into_iter()
             .flatten()
             .min()
@@ -665,7 +674,8 @@ impl Core {
                 self.finish(h, Status::Aborted);
                 continue;
             }
-            let waits = memory_is_short || transfers_are_short && self.may_need_transfer(h);
+            let is_write = matches!(self.htb(h).op, HostOp::Write { .. });
+            let waits = memory_is_short && is_write || transfers_are_short && self.may_need_transfer(h);
             if waits || !self.may_lock(h, at - 1) {
                 continue;
             }

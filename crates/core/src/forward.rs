@@ -7,7 +7,7 @@ use crate::controller::{Core, Violation};
 use crate::effect::Effect;
 use crate::host::{HostOp, Status};
 use crate::htb::{Htb, Origin, Portion, Stage};
-use crate::ids::{ATOMIC_BLOCKS, BlockCount, TransferIndex};
+use crate::ids::{ATOMIC_BLOCKS, BlockCount, Nanos, TransferIndex};
 use crate::link::frame::{Request, Response, XmfcId};
 use crate::link::mfcd::Mfcd;
 use crate::memory::Memory;
@@ -29,10 +29,13 @@ pub enum Call {
     Manage,
 }
 
+/// How long nothing is forwarded after the owner could not take a command: it is between two records.
+const FORWARDS_REST: Nanos = Nanos::from_millis(1);
+
 impl Core {
     /// The next portion of a command goes to the owner, once there is memory for it on both sides.
     pub(crate) fn admit_forward(&mut self, h: u32) -> Lacks {
-        if !self.link.is_up() || self.calls.free() == 0 {
+        if !self.link.is_up() || self.calls.free() == 0 || self.forwards_rest_until.is_some() {
             return Lacks::Leave;
         }
         if self.remote_transfers.is_empty() || (self.free_transfers.is_empty() && self.htb(h).transfer.is_none()) {
@@ -133,6 +136,7 @@ impl Core {
             Status::Good => {}
             // The owner changed; where to, this controller hears or has heard.
             Status::Transitioning | Status::Busy => {
+                self.forwards_rest_until = Some(self.now + FORWARDS_REST);
                 self.await_turn_again(h);
                 return Ok(());
             }
@@ -162,6 +166,13 @@ impl Core {
             self.finish(h, Status::Good);
         }
         Ok(())
+    }
+
+    /// The owner may be able to take commands again.
+    pub(crate) fn settle_forwards(&mut self) {
+        if self.forwards_rest_until.take_if(|at| *at <= self.now).is_some() {
+            self.turn_may_have_come = true;
+        }
     }
 
     fn await_turn_again(&mut self, h: u32) {

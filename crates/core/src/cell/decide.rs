@@ -41,18 +41,24 @@ impl Core {
     }
 
     fn round_deadline(&self) -> Option<Time> {
-        let until = match self.phase {
+        let wait = match self.phase {
             Phase::AwaitPartner { until } => Some(until),
-            Phase::AwaitRecord => Some(self.ballot_not_before),
-            Phase::AwaitAttach => Some(self.renew_at),
-            Phase::Serving if self.is_write_through() => Some(self.renew_at),
-            _ => None,
+            _ => self
+                .may_become_clean()
+                .then(|| self.last_write + self.config.timing.clean_idle),
         };
-        let clean = self
-            .may_become_clean()
-            .then(|| self.last_write + self.config.timing.clean_idle);
+        // A ballot that is wanted waits until the last one is far enough away.
+        let wait = wait.map(|t| t.max(self.ballot_not_before));
+        let record = (self.phase == Phase::AwaitRecord).then_some(self.ballot_not_before);
+        let renewal = (self.phase == Phase::AwaitAttach || self.holds_lease()).then_some(self.renew_at);
         let ballot = (self.ballot_not_before > self.now).then_some(self.ballot_not_before);
-        [until, clean, ballot].into_iter().flatten().min()
+        [wait, record, renewal, ballot].into_iter().flatten().min()
+    }
+
+    /// Whether this controller is in alone, or will be once the fence is there: it shows that it is alive, and looks
+    /// whether it is still in.
+    fn holds_lease(&self) -> bool {
+        matches!(self.phase, Phase::Serving | Phase::Fencing) && self.is_write_through()
     }
 
     /// The change of the record that is wanted now, if any.
@@ -172,19 +178,20 @@ impl Core {
     /// Alone, this controller serves under a lease: it shows that it is alive, and looks whether it is still in (R2).
     /// One that waits to join looks whether its partner is alive (R8).
     fn begin_renewal(&mut self) {
-        if self.quorum.is_busy()
-            || self.ballot.is_some()
-            || self.phase == Phase::AwaitRecord && self.ballot_not_before > self.now
-        {
+        if self.quorum.is_busy() || self.ballot.is_some() {
             return;
         }
-        let alone = self.phase == Phase::Serving && self.is_write_through();
+        let alone = self.holds_lease();
         let waits = matches!(self.phase, Phase::AwaitAttach);
         let due = (alone || waits) && self.now >= self.renew_at;
+        // What has just failed is not tried again at once.
+        let may_begin = self.ballot_not_before <= self.now;
         let own_slot_wanted = self.locks == Locks::Held && !self.own_slot_known;
         if self.phase == Phase::AwaitRecord || own_slot_wanted {
-            self.quorum.begin(Kind::Read, self.now);
-        } else if (due && alone || self.announce) && self.own_slot_known {
+            if may_begin {
+                self.quorum.begin(Kind::Read, self.now);
+            }
+        } else if (due && alone || self.announce && may_begin) && self.own_slot_known {
             self.announce = false;
             self.quorum.slot_mut().heartbeat += 1;
             self.quorum.begin(Kind::WriteRead, self.now);
@@ -199,7 +206,8 @@ impl Core {
     fn finish_round(&mut self) {
         let Some(outcome) = self.quorum.outcome() else { return };
         let Outcome::Majority(found) = outcome else {
-            self.ballot = None;
+            // What was to be announced is still to be.
+            self.announce |= self.ballot.take().is_none() && self.own_slot_known;
             self.ballot_not_before = self.now + self.config.timing.heartbeat;
             return;
         };
@@ -310,6 +318,9 @@ impl Core {
         if have == Some(record.metadata.generation) {
             self.adopt(record);
         } else {
+            if self.to_adopt.is_some_and(|r| r.epoch >= record.epoch) {
+                return;
+            }
             let reading = self.to_adopt.replace(record).is_some();
             if !reading {
                 self.metadata_tries = 0;

@@ -211,6 +211,8 @@ impl Core {
     }
 
     pub(crate) fn on_record_is(&mut self, record: Record) {
+        // It tells only what it goes by itself.
+        self.on_record_adopted(record.epoch);
         if record.epoch > self.epoch() {
             self.adopt_with_metadata(record);
         }

@@ -81,7 +81,13 @@ impl Core {
 
     /// After every quorum disk was tried in vain it is tried again, but not at once.
     pub(crate) fn settle_metadata(&mut self) {
-        if self.metadata_again.take_if(|at| *at <= self.now).is_some() {
+        if self.metadata_again.take_if(|at| *at <= self.now).is_none() {
+            return;
+        }
+        if self.phase == Phase::AwaitMetadata {
+            // The record may have moved on twice, and its metadata with it.
+            self.read_record();
+        } else {
             self.read_metadata();
         }
     }

@@ -168,7 +168,9 @@ impl Core {
         }
         self.last_write = self.now;
         self.turn_may_have_come = true;
-        self.effects.push(Effect::Serve);
+        if !self.is_stopping() {
+            self.effects.push(Effect::Serve);
+        }
         let mirrored = !self.is_write_through();
         self.note(Note::Serving { mirrored });
     }

@@ -1,0 +1,70 @@
+//! The fence of each waits for the locks of the other.
+
+use twincell_core::ids::Controller::{A, B};
+use twincell_core::manage::ManageOp;
+use twincell_sim::Scenario;
+
+/// A was alone and clean and died; the link is cut and stays so. B takes over in the moment in which A is back. One of
+/// them must serve.
+#[test]
+fn a_clean_one_returns_as_it_is_taken_over() {
+    let mut stuck = Vec::new();
+    for step in 0..7u64 {
+        let mut s = Scenario::apart().both_serving();
+        s.written(A, 0, 8);
+        s.crash(B);
+        s.until_alone(A, true);
+        s.until_alone(A, false);
+        s.cut();
+        s.crash(A);
+        s.start(B);
+        // B's patience with a partner that stands still.
+        s.until("B takes its own locks");
+        match step {
+            0 => {}
+            1 => s.until("B holds its own locks"),
+            2 => s.until("B notes: BallotBegun"),
+            3 => s.until("B -> disk 0: votes for"),
+            4 => s.until("B -> disk 2: votes for"),
+            5 => s.until("B notes: ballot won"),
+            _ => s.until("B fences A"),
+        }
+        s.start(A);
+        s.pass(20_000);
+        if !s.serves(A) && !s.serves(B) {
+            stuck.push(step);
+        }
+    }
+    assert!(stuck.is_empty(), "nobody serves, for ever: {stuck:?}");
+}
+
+/// The same by an operator's word.
+#[test]
+fn a_dirty_one_returns_as_it_is_given_up() {
+    let mut stuck = Vec::new();
+    for step in 0..6u64 {
+        let mut s = Scenario::apart().both_serving();
+        s.crash(B);
+        s.until_alone(A, true);
+        s.written(A, 0, 8);
+        s.cut();
+        s.crash(A);
+        s.start(B);
+        s.pass(20_000);
+        s.manage(B, ManageOp::AcceptLoss { missing: A });
+        match step {
+            0 => s.until("B takes its own locks"),
+            1 => s.until("B holds its own locks"),
+            2 => s.until("B notes: BallotBegun"),
+            3 => s.until("B -> disk 0: votes for"),
+            4 => s.until("B notes: ballot won"),
+            _ => s.until("B fences A"),
+        }
+        s.start(A);
+        s.pass(20_000);
+        if !s.serves(A) && !s.serves(B) {
+            stuck.push(step);
+        }
+    }
+    assert!(stuck.is_empty(), "nobody serves, for ever: {stuck:?}");
+}

@@ -1,0 +1,186 @@
+//! One core, and quorum disks that fail: driven by hand, because it takes two disks that fail at once.
+
+use std::collections::VecDeque;
+use twincell_core::cell::record::{Mode, Record, Slot};
+use twincell_core::config::{Config, Geometry, Timing};
+use twincell_core::event::DiskError;
+use twincell_core::ids::{Controller, DiskIndex, Noid, ProcessId, RssIndex, Time, Uuid};
+use twincell_core::layout::metadata::{Disk, DiskState, Metadata};
+use twincell_core::{Core, Effect, Event};
+
+const MS: u64 = 1_000_000;
+
+struct Bench {
+    core: Core,
+    now: u64,
+    slots: [[Option<Slot>; 2]; 3],
+    fail: bool,
+    queue: VecDeque<Event>,
+    reads: u64,
+    writes: u64,
+    restarts: u64,
+    steps: u64,
+}
+
+fn metadata() -> Metadata {
+    let disk = |n: u8| Disk {
+        uuid: Uuid(u128::from(n) + 1),
+        psegs: 16,
+        rss: RssIndex(0),
+        rss_offset: n,
+        state: DiskState::Normal,
+    };
+    Metadata {
+        generation: 1,
+        next_noid: Noid(1),
+        disks: (0..3).map(disk).collect(),
+        luns: Vec::new(),
+    }
+}
+
+impl Bench {
+    fn new(slots: [Option<Slot>; 2]) -> Bench {
+        let geometry = Geometry {
+            buffers: 64,
+            ries: 2,
+            htbs: 8,
+            transfers: 4,
+            destages: 2,
+        };
+        let config = Config {
+            controller: Controller::A,
+            cell: Uuid(7),
+            instance: Uuid(1),
+            process: ProcessId::default(),
+            fresh_image: Uuid(1000),
+            geometry,
+            timing: Timing::default(),
+            disks: 3,
+            quorum: (0..3).map(DiskIndex).collect(),
+        };
+        Bench {
+            core: Core::new(config, None),
+            now: 1_000 * MS,
+            slots: [slots; 3],
+            fail: false,
+            queue: VecDeque::from([Event::Start]),
+            reads: 0,
+            writes: 0,
+            restarts: 0,
+            steps: 0,
+        }
+    }
+
+    /// Everything that can happen at this moment, as the engine's drain does; at most so many steps.
+    fn drain(&mut self, most: u64) {
+        let mut left = most;
+        while left > 0 {
+            let Some(event) = self.queue.pop_front() else { return };
+            left -= 1;
+            self.steps += 1;
+            let mut effects = Vec::new();
+            self.core.step(Time(self.now), event, &mut effects);
+            for effect in effects {
+                self.carry_out(effect);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        let failed = Err(DiskError);
+        match effect {
+            Effect::SlotRead { io, disk } => {
+                self.reads += 1;
+                let result = if self.fail { failed } else { Ok(()) };
+                if let (false, Some(place)) = (self.fail, self.core.slots_read_by(io)) {
+                    *place = self.slots[disk.index()];
+                }
+                self.queue.push_back(Event::SlotRead { io, result });
+            }
+            Effect::SlotWrite { io, disk } => {
+                self.writes += 1;
+                let result = if self.fail { failed } else { Ok(()) };
+                if !self.fail {
+                    self.slots[disk.index()][0] = self.core.slot_written_by(io).copied();
+                }
+                self.queue.push_back(Event::DiskDone { io, result });
+            }
+            Effect::MetadataRead { io, .. } => {
+                let metadata = Ok(Box::new(metadata()));
+                self.queue.push_back(Event::MetadataRead { io, metadata });
+            }
+            Effect::TakeLocks => self.queue.push_back(Event::LocksTaken),
+            Effect::Restart => self.restarts += 1,
+            _ => {}
+        }
+    }
+
+    /// Time passes; the core is told at its deadlines.
+    fn pass(&mut self, ms: u64) {
+        let end = self.now + ms * MS;
+        while let Some(Time(at)) = self.core.next_deadline().filter(|t| t.0 <= end) {
+            self.now = self.now.max(at);
+            self.queue.push_back(Event::Tick);
+            self.drain(1_000);
+        }
+        self.now = end;
+    }
+}
+
+fn record() -> Record {
+    let quorum: Vec<_> = (0..3).map(DiskIndex).collect();
+    Record::first(&quorum)
+}
+
+fn idle(c: Controller) -> Slot {
+    Slot::idle(c, ProcessId::default(), record())
+}
+
+/// The own locks are held, and the quorum disks answer every read with an error at once (as the engine does for a disk
+/// that is overdue). The core must wait between its tries: the engine drains its queue before it reaps anything.
+#[test]
+fn the_own_slot_cannot_be_read() {
+    let mut b = Bench::new(Controller::BOTH.map(|c| Some(idle(c))));
+    // Until the locks are asked for.
+    while !b.queue.contains(&Event::LocksTaken) {
+        b.drain(1);
+        assert!(b.steps < 100);
+    }
+    b.fail = true;
+    let before = b.reads;
+    b.drain(10_000);
+    let tries = (b.reads - before) / 3;
+    assert!(tries < 10, "{tries} rounds in one moment, and no end");
+}
+
+/// A finds that B has voted for ALONE(B), and completes it. That it is out must be on a majority of the slots before it
+/// starts anew; the quorum disks fail for a moment just then. It must try again: B's fence waits for its locks.
+#[test]
+fn who_yields_tries_again() {
+    let mut theirs = idle(Controller::B);
+    theirs.begun = 3;
+    theirs.voted = 3;
+    theirs.proposal.epoch = record().epoch.next();
+    theirs.proposal.mode = Mode::Alone {
+        controller: Controller::B,
+        dirty: false,
+    };
+    theirs.proposal.images = [Uuid::NIL, Uuid(5)];
+    let mut b = Bench::new([Some(idle(Controller::A)), Some(theirs)]);
+    // Until its vote is on the disks: three reads of the record, three of the own slot, two rounds of the ballot.
+    while b.core.cell_view().record.is_none_or(|r| r.epoch == record().epoch) {
+        b.drain(1);
+        assert!(b.steps < 1_000);
+    }
+    b.fail = true;
+    b.drain(100);
+    b.pass(1_000);
+    b.fail = false;
+    b.pass(60_000);
+    assert_eq!(
+        b.restarts,
+        1,
+        "out, with its locks held, and nothing more will happen: {:?}",
+        b.core.next_deadline()
+    );
+}
