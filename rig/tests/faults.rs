@@ -18,3 +18,12 @@ fn every_kind_once_under_load() {
         assert!(line.is_some_and(|l| l.cycles > 0), "{kind} was left out");
     }
 }
+
+#[test]
+fn what_fills_the_memory_of_both_survives_their_restart() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let restart = twincell_rig::restart::measure(dir.path(), 32).unwrap_or_else(|e| panic!("{e}"));
+    println!("{restart}");
+    // Some buffers are on their way when memory is full.
+    assert!(restart.dirty > 28 << 20, "{restart:?}");
+}

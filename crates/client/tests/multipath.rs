@@ -56,6 +56,29 @@ fn a_silent_path_is_left_for_one_that_answers() {
 }
 
 #[test]
+fn the_only_path_is_not_left_alone_for_long() {
+    let address = format!("127.0.0.1:{}", free_port());
+    let url: Url = format!("nbd://{address}/vol").parse().unwrap();
+    // Long enough for the rest after each failure to have grown to two seconds.
+    let outage = Duration::from_millis(2700);
+    let server = std::thread::spawn(move || {
+        std::thread::sleep(outage);
+        let listener = std::net::TcpListener::bind(address).unwrap();
+        let began = Instant::now();
+        (Server::start_on(listener, &Medium::new(BYTES), Fault::None), began)
+    });
+    let patient = Timing {
+        give_up: Duration::from_secs(30),
+        ..quick()
+    };
+    let ack = Volume::new(&[url], patient).write(0, Arc::new(vec![7; 512]), false);
+    let acked = ack.unwrap().acked;
+    let (_, began) = server.join().unwrap();
+    let waited = acked.saturating_duration_since(began);
+    assert!(waited < Duration::from_secs(1), "{waited:?}");
+}
+
+#[test]
 fn a_path_that_leads_nowhere_is_passed_over() {
     let medium = Medium::new(BYTES);
     let server = Server::start(&medium, Fault::None);

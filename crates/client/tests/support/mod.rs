@@ -64,7 +64,10 @@ pub struct Server {
 
 impl Server {
     pub fn start(medium: &Medium, fault: Fault) -> Server {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Server::start_on(TcpListener::bind("127.0.0.1:0").unwrap(), medium, fault)
+    }
+
+    pub fn start_on(listener: TcpListener, medium: &Medium, fault: Fault) -> Server {
         let address = listener.local_addr().unwrap().to_string();
         let commands = Arc::new(AtomicU64::new(0));
         let (medium, counter) = (medium.clone(), Arc::clone(&commands));
