@@ -58,7 +58,7 @@ enum Task {
     /// interrupted goes on where it stopped.
     Mutants {
         /// How many seeds each gets at most.
-        #[arg(long, default_value_t = 5000)]
+        #[arg(long, default_value_t = 10_000)]
         seeds: u64,
         /// How many seeds the one gets that breaks nothing.
         #[arg(long, default_value_t = 20_000)]

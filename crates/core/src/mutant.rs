@@ -97,6 +97,7 @@ pub const MUTANTS: &[Mutant] = &[
     code("leak-a-pin", "a read does not give its pins back"),
     code("leak-a-batch", "a batch of the destager is not freed"),
     // Locks and turns.
+    code("overtake-a-lock-holder", "a command does not wait for one that came later and has the lock"),
     code("lock-blocks-not-granules", "the cache lock covers blocks, not whole granules"),
     // Ballots.
     rule("R1", "one-disk-is-a-majority", "one quorum disk that answers is enough"),

@@ -199,3 +199,19 @@ fn nothing_is_staged_while_clean_is_voted_on() {
         s.end();
     });
 }
+
+/// R12: what waited while a controller was stopped may have been done through its partner since: it does not begin.
+#[test]
+fn what_waited_while_a_controller_was_stopped() {
+    trace(&["late-commands-run"], || {
+        let mut s = both();
+        s.crash(B);
+        s.until_alone(A, true);
+        s.pause(A, 2500);
+        let write = s.write(A, 0, 8);
+        s.pass(4000);
+        assert!(!s.is_good(write), "its host has long gone to the other path");
+        assert!(s.tells("A closes host connections"));
+        s.end();
+    });
+}

@@ -130,7 +130,7 @@ fn crash_between_ballot_and_fence() {
 /// 5. A write-through has half landed when the controller that is alone crashes: its record must not say "clean".
 #[test]
 fn clean_is_not_clean() {
-    trace(&[], || {
+    trace(&["stage-while-clean"], || {
         let mut s = a_alone_and_clean();
         s.start(B);
         s.cut();
@@ -153,7 +153,7 @@ fn clean_is_not_clean() {
 ///    the record again.
 #[test]
 fn unbounded_zombie() {
-    trace(&[], || {
+    trace(&["serve-before-the-fence"], || {
         let mut s = Scenario::apart().both_serving();
         let v1 = s.written(A, 0, 8);
         s.crash(B);
@@ -237,7 +237,7 @@ fn joining_b() {
 /// 8. A has voted for ALONE(A) and crashes; the vote must not win later behind the back of both.
 #[test]
 fn undecided_ballot() {
-    trace(&[], || {
+    trace(&["forget-the-own-vote"], || {
         let mut s = both();
         let v1 = s.written(A, 0, 8);
         s.crash_at(A, "A -> disk 1: votes for ALONE(A");
