@@ -9,6 +9,7 @@ use crate::cell::record::{Mode, Record, Slot};
 use crate::cell::{Joiner, Leveling, Phase};
 use crate::config::{Config, Geometry};
 use crate::destage::Destager;
+use crate::disk::Disks;
 use crate::effect::{Effect, Note};
 use crate::event::{DiskError, Event};
 use crate::forward::Call;
@@ -93,11 +94,32 @@ pub(crate) enum Io {
     /// A step of an operator's task.
     Task,
     /// A read for a host.
-    Read { htb: u32, extent: Extent },
+    Read { htb: u32, extent: Extent, disk: DiskIndex },
+    /// A read that is overdue and that nobody waits for any more. Its memory is not used again until it ends.
+    OldRead { transfer: TransferIndex, disk: DiskIndex },
     /// Dirty data on their way to a disk.
     Destage { batch: u32, disk: DiskIndex },
     /// A flush of what was destaged.
     Flush { disk: DiskIndex },
+}
+
+impl Io {
+    /// The disk, where it matters whether it answers.
+    fn disk(&self) -> Option<DiskIndex> {
+        match *self {
+            Io::Read { disk, .. } | Io::OldRead { disk, .. } | Io::Destage { disk, .. } | Io::Flush { disk } => {
+                Some(disk)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A disk I/O in flight, and whether it is overdue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct InFlight {
+    pub(crate) io: Io,
+    pub(crate) overdue: bool,
 }
 
 /// A controller.
@@ -154,6 +176,8 @@ pub struct Core {
     pub(crate) metadata_again: Option<Time>,
     pub(crate) lun_of: Vec<Option<u16>>,
     pub(crate) task: Option<Task>,
+    /// A task that waits for data to reach the disks, while one is given up that they cannot reach.
+    pub(crate) interrupted: Option<Task>,
     pub(crate) new_metadata: Option<Metadata>,
     pub(crate) to_adopt: Option<Record>,
     /// The newest record that the partner said it goes by.
@@ -175,8 +199,13 @@ pub struct Core {
     pub(crate) rie_htb: Vec<Option<u32>>,
     pub(crate) mnodes: Vec<Mnode>,
     pub(crate) free_transfers: Vec<TransferIndex>,
-    pub(crate) ios: Pool<Io>,
+    /// The transfer buffers here that are the partner's, in the order in which it names them.
+    pub(crate) partners: Vec<TransferIndex>,
+    /// By transfer buffer: reads that are overdue and that nobody waits for.
+    pub(crate) old_reads: Vec<u8>,
+    pub(crate) ios: Pool<InFlight>,
     pub(crate) destager: Destager,
+    pub(crate) disks: Disks,
     pub(crate) awaiting_disk: u32,
     pub(crate) turn_may_have_come: bool,
     pub(crate) short_of_memory: bool,
@@ -219,6 +248,7 @@ impl Core {
         let mut free_ries: Vec<_> = geometry.ries_of(own).collect();
         free_ries.reverse();
         let ios = usize::from(geometry.destages) * 16 + usize::from(geometry.htbs) * 4 + usize::from(config.disks) + 64;
+        let ios = ios + usize::from(geometry.transfers) * 2;
         Core {
             now: Time(0),
             effects: Vec::new(),
@@ -255,13 +285,14 @@ impl Core {
             metadata_again: None,
             lun_of: vec![None; crate::ids::LUNS_MAX],
             task: None,
+            interrupted: None,
             new_metadata: None,
             to_adopt: None,
             partner_adopted: Epoch(0),
             link: Link::new(config.timing.retransmit, MESSAGES_MAX),
             said_hello: false,
             calls: Pool::new(remote.len() + 1),
-            remote_transfers: remote,
+            remote_transfers: remote.clone(),
             stale: 0,
             htbs: Pool::new(geometry.htbs.into()),
             order: VecDeque::with_capacity(geometry.htbs.into()),
@@ -269,8 +300,14 @@ impl Core {
             rie_htb: vec![None; geometry.ries.into()],
             mnodes: vec![Mnode::default(); geometry.ries.into()],
             free_transfers: (0..own_transfers).rev().map(TransferIndex).collect(),
+            partners: remote,
+            old_reads: vec![0; geometry.transfers.into()],
             ios: Pool::new(ios),
             destager: Destager::new(geometry.destages.into(), config.disks.into(), geometry.buffers as usize),
+            disks: Disks::new(
+                config.disks.into(),
+                own_transfers - (own_transfers / 4).max(1).min(own_transfers),
+            ),
             awaiting_disk: 0,
             turn_may_have_come: false,
             short_of_memory: false,
@@ -327,6 +364,7 @@ impl Core {
                 self.on_metadata_read(metadata);
             }
             Event::DiskDone { io, result } => self.on_disk_done(io, result),
+            Event::DiskOverdue { io } => self.on_disk_overdue(io),
             Event::Persisted { token } => self.on_any_persisted(token),
             Event::LinkOpened { connection } => self.on_link_opened(connection),
             Event::LinkClosed { connection } => self.on_link_closed(connection),
@@ -364,6 +402,7 @@ impl Core {
     /// Resumes what waited for something that has come free, as far as that goes.
     fn settle(&mut self) {
         self.settle_cell();
+        self.settle_overdue();
         self.settle_forwards();
         loop {
             while std::mem::take(&mut self.turn_may_have_come) {
@@ -378,7 +417,6 @@ impl Core {
                 break;
             }
         }
-        self.settle_overdue();
         self.settle_task();
         self.settle_cell();
         if let (Some(connection), Some(frame)) = (self.link.connection(), self.heartbeat()) {
@@ -552,11 +590,15 @@ impl Core {
     // ---- disk I/O ----
 
     pub(crate) fn new_io(&mut self, io: Io) -> IoId {
-        let (index, generation) = self.ios.take(io);
+        let (index, generation) = self.ios.take(InFlight { io, overdue: false });
         IoId { index, generation }
     }
 
     fn end_io(&mut self, io: IoId) -> Io {
+        self.take_io(io).io
+    }
+
+    fn take_io(&mut self, io: IoId) -> InFlight {
         assert!(
             self.ios.is_current(io.index, io.generation),
             "an answer to an I/O that is not in flight"
@@ -568,7 +610,11 @@ impl Core {
     }
 
     fn on_disk_done(&mut self, io: IoId, result: Result<(), DiskError>) {
-        match self.end_io(io) {
+        let InFlight { io, overdue } = self.take_io(io);
+        if let Some(disk) = io.disk().filter(|_| overdue) {
+            self.on_late_end(disk);
+        }
+        match io {
             Io::SlotWrite(n) => {
                 if self.quorum.written(n, result) {
                     let disk = self.quorum.members()[n];
@@ -580,9 +626,39 @@ impl Core {
             Io::SlotRead(n) => self.quorum.read(n, Err(DiskError)),
             Io::MetadataRead => self.on_metadata_read(Err(DiskError)),
             Io::Task => self.on_task_io(result),
-            Io::Read { htb, extent } => self.on_read(htb, extent, result),
+            Io::Read { htb, extent, disk } => self.on_read(htb, extent, disk, result),
+            Io::OldRead { transfer, disk } => self.on_old_read(transfer, disk),
+            Io::Destage { batch, .. } if overdue => self.on_late_destage(batch),
+            Io::Flush { .. } if overdue => {}
             Io::Destage { batch, disk } => self.on_destaged(batch, disk, result),
             Io::Flush { disk } => self.on_flushed(disk, result),
+        }
+    }
+
+    fn on_disk_overdue(&mut self, io: IoId) {
+        if !self.ios.is_current(io.index, io.generation) {
+            return;
+        }
+        let Some(in_flight) = self.ios.get_mut(io.index).filter(|i| !i.overdue) else {
+            return;
+        };
+        let Some(disk) = in_flight.io.disk() else { return };
+        in_flight.overdue = true;
+        let io = in_flight.io;
+        self.disks.overdue(disk, self.now);
+        match io {
+            Io::Destage { batch, disk } => self.on_destage_overdue(batch, disk),
+            Io::Flush { disk } => self.on_flush_overdue(disk),
+            _ => {}
+        }
+        self.look_for_overdue = Some(self.now);
+    }
+
+    /// What was overdue on a disk has ended: once all of it has, the disk is used again.
+    fn on_late_end(&mut self, disk: DiskIndex) {
+        if self.disks.ended(disk, self.now) {
+            self.cache.take_up();
+            self.turn_may_have_come = true;
         }
     }
 
@@ -816,10 +892,16 @@ impl Core {
         usize::from((self.geometry().transfers / 4).max(1))
     }
 
-    /// Whether the partner names this transfer buffer: the last ones are its.
+    /// Whether this transfer buffer is one of those that the partner names.
     pub(crate) fn is_partners_transfer(&self, transfer: TransferIndex) -> bool {
-        let transfers = self.geometry().transfers;
-        usize::from(transfer.0) + self.partners_transfers() >= usize::from(transfers) && transfer.0 < transfers
+        self.partners.contains(&transfer)
+    }
+
+    /// The transfer buffer that the partner calls `name`: at first the last ones, under their own names.
+    pub(crate) fn named_by_partner(&self, name: TransferIndex) -> Option<TransferIndex> {
+        let first = usize::from(self.geometry().transfers) - self.partners_transfers();
+        let at = usize::from(name.0).checked_sub(first)?;
+        self.partners.get(at).copied()
     }
 
     // ---- what may be done ----
@@ -1008,6 +1090,7 @@ impl Core {
         self.ios
             .get(io.index)
             .filter(|_| self.ios.is_current(io.index, io.generation))
+            .map(|i| &i.io)
     }
 
     /// Frames that were sent again, and messages that were refused as stale, since the start.
@@ -1051,6 +1134,7 @@ impl Core {
         );
         let held = self.htbs.iter().filter_map(|(_, h)| h.transfer);
         let own_held = held.filter(|t| !self.is_partners_transfer(*t)).count();
+        let own_held = own_held + self.old_reads.iter().filter(|n| **n > 0).count();
         let partners = self.partners_transfers();
         let own_transfers = usize::from(self.geometry().transfers) - partners;
         assert_eq!(

@@ -2,12 +2,14 @@
 
 use crate::cache::Use;
 use crate::controller::{Core, Io};
+use crate::disk::Duty;
 use crate::effect::Effect;
 use crate::event::DiskError;
 use crate::host::Status;
 use crate::htb::Stage;
 use crate::ids::{
-    ATOMIC_GRANULES, BUFFER_BLOCKS, BufferIndex, Controller, DiskIndex, Incarnation, Nanos, PSEG_BLOCKS, Time,
+    ATOMIC_GRANULES, BUFFER_BLOCKS, BufferIndex, Controller, DiskIndex, Incarnation, Nanos, NcaeIndex, PSEG_BLOCKS,
+    Time,
 };
 use crate::layout::metadata::{DiskState, Metadata};
 use crate::link::mfcd::Mfcd;
@@ -15,61 +17,72 @@ use crate::list::List;
 use crate::memory::{Memory, Segment, Sgl};
 use crate::mutant;
 use crate::nv::word::Bmae;
-use crate::read::runs;
+use crate::read::{COPIES_MAX, runs};
 
 /// Most dirty buffers that one search for something to write looks at.
 const LOOK_AT: usize = 64;
-/// How long the destager leaves a disk alone after an error.
-const AFTER_ERROR: Nanos = Nanos::from_millis(500);
-
-/// A disk that fails every write for this long is missing.
-const GIVE_UP_AFTER: Nanos = Nanos::from_millis(900);
+/// When the next step looks on, if that was not all.
+const LOOK_ON_AFTER: Nanos = Nanos::from_micros(100);
 
 /// A batch of neighbouring buffers on its way to all disks that hold a copy.
+///
+/// A write that is overdue has failed: the batch goes on without it, and its data will be written again. But what it
+/// names of memory stays as it is until the write has ended, and so does its place in the pool.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Batch {
     buffers: List<BufferIndex, ATOMIC_GRANULES>,
+    /// Writes that are not answered.
     outstanding: u16,
-    failed: Option<DiskIndex>,
+    /// Writes that are overdue.
+    overdue: u16,
+    failed: List<DiskIndex, COPIES_MAX>,
 }
 
 /// The destager.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Destager {
-    /// Batches in flight.
-    pub batches: crate::pool::Pool<Batch>,
+    /// Batches in flight, and those of which only overdue writes are left.
+    batches: crate::pool::Pool<Batch>,
+    /// How many are only waited for.
+    left_behind: usize,
     /// Disks that were written since they were last flushed, by index.
     unflushed: Vec<bool>,
-    /// Flushes in flight, and whether one of them failed.
+    /// Flushes in flight, and the disks of which one failed in this round.
     flushes: u16,
-    flush_failed: bool,
+    flush_failed: Vec<bool>,
     /// Twins to be released, each once; whether the message that says so is requested; how often it was, and how many of
     /// these requests the partner has heard of.
     releases: Vec<BufferIndex>,
     release_requested: bool,
     releases_requested: u64,
     releases_heard: u64,
-    /// After an error: nothing before this.
-    not_before: Time,
-    /// The disk that fails, and since when.
-    failing: Option<(DiskIndex, Time)>,
+    /// When dirty data that were put aside are looked at again.
+    retry_at: Option<Time>,
+    /// More dirty data are to be looked at than one step does.
+    looks_on: bool,
 }
 
 impl Destager {
     /// At most `batches` batches in flight, for `disks` disks and `buffers` buffers.
     pub fn new(batches: usize, disks: usize, buffers: usize) -> Destager {
         Destager {
-            batches: crate::pool::Pool::new(batches),
+            // While a disk does not answer, as many batches may be left behind on it as were in flight.
+            batches: crate::pool::Pool::new(batches * 2),
+            left_behind: 0,
             unflushed: vec![false; disks],
             flushes: 0,
-            flush_failed: false,
+            flush_failed: vec![false; disks],
             releases: Vec::with_capacity(buffers),
             release_requested: false,
             releases_requested: 0,
             releases_heard: 0,
-            not_before: Time(0),
-            failing: None,
+            retry_at: None,
+            looks_on: false,
         }
+    }
+
+    fn in_flight(&self) -> usize {
+        self.batches.in_use() - self.left_behind
     }
 
     /// Twins that are to be released.
@@ -99,25 +112,26 @@ impl Destager {
         self.releases_heard = self.releases_requested;
     }
 
-    /// Whether no disk write or flush is in flight.
+    /// Whether no disk write or flush is in flight, but for overdue ones: their data were written elsewhere meanwhile, and
+    /// nothing reads what they will leave behind, or the same data are still dirty.
     pub fn is_idle(&self) -> bool {
-        self.batches.in_use() == 0 && self.flushes == 0
-    }
-
-    /// When it tries again after an error.
-    pub fn retry_at(&self, now: Time) -> Option<Time> {
-        (self.not_before > now).then_some(self.not_before)
+        self.in_flight() == 0 && self.flushes == 0
     }
 }
 
 impl Core {
     /// Writes what should be written, flushes what was, as far as places are free.
     pub(crate) fn destage(&mut self) {
-        if !self.may_write_disks() || self.destager.not_before > self.now {
+        if !self.may_write_disks() {
             return;
         }
+        if self.destager.retry_at.take_if(|at| *at <= self.now).is_some() {
+            self.cache.take_up();
+        }
+        self.destager.looks_on = false;
         if self.wants_destage() {
-            while self.destager.batches.free() > 0 {
+            let most = usize::from(self.geometry().destages);
+            while self.destager.in_flight() < most && self.destager.batches.free() > 0 {
                 let Some(first) = self.next_to_write() else { break };
                 self.write_batch(first);
             }
@@ -138,16 +152,45 @@ impl Core {
 
     /// When the cache will have been idle for long enough.
     pub(crate) fn destage_deadline(&self) -> Option<Time> {
-        let waits = self.cache.dirty() > 0 && self.may_write_disks() && !self.wants_destage();
+        if !self.may_write_disks() {
+            return None;
+        }
+        let waits = self.cache.dirty() > 0 && !self.wants_destage();
         let idle = waits.then(|| self.last_write + self.config.timing.destage_idle);
-        idle.or(self.destager.retry_at(self.now))
+        let on = self.destager.looks_on.then_some(self.now + LOOK_ON_AFTER);
+        [idle, on, self.destager.retry_at].into_iter().flatten().min()
     }
 
-    /// The oldest dirty buffer whose granule has no disk write in flight: there is never more than one.
-    fn next_to_write(&self) -> Option<BufferIndex> {
-        let oldest = self.cache.oldest_dirty();
-        let dirty = std::iter::successors(oldest, |b| self.cache.next_dirty(*b));
-        dirty.take(LOOK_AT).find(|b| self.is_writable(*b))
+    /// The oldest dirty buffer whose granule has no disk write in flight: there is never more than one. Those that have to
+    /// go to a disk that is to be left alone are put aside, so that they hide no others.
+    fn next_to_write(&mut self) -> Option<BufferIndex> {
+        let mut next = self.cache.oldest_dirty();
+        for _ in 0..LOOK_AT {
+            let buffer = next?;
+            next = self.cache.next_dirty(buffer);
+            if self.is_blocked(buffer) {
+                self.cache.put_aside(buffer);
+                self.destager.looks_on = next.is_some();
+            } else if self.is_writable(buffer) {
+                return Some(buffer);
+            }
+        }
+        None
+    }
+
+    /// Whether a disk that has to take these data is to be left alone. Remembers when it is tried again.
+    fn is_blocked(&mut self, buffer: BufferIndex) -> bool {
+        let now = self.now;
+        let granule = self.cache.get(buffer).granule;
+        let places = self.places(granule.ncae, granule.start().0);
+        let mut blocked = places.is_empty();
+        for (disk, _) in places.iter().filter(|(d, _)| self.disks.is_blocked(*d, now)) {
+            blocked = true;
+            if let Some(at) = self.disks.retry_at(*disk) {
+                self.destager.retry_at = Some(self.destager.retry_at.map_or(at, |r| r.min(at)));
+            }
+        }
+        blocked
     }
 
     fn is_writable(&self, buffer: BufferIndex) -> bool {
@@ -178,7 +221,8 @@ impl Core {
         let batch = Batch {
             buffers,
             outstanding: 0,
-            failed: None,
+            overdue: 0,
+            failed: List::new(),
         };
         let (b, _) = self.destager.batches.take(batch);
         self.issue_writes(b, &buffers);
@@ -206,25 +250,57 @@ impl Core {
     /// A disk write is answered.
     pub(crate) fn on_destaged(&mut self, b: u32, disk: DiskIndex, result: Result<(), DiskError>) {
         self.destager.unflushed[disk.index()] |= result.is_ok();
+        if result.is_ok() {
+            self.disks.worked(disk, Duty::Write, self.now);
+        } else if !mutant::is("failed-writes-forgotten") {
+            self.disk_failed(disk, Duty::Write);
+            self.batch(b).fail(disk);
+        }
+        self.batch(b).outstanding -= 1;
+        self.end_batch(b);
+    }
+
+    /// A disk write is not answered in time.
+    pub(crate) fn on_destage_overdue(&mut self, b: u32, disk: DiskIndex) {
         let batch = self.batch(b);
         batch.outstanding -= 1;
-        if result.is_err() && !mutant::is("failed-writes-forgotten") {
-            batch.failed = Some(disk);
-        }
-        if batch.outstanding > 0 {
+        batch.overdue += 1;
+        batch.fail(disk);
+        self.end_batch(b);
+    }
+
+    /// An overdue disk write has ended; how is of no account.
+    pub(crate) fn on_late_destage(&mut self, b: u32) {
+        let batch = self.batch(b);
+        batch.overdue -= 1;
+        if batch.outstanding > 0 || batch.overdue > 0 {
             return;
         }
-        let batch = if mutant::is("leak-a-batch") {
-            self.batch(b).clone()
-        } else {
-            self.destager.batches.give_back(b)
-        };
-        match batch.failed {
-            Some(disk) => self.disk_failed(disk),
-            None => self.disk_works(disk),
-        }
+        let batch = self.destager.batches.give_back(b);
+        self.destager.left_behind -= 1;
         for buffer in batch.buffers.iter() {
-            if batch.failed.is_some() {
+            self.cache.reap(*buffer);
+        }
+        self.turn_may_have_come = true;
+    }
+
+    /// The batch is done once all that is not overdue is answered.
+    fn end_batch(&mut self, b: u32) {
+        if self.batch(b).outstanding > 0 {
+            return;
+        }
+        let batch = self.batch(b).clone();
+        if batch.overdue > 0 {
+            self.destager.left_behind += 1;
+            for buffer in batch.buffers.iter().filter(|_| !mutant::is("forget-an-overdue-write")) {
+                self.cache.leave_posted(*buffer);
+            }
+        } else if !mutant::is("leak-a-batch") {
+            self.destager.batches.give_back(b);
+        }
+        let again = self.has_to(batch.buffers[0], |d| batch.failed.contains(&d));
+        for buffer in batch.buffers.iter() {
+            if again {
                 self.cache.fail_write(*buffer);
             } else {
                 self.cache.end_write(*buffer);
@@ -232,15 +308,23 @@ impl Core {
         }
     }
 
-    fn disk_failed(&mut self, disk: DiskIndex) {
-        self.destager.not_before = self.now + AFTER_ERROR;
-        let same = self.destager.failing.filter(|(d, _)| *d == disk);
-        self.destager.failing = Some(same.unwrap_or((disk, self.now)));
-        self.note(crate::effect::Note::DiskFailed { disk });
+    /// Whether the data of a buffer have to be on a disk of which this is true.
+    fn has_to(&self, buffer: BufferIndex, is: impl Fn(DiskIndex) -> bool) -> bool {
+        let granule = self.cache.get(buffer).granule;
+        self.places(granule.ncae, granule.start().0).iter().any(|(d, _)| is(*d))
     }
 
-    /// What was written to these disks and not flushed counts on the other copy from now on.
+    fn disk_failed(&mut self, disk: DiskIndex, duty: Duty) {
+        if self.disks.failed(disk, duty, self.now) {
+            self.note(crate::effect::Note::DiskFailed { disk });
+        }
+        self.watch_for_overdue();
+    }
+
+    /// What was written to disks that are missing from now on, and not flushed, counts on the other copy. What was put
+    /// aside may have to go elsewhere.
     pub(crate) fn forget_unflushed(&mut self, metadata: &Metadata) {
+        self.cache.take_up();
         for (n, disk) in metadata.disks.iter().enumerate() {
             if disk.state != DiskState::Normal && self.is_normal(DiskIndex(n as u16)) {
                 self.destager.unflushed[n] = false;
@@ -253,21 +337,11 @@ impl Core {
         disks.is_none_or(|d| d.get(disk.index()).is_none_or(|d| d.state == DiskState::Normal))
     }
 
-    fn disk_works(&mut self, disk: DiskIndex) {
-        if self.destager.failing.is_some_and(|(d, _)| d == disk) {
-            self.destager.failing = None;
-        }
-    }
-
-    /// The disk is being given up: not again before it has failed for as long once more.
-    pub(crate) fn forgive_disk_for_a_while(&mut self, disk: DiskIndex) {
-        self.destager.failing = Some((disk, self.now));
-    }
-
-    /// The disk to go on without: it has failed for too long to be only disturbed.
-    pub(crate) fn disk_to_give_up(&self) -> Option<DiskIndex> {
-        let (disk, since) = self.destager.failing?;
-        (self.is_normal(disk) && self.now.since(since) >= GIVE_UP_AFTER).then_some(disk)
+    /// The disk to go on without: it has been in trouble for too long to be only disturbed.
+    pub(crate) fn disk_to_give_up(&mut self) -> Option<DiskIndex> {
+        let disks = self.metadata.as_ref().map_or(&[][..], |m| &m.disks);
+        let normal = |d: DiskIndex| disks.get(d.index()).is_some_and(|d| d.state == DiskState::Normal);
+        self.disks.choose_to_give_up(self.now, normal)
     }
 
     /// One round of flushes at a time, for everything that was written when it began. When somebody waits it begins at
@@ -275,7 +349,7 @@ impl Core {
     fn flush_written(&mut self) {
         let written = self.cache.written();
         let much = written > self.geometry().buffers / 8;
-        let begin = written > 0 && (self.is_urgent() || self.destager.batches.in_use() == 0 || much);
+        let begin = written > 0 && (self.is_urgent() || self.destager.in_flight() == 0 || much);
         if self.destager.flushes > 0 || !begin {
             return;
         }
@@ -287,40 +361,71 @@ impl Core {
             if self.destager.flushes > 0 && mutant::is("flush-one-disk") {
                 break;
             }
-            if std::mem::take(&mut self.destager.unflushed[disk]) {
-                let disk = DiskIndex(disk as u16);
-                let io = self.new_io(Io::Flush { disk });
-                self.destager.flushes += 1;
-                self.effects.push(Effect::DiskFlush { io, disk });
+            if !self.destager.unflushed[disk] {
+                continue;
             }
+            let disk = DiskIndex(disk as u16);
+            if !self.disks.answers(disk) {
+                self.flush_fails(disk);
+                continue;
+            }
+            self.destager.unflushed[disk.index()] = false;
+            let io = self.new_io(Io::Flush { disk });
+            self.destager.flushes += 1;
+            self.effects.push(Effect::DiskFlush { io, disk });
         }
+        if self.destager.flushes == 0 {
+            self.end_flush();
+        }
+    }
+
+    /// What was written to a disk and not flushed has to be written again.
+    fn flush_fails(&mut self, disk: DiskIndex) {
+        self.destager.flush_failed[disk.index()] = true;
+        self.destager.unflushed[disk.index()] = true;
     }
 
     /// A flush is answered.
     pub(crate) fn on_flushed(&mut self, disk: DiskIndex, result: Result<(), DiskError>) {
+        if result.is_ok() {
+            self.disks.worked(disk, Duty::Flush, self.now);
+        } else if !mutant::is("failed-flushes-forgotten") {
+            self.flush_fails(disk);
+            self.disk_failed(disk, Duty::Flush);
+        }
+        self.end_one_flush();
+    }
+
+    /// A flush is not answered in time.
+    pub(crate) fn on_flush_overdue(&mut self, disk: DiskIndex) {
+        self.flush_fails(disk);
+        self.end_one_flush();
+    }
+
+    fn end_one_flush(&mut self) {
         self.destager.flushes -= 1;
-        if result.is_err() && !mutant::is("failed-flushes-forgotten") {
-            self.destager.flush_failed = true;
-            self.destager.unflushed[disk.index()] = true;
-            self.disk_failed(disk);
+        if self.destager.flushes == 0 {
+            self.end_flush();
         }
-        if self.destager.flushes > 0 {
-            return;
+    }
+
+    fn end_flush(&mut self) {
+        if mutant::is("a-flush-covers-later-writes") {
+            self.cache.begin_flush();
         }
-        if std::mem::take(&mut self.destager.flush_failed) {
-            self.cache.fail_flush();
-        } else {
-            if mutant::is("a-flush-covers-later-writes") {
-                self.cache.begin_flush();
-            }
-            self.free_flushed();
-        }
+        self.free_flushed();
+        self.destager.flush_failed.fill(false);
         self.wake_awaiting_disk();
     }
 
-    /// The data are on disk for good: buffer and twin are free.
+    /// The data are on disk for good: buffer and twin are free. Those that a disk failed to make durable are dirty again.
     fn free_flushed(&mut self) {
-        while let Some((buffer, was)) = self.cache.next_flushed() {
+        while let Some(buffer) = self.cache.flushing() {
+            if self.has_to(buffer, |d| self.destager.flush_failed[d.index()]) {
+                self.cache.fail_flush(buffer);
+                continue;
+            }
+            let was = self.cache.end_flush(buffer);
             if was.superseded || was.held {
                 continue;
             }
@@ -365,12 +470,27 @@ impl Core {
         for at in 0..self.order.len() {
             let h = self.order[at];
             let htb = self.htb(h);
-            let there = self.cache.is_on_disk(htb.age) || mutant::is("sync-does-not-wait");
-            if htb.stage == Stage::AwaitDisk && there {
-                self.awaiting_disk -= 1;
-                self.finish(h, Status::Good);
+            if htb.stage != Stage::AwaitDisk {
+                continue;
             }
+            let there = self.cache.is_on_disk(htb.ncae, htb.age) || mutant::is("sync-does-not-wait");
+            let status = if there {
+                Status::Good
+            } else if self.is_stuck(htb.ncae) {
+                Status::WriteError
+            } else {
+                continue;
+            };
+            self.awaiting_disk -= 1;
+            self.finish(h, status);
         }
+    }
+
+    /// Whether the oldest data of a LUN cannot reach any disk: whoever waits for them waits in vain. They stay in NV
+    /// memory, and are tried again.
+    fn is_stuck(&self, ncae: NcaeIndex) -> bool {
+        let oldest = self.cache.oldest_of_lun(ncae);
+        oldest.is_some_and(|b| !self.has_to(b, |d| !self.disks.is_out_of_order(d, self.now)))
     }
 
     /// How many valid buffers the partner's pair has; none is ever allocated here.
@@ -378,6 +498,14 @@ impl Core {
         let partner: Controller = self.partner();
         let in_use = |b: &BufferIndex| self.cache.get(*b).usage != Use::Free;
         self.geometry().buffers_of(partner).filter(in_use).count()
+    }
+}
+
+impl Batch {
+    fn fail(&mut self, disk: DiskIndex) {
+        if !self.failed.contains(&disk) {
+            self.failed.push(disk);
+        }
     }
 }
 

@@ -43,6 +43,13 @@ pub enum Event {
         /// How it ended.
         result: Result<(), DiskError>,
     },
+    /// A `DiskRead`, `DiskWrite` or `DiskFlush` has not ended for about a second. Its memory may be used until its answer,
+    /// which may come at any time, or never. Until all that is overdue on a disk has ended, whatever else is asked of
+    /// the disk is answered with an error.
+    DiskOverdue {
+        /// Which.
+        io: IoId,
+    },
     /// Answers `Persist`: every NV store made before it is durable.
     Persisted {
         /// From the effect.

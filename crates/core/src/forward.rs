@@ -195,13 +195,13 @@ impl Core {
             return Err(Violation("not a forwarded command"));
         };
         let is_write = matches!(op, HostOp::Write { .. });
-        let sound = self.is_partners_transfer(transfer)
-            && blocks.0 <= ATOMIC_BLOCKS
+        let here = self.named_by_partner(transfer);
+        let sound = blocks.0 <= ATOMIC_BLOCKS
             && !(is_write && blocks.0 == 0)
             && payload.0 == if is_write { blocks.0 } else { 0 };
-        if !sound {
+        let Some(transfer) = here.filter(|_| sound) else {
             return Err(Violation("a forwarded command that makes no sense"));
-        }
+        };
         if is_write {
             let into = Memory::Transfer {
                 transfer,

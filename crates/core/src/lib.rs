@@ -16,6 +16,7 @@ pub mod cell;
 pub mod config;
 pub mod controller;
 mod destage;
+mod disk;
 pub mod effect;
 pub mod event;
 mod forward;

@@ -1,4 +1,5 @@
-//! Who keeps others waiting: a host that does not send the data of its write, and data that the mirror is armed for.
+//! Who keeps others waiting: a host that does not send the data of its write, data that the mirror is armed for, and a
+//! disk that does not answer.
 
 use crate::controller::Core;
 use crate::effect::Effect;
@@ -21,7 +22,13 @@ impl Core {
         }
         self.end_silent_hosts();
         self.ask_for_late_data();
-        let waits = self.awaits_host_data() || self.awaits_mirror_data();
+        let troubled = self.disks.any_in_trouble();
+        if troubled {
+            self.leave_overdue_reads();
+            // Some may wait for a disk of which nothing is expected any more.
+            self.turn_may_have_come = true;
+        }
+        let waits = self.awaits_host_data() || self.awaits_mirror_data() || troubled;
         self.look_for_overdue = waits.then_some(self.now + LOOK_EVERY);
     }
 

@@ -41,6 +41,11 @@ impl<T> Pool<T> {
         self.free.len()
     }
 
+    /// How many items fit.
+    pub fn capacity(&self) -> u32 {
+        self.places.len() as u32
+    }
+
     /// Puts `item` into a free place: its index and the generation of this use. Panics if there is none: ask `free`.
     pub fn take(&mut self, item: T) -> (u32, u32) {
         let index = self.free.pop().expect("the pool was asked for room");

@@ -1,13 +1,13 @@
 //! A host's read: from the cache where it can be, else from disk with the cache laid over it.
 
 use crate::cache::Granule;
-use crate::controller::{Core, Io};
+use crate::controller::{Core, InFlight, Io};
 use crate::effect::Effect;
 use crate::event::DiskError;
 use crate::host::Status;
 use crate::htb::{Origin, Portion, Stage, granules, mask_in_granule, sgl};
 use crate::ids::{
-    ATOMIC_BLOCKS, ATOMIC_GRANULES, BUFFER_BLOCKS, BlockCount, BufferIndex, DiskIndex, PSEG_BLOCKS,
+    ATOMIC_BLOCKS, ATOMIC_GRANULES, BUFFER_BLOCKS, BlockCount, BufferIndex, DiskIndex, NcaeIndex, PSEG_BLOCKS,
     QUORUM_SPACE_BLOCKS, TransferIndex,
 };
 use crate::layout::metadata::{DiskState, PsegAddress};
@@ -18,18 +18,22 @@ use crate::write::Lacks;
 
 const SIZE: u64 = BUFFER_BLOCKS as u64;
 
-/// A run of granules that lies in one piece on disk, and which copy of it is read.
+/// Most copies of a block.
+pub const COPIES_MAX: usize = 2;
+
+/// A run of granules that lies in one piece on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Extent {
     /// First block on the LUN, granule aligned.
     pub start: u64,
     /// Blocks, whole granules.
     pub blocks: u32,
-    /// Which copy.
-    pub copy: u8,
-    /// How many copies were tried before.
-    pub tried: u8,
+    /// The disk whose copy could not be read.
+    pub failed: Option<DiskIndex>,
 }
+
+/// Where a copy lies: the disk, and the block on it.
+pub type Place = (DiskIndex, u64);
 
 impl Core {
     /// The next portion of a read begins, if it gets the memory that it needs.
@@ -39,6 +43,17 @@ impl Core {
         let blocks = htb.left().min(ATOMIC_BLOCKS);
         let cached = self.cached(ncae, start, blocks);
         let whole = cached.iter().all(Option::is_some);
+        if !whole {
+            match self.look_at_disks(ncae, start, blocks) {
+                Ok(true) => {}
+                Ok(false) => return Lacks::Leave,
+                Err(DiskError) => {
+                    self.finish(h, Status::ReadError);
+                    return Lacks::Nothing;
+                }
+            }
+        }
+        let htb = self.htb(h);
         let direct = whole && matches!(htb.origin, Origin::Host(_));
         if !direct && htb.transfer.is_none() {
             let Some(transfer) = self.free_transfers.pop() else {
@@ -63,12 +78,7 @@ impl Core {
     }
 
     /// For each granule of the range the buffer that holds all that is wanted of it.
-    fn cached(
-        &self,
-        ncae: crate::ids::NcaeIndex,
-        start: u64,
-        blocks: u32,
-    ) -> List<Option<BufferIndex>, ATOMIC_GRANULES> {
+    fn cached(&self, ncae: NcaeIndex, start: u64, blocks: u32) -> List<Option<BufferIndex>, ATOMIC_GRANULES> {
         let first = start / SIZE;
         (first..first + granules(start, blocks) as u64)
             .map(|number| {
@@ -106,24 +116,40 @@ impl Core {
         let htb = self.htb_mut(h);
         htb.portion.pinned = pinned;
         htb.stage = Stage::AwaitDiskRead;
-        let (mut at, end) = (first * SIZE, (first + count) * SIZE);
-        while at < end {
-            let blocks = (PSEG_BLOCKS - at % PSEG_BLOCKS).min(end - at) as u32;
-            let copy = (at / PSEG_BLOCKS % 2) as u8;
-            let extent = Extent {
-                start: at,
-                blocks,
-                copy,
-                tried: 0,
-            };
-            self.read_extent(h, extent);
-            at += u64::from(blocks);
+        for extent in extents(portion.start, portion.blocks) {
+            let from = self.source(ncae, &extent).expect("admit_read looked");
+            self.read_extent(h, extent, from);
         }
     }
 
-    fn read_extent(&mut self, h: u32, extent: Extent) {
-        let copies = self.places(self.htb(h).ncae, extent.start);
-        let (disk, block) = copies[extent.copy as usize % copies.len()];
+    /// Whether the range can be read from the disks now: not while one that has to do it is busy with as many reads as it
+    /// may be.
+    ///
+    /// # Errors
+    /// No disk that has a copy of some part of it is in order.
+    fn look_at_disks(&self, ncae: NcaeIndex, start: u64, blocks: u32) -> Result<bool, DiskError> {
+        for extent in extents(start, blocks) {
+            let (disk, _) = self.source(ncae, &extent).ok_or(DiskError)?;
+            if !self.disks.may_read(disk) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The copy that an extent is read from: one on a disk that answers, if there is one.
+    fn source(&self, ncae: NcaeIndex, extent: &Extent) -> Option<Place> {
+        let mut copies = self.copies(ncae, extent.start, |state| state == DiskState::Normal);
+        if extent.start / PSEG_BLOCKS % 2 == 1 {
+            copies.as_mut_slice().reverse();
+        }
+        let in_order = |(d, _): &&Place| Some(*d) != extent.failed && !self.disks.is_out_of_order(*d, self.now);
+        let mut usable = copies.iter().filter(in_order);
+        let answering = usable.clone().find(|(d, _)| self.disks.answers(*d));
+        answering.or_else(|| usable.next()).copied()
+    }
+
+    fn read_extent(&mut self, h: u32, extent: Extent, (disk, block): Place) {
         let htb = self.htb(h);
         let into = Memory::Transfer {
             transfer: htb.transfer.expect("admit_read took it"),
@@ -131,13 +157,19 @@ impl Core {
             blocks: extent.blocks as u16,
         };
         self.htb_mut(h).portion.reads += 1;
-        let io = self.new_io(Io::Read { htb: h, extent });
+        self.disks.read_begins(disk);
+        let io = self.new_io(Io::Read { htb: h, extent, disk });
         self.effects.push(Effect::DiskRead { io, disk, block, into });
     }
 
-    /// Where a block of a LUN lies: the disks that hold a copy, and the block on each. A disk that is not in order counts
-    /// only where there is no other.
-    pub(crate) fn places(&self, ncae: crate::ids::NcaeIndex, block: u64) -> List<(DiskIndex, u64), 2> {
+    /// Where a block of a LUN is written: every copy on a disk that is in order, or is being brought level. What has one
+    /// copy is written there, whatever becomes of it.
+    pub(crate) fn places(&self, ncae: NcaeIndex, block: u64) -> List<Place, COPIES_MAX> {
+        self.copies(ncae, block, |state| state == DiskState::Normal)
+    }
+
+    /// The copies of a block that lie on disks of such a state; the only copy lies on a disk of any.
+    fn copies(&self, ncae: NcaeIndex, block: u64, is: impl Fn(DiskState) -> bool) -> List<Place, COPIES_MAX> {
         let lun = self.lun(ncae).expect("the command was checked");
         let rstore = lun.rstore((block / PSEG_BLOCKS) as usize);
         let place = |p: &PsegAddress| {
@@ -145,32 +177,107 @@ impl Core {
             (p.disk, at)
         };
         let disks = &self.metadata.as_ref().expect("a LUN is in it").disks;
-        let normal = |p: &&PsegAddress| disks[p.disk.index()].state == DiskState::Normal;
-        let all: List<(DiskIndex, u64), 2> = rstore.iter().filter(normal).map(place).collect();
-        if all.is_empty() {
-            rstore.iter().map(place).collect()
-        } else {
-            all
-        }
+        let counts = |p: &&PsegAddress| rstore.len() == 1 || is(disks[p.disk.index()].state);
+        rstore.iter().filter(counts).map(place).collect()
+    }
+
+    /// Whether all of a range could be written to disk as things are: at least one copy of each block.
+    pub(crate) fn can_be_written(&self, ncae: NcaeIndex, start: u64, blocks: u32) -> bool {
+        extents(start, blocks).all(|extent| {
+            let places = self.places(ncae, extent.start);
+            places.iter().any(|(d, _)| !self.disks.is_out_of_order(*d, self.now))
+        })
     }
 
     /// A disk read is answered.
-    pub(crate) fn on_read(&mut self, h: u32, extent: Extent, result: Result<(), DiskError>) {
+    pub(crate) fn on_read(&mut self, h: u32, extent: Extent, disk: DiskIndex, result: Result<(), DiskError>) {
+        self.disks.read_ends(disk);
         self.htb_mut(h).portion.reads -= 1;
         if result.is_err() && !mutant::is("read-errors-ignored") {
-            let copies = self.places(self.htb(h).ncae, extent.start).len() as u8;
-            if extent.tried + 1 < copies {
-                let again = Extent {
-                    copy: (extent.copy + 1) % copies,
-                    tried: extent.tried + 1,
-                    ..extent
-                };
-                return self.read_extent(h, again);
+            let failed = Some(disk);
+            let again = Extent { failed, ..extent };
+            let other = self
+                .source(self.htb(h).ncae, &again)
+                .filter(|_| extent.failed.is_none());
+            if let Some(place) = other {
+                return self.read_extent(h, again, place);
             }
             self.htb_mut(h).status = Status::ReadError;
         }
         if self.htb(h).portion.reads == 0 {
             self.overlay(h);
+        }
+    }
+
+    /// Reads that a disk does not answer begin anew, in other memory, where there is another copy; where nothing is
+    /// expected of any disk any more they fail.
+    pub(crate) fn leave_overdue_reads(&mut self) {
+        for at in 0..self.order.len() {
+            let h = self.order[at];
+            if self.htb(h).stage != Stage::AwaitDiskRead {
+                continue;
+            }
+            let late = |i: &InFlight| match i.io {
+                Io::Read { htb, extent, disk } if htb == h && i.overdue => Some((extent, disk)),
+                _ => None,
+            };
+            let Some((extent, disk)) = self.ios.iter().find_map(|(_, i)| late(i)) else {
+                continue;
+            };
+            match self.source(self.htb(h).ncae, &extent) {
+                None => self.leave_reads(h, true),
+                Some((other, _)) if other != disk => self.leave_reads(h, false),
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// The reads of a command go on without it. Their memory is not used again before they have ended; the partner gets
+    /// another transfer buffer for one that it names.
+    fn leave_reads(&mut self, h: u32, fails: bool) {
+        let old = self.htb(h).transfer.expect("a disk read has memory");
+        let mut new = None;
+        if let Some(at) = self.partners.iter().position(|t| *t == old) {
+            new = self.free_transfers.pop();
+            let Some(new) = new else { return };
+            self.partners[at] = new;
+        }
+        for place in 0..self.ios.capacity() {
+            let Some(in_flight) = self.ios.get_mut(place) else {
+                continue;
+            };
+            if let Io::Read { htb, disk, .. } = in_flight.io
+                && htb == h
+            {
+                in_flight.io = Io::OldRead { transfer: old, disk };
+                self.old_reads[old.index()] += 1;
+            }
+        }
+        let pinned = self.htb(h).portion.pinned;
+        for buffer in pinned.iter() {
+            self.cache.unpin(*buffer);
+        }
+        let htb = self.htb_mut(h);
+        htb.transfer = new;
+        htb.portion = Portion::default();
+        htb.stage = Stage::AwaitTurn;
+        self.turn_may_have_come = true;
+        if mutant::is("forget-an-overdue-read") {
+            self.free_transfers.push(old);
+        }
+        if fails {
+            self.finish(h, Status::ReadError);
+        }
+    }
+
+    /// A read that nobody waits for has ended.
+    pub(crate) fn on_old_read(&mut self, transfer: TransferIndex, disk: DiskIndex) {
+        self.disks.read_ends(disk);
+        let left = &mut self.old_reads[transfer.index()];
+        *left -= 1;
+        if *left == 0 {
+            self.free_transfers.push(transfer);
+            self.turn_may_have_come = true;
         }
     }
 
@@ -220,6 +327,22 @@ impl Core {
             self.finish(h, Status::Good);
         }
     }
+}
+
+/// The pieces of a range, in whole granules, each in one RStore.
+fn extents(start: u64, blocks: u32) -> impl Iterator<Item = Extent> {
+    let mut at = start / SIZE * SIZE;
+    let end = at + granules(start, blocks) as u64 * SIZE;
+    std::iter::from_fn(move || {
+        let blocks = (PSEG_BLOCKS - at % PSEG_BLOCKS).min(end - at) as u32;
+        let extent = Extent {
+            start: at,
+            blocks,
+            failed: None,
+        };
+        at += u64::from(blocks);
+        (blocks > 0).then_some(extent)
+    })
 }
 
 /// Where a read's blocks lie in a transfer buffer that begins with the granule of `start`.

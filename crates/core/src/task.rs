@@ -170,8 +170,10 @@ impl Core {
 
     /// The partner that asked for the task cannot hear the answer any more.
     pub(crate) fn forget_asker(&mut self) {
-        if let Some(task) = self.task.as_mut().filter(|t| matches!(t.asker, Asker::Partner(_))) {
-            task.asker = Asker::Nobody;
+        for task in [&mut self.task, &mut self.interrupted].into_iter().flatten() {
+            if asker_is_partner(task.asker) {
+                task.asker = Asker::Nobody;
+            }
         }
     }
 
@@ -224,6 +226,7 @@ impl Core {
     fn end_task(&mut self, result: Result<ManageReply, ManageError>) {
         if let Some(task) = self.task.take() {
             self.new_metadata = None;
+            self.task = self.interrupted.take();
             self.turn_may_have_come = true;
             self.effects.push(Effect::ViewChanged);
             self.answer(task.asker, result);
@@ -422,7 +425,7 @@ impl Core {
 
     /// Whether this controller is about to stop.
     pub(crate) fn is_stopping(&self) -> bool {
-        self.task.as_ref().is_some_and(|t| t.op == ManageOp::Stop)
+        self.tasks().any(|t| t.op == ManageOp::Stop)
     }
 
     /// The partner leaves, too, and first: whoever asked has its answer already.
@@ -451,24 +454,28 @@ impl Core {
 
     // ---- stages ----
 
+    /// The task in progress, and the one that it has interrupted.
+    fn tasks(&self) -> impl Iterator<Item = &Task> {
+        self.task.iter().chain(&self.interrupted)
+    }
+
     /// Whether commands for a LUN wait because it is being moved, deleted, or stopped.
     pub(crate) fn is_quiesced(&self, ncae: NcaeIndex) -> bool {
-        match self.task.as_ref().map(|t| &t.stage) {
-            Some(Stage::AwaitDrain { luns, quiesced, .. }) => *quiesced && luns.covers(ncae),
-            Some(Stage::AwaitReleases { luns, .. }) => luns.covers(ncae),
-            Some(Stage::AwaitCommit { luns: Some(luns), .. }) => luns.covers(ncae),
+        self.tasks().any(|task| match &task.stage {
+            Stage::AwaitDrain { luns, quiesced, .. } => *quiesced && luns.covers(ncae),
+            Stage::AwaitReleases { luns, .. } => luns.covers(ncae),
+            Stage::AwaitCommit { luns: Some(luns), .. } => luns.covers(ncae),
             // A LUN that is being deleted takes no more commands.
-            Some(Stage::AwaitMetadata { .. }) => {
-                let task = self.task.as_ref().expect("looked at");
+            Stage::AwaitMetadata { .. } => {
                 matches!(task.op, ManageOp::LunDelete { name } if self.lun_named(&name).is_some_and(|l| l.ncae == ncae))
             }
             _ => false,
-        }
+        })
     }
 
     /// Whether a task waits for data to reach the disks.
     pub(crate) fn is_task_draining(&self) -> bool {
-        matches!(self.task.as_ref().map(|t| &t.stage), Some(Stage::AwaitDrain { .. }))
+        self.tasks().any(|t| matches!(t.stage, Stage::AwaitDrain { .. }))
     }
 
     /// The change of the record that the task wants now.
@@ -500,9 +507,13 @@ impl Core {
         if !self.is_serving() {
             return;
         }
-        if let (None, Some(disk)) = (&self.task, self.disk_to_give_up()) {
-            self.forgive_disk_for_a_while(disk);
+        if let Some(disk) = self.disk_to_give_up().filter(|_| self.may_interrupt_task()) {
+            self.disks.give_up_later(self.now);
+            self.interrupted = self.task.take();
             self.begin_task(Asker::Nobody, ManageOp::DiskMissing { disk });
+            if self.task.is_none() {
+                self.task = self.interrupted.take();
+            }
         }
         let Some(task) = &self.task else { return };
         match &task.stage {
@@ -532,6 +543,12 @@ impl Core {
             }
             _ => {}
         }
+    }
+
+    /// Whether a disk can be given up now: nothing else is under way, or only waits for what that disk may hold up.
+    fn may_interrupt_task(&self) -> bool {
+        let waits = |t: &Task| matches!(t.stage, Stage::AwaitDrain { .. });
+        self.interrupted.is_none() && self.task.as_ref().is_none_or(waits)
     }
 
     fn settle_commit(&mut self, change: Change) {

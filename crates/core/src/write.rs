@@ -55,14 +55,17 @@ impl Core {
             return Lacks::Leave;
         }
         let htb = self.htb(h);
-        let start = htb.next_block();
+        let (ncae, start) = (htb.ncae, htb.next_block());
         let blocks = htb.left().min(ATOMIC_BLOCKS);
+        if !self.can_be_written(ncae, start, blocks) {
+            self.finish(h, Status::WriteError);
+            return Lacks::Nothing;
+        }
         let mirrored = self.is_mirroring();
         let first = start / u64::from(BUFFER_BLOCKS);
         let count = granules(start, blocks);
         let mut old = List::new();
         for number in first..first + count as u64 {
-            let ncae = self.htb(h).ncae;
             let current = self.cache.current(Granule { ncae, number });
             let lacks = |b| !self.cache.get(b).twinned && !mutant::is("name-old-data-that-the-joiner-lacks");
             if mirrored && current.is_some_and(lacks) {
@@ -72,6 +75,10 @@ impl Core {
             old.push(current);
         }
         if mirrored && !self.link.has_room() {
+            return Lacks::Leave;
+        }
+        if self.has_its_share(ncae, count) {
+            self.short_of_memory = true;
             return Lacks::Leave;
         }
         if self.cache.free() < count || self.free_ries.is_empty() {
@@ -93,6 +100,12 @@ impl Core {
         self.request_mirror(h);
         self.fetch_host_data(h);
         Lacks::Nothing
+    }
+
+    /// No LUN has all of NV memory: if its disks do not answer, the others go on.
+    fn has_its_share(&self, ncae: NcaeIndex, more: usize) -> bool {
+        let share = self.geometry().buffers as usize / 4 * 3;
+        self.cache.count_of_lun(ncae) as usize + more > share
     }
 
     /// Allocates the new buffers, with their twins, and an RIE, with mirror RIE and MNODE.

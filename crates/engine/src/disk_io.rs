@@ -18,7 +18,9 @@ use twincell_wire::layout::{METADATA_AREA_BYTES, METADATA_OFFSETS, PAGE_BYTES, S
 use twincell_wire::{metadata, slot};
 
 /// A step of an I/O that takes longer is overdue.
-const OVERDUE: Nanos = Nanos::from_millis(30_000);
+const OVERDUE: Nanos = Nanos::from_millis(1000);
+/// The same of one that zeroes: a medium may do that slowly.
+const ZERO_OVERDUE: Nanos = Nanos::from_millis(30_000);
 /// Zeroes that are written at a time where the medium cannot zero by itself.
 const ZEROES_BYTES: usize = 1 << 20;
 
@@ -81,10 +83,19 @@ struct Io {
 }
 
 impl Io {
-    /// Whether memory of the core is posted. Nobody but the core could keep that from being used again, and the core
-    /// does so until the answer.
-    fn pins_core(&self) -> bool {
-        matches!(self.kind, Kind::Read | Kind::Write)
+    /// Whether the core goes on by itself when this is overdue, and keeps the memory that is posted from being used again
+    /// until the answer. All else is answered with an error.
+    fn is_on_data(&self) -> bool {
+        matches!(self.kind, Kind::Read | Kind::Write | Kind::Flush)
+    }
+
+    /// When the current step is overdue.
+    fn due(&self) -> Time {
+        let patience = match self.kind {
+            Kind::Zero { .. } => ZERO_OVERDUE,
+            _ => OVERDUE,
+        };
+        self.posted + patience
     }
 
     /// The step after those that are done.
@@ -354,27 +365,25 @@ impl DiskIos {
         self.look_at
     }
 
-    /// Answers what is overdue with an error. Its memory stays until it really ends. What is on memory of the core is
-    /// not answered: the core may use memory again after an answer.
+    /// Tells of what is overdue. What is on memory of the I/O itself is answered with an error, and its memory stays until
+    /// it really ends.
     pub(crate) fn poll(&mut self, now: Time, mut tell: impl FnMut(Event)) {
         if self.look_at.is_none_or(|at| at > now) {
             return;
         }
-        for (_, io) in self
-            .ios
-            .iter_mut()
-            .filter(|(_, io)| !io.overdue && io.posted + OVERDUE <= now)
-        {
+        for (_, io) in self.ios.iter_mut().filter(|(_, io)| !io.overdue && io.due() <= now) {
             warn!(disk = %io.disk, io = ?io.kind, "a disk does not answer");
             io.overdue = true;
             self.overdue += 1;
-            io.answered = !io.pins_core();
-            if io.answered {
-                tell(io.ended(Err(io::ErrorKind::TimedOut.into()), self.cell).event);
-            }
+            io.answered = !io.is_on_data();
+            tell(if io.answered {
+                io.ended(Err(io::ErrorKind::TimedOut.into()), self.cell).event
+            } else {
+                Event::DiskOverdue { io: io.id }
+            });
         }
         let waiting = self.ios.iter().filter(|(_, io)| !io.overdue);
-        self.look_at = waiting.map(|(_, io)| io.posted + OVERDUE).min();
+        self.look_at = waiting.map(|(_, io)| io.due()).min();
     }
 
     /// Lets what is posted end, and begins no further step: as a crash would.
@@ -529,7 +538,8 @@ impl DiskIos {
         unsafe { ring.post(Token::Disk(key as u32), entry) };
         let now = clock::now();
         self.ios[key].posted = now;
-        self.look_at.get_or_insert(now + OVERDUE);
+        let due = self.ios[key].due();
+        self.look_at = Some(self.look_at.map_or(due, |at| at.min(due)));
         true
     }
 
@@ -816,8 +826,12 @@ mod tests {
         assert_eq!(poll(ios, Time(due.0 - 1)), [], "nothing is overdue yet");
         assert!(!ios.is_overdue(DiskIndex(0)));
         let later = due + OVERDUE;
-        let given_up = [1, 3].map(|io| Event::DiskDone { io: id(io), result });
-        assert_eq!(poll(ios, later), given_up);
+        let told = [
+            Event::DiskDone { io: id(1), result },
+            Event::DiskOverdue { io: id(2) },
+            Event::DiskOverdue { io: id(3) },
+        ];
+        assert_eq!(poll(ios, later), told);
         assert!(ios.is_overdue(DiskIndex(0)) && !ios.is_overdue(DiskIndex(1)));
         assert_eq!(poll(ios, later + OVERDUE), [], "told once");
         assert_eq!(ios.next_deadline(), None);
@@ -839,8 +853,9 @@ mod tests {
                 );
             }
         }
-        let (io, result) = (id(2), Ok(()));
-        assert_eq!(told, [Event::DiskDone { io, result }]);
+        told.sort_by_key(|event| format!("{event:?}"));
+        let result = Ok(());
+        assert_eq!(told, [2, 3].map(|io| Event::DiskDone { io: id(io), result }));
         assert!(ios.is_reaped() && !ios.is_overdue(DiskIndex(0)));
     }
 

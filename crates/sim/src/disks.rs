@@ -42,6 +42,8 @@ pub struct Trouble {
     pub fails_reads: bool,
     /// It is gone for good.
     pub gone: bool,
+    /// Flushes end with errors.
+    pub fails_flushes: bool,
     /// It answers nothing until then.
     pub stalled_until: u64,
 }
@@ -66,7 +68,13 @@ impl SimDisk {
     /// Whether it is in trouble, or has blocks that cannot be read.
     pub fn is_troubled(&self, now: u64) -> bool {
         let t = &self.trouble;
-        t.fails || t.fails_reads || t.fails_writes || t.gone || t.stalled_until > now || !self.bad.is_empty()
+        t.fails
+            || t.fails_reads
+            || t.fails_writes
+            || t.fails_flushes
+            || t.gone
+            || t.stalled_until > now
+            || !self.bad.is_empty()
     }
 
     /// All that passes has passed.

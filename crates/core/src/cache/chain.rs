@@ -62,6 +62,20 @@ impl Chain {
         self.len += 1;
     }
 
+    /// Puts all of `other` at the end.
+    pub fn append(&mut self, links: &mut Links, other: Chain) {
+        let (Some(last), Some(first)) = (self.last, other.first) else {
+            if self.last.is_none() {
+                *self = other;
+            }
+            return;
+        };
+        links.after[last.index()] = Some(first);
+        links.before[first.index()] = Some(last);
+        self.last = other.last;
+        self.len += other.len;
+    }
+
     /// Takes `buffer`, which is in this list, out of it.
     pub fn remove(&mut self, links: &mut Links, buffer: BufferIndex) {
         let before = links.before[buffer.index()].take();

@@ -40,7 +40,7 @@ pub enum Use {
     Free,
     /// New data of a write in progress.
     Staged,
-    /// Valid data that are to be written to disk.
+    /// Valid data that are to be written to disk; put aside, or not.
     Dirty,
     /// Being written to disk.
     Writing,
@@ -50,6 +50,8 @@ pub enum Use {
     Flushing,
     /// On disk for good; but a write in progress names it as old data, and decides what becomes of it.
     Clean,
+    /// Nothing any more; but a disk write that is overdue may still take what is in it.
+    Posted,
 }
 
 /// What the cache knows of a buffer.
@@ -69,6 +71,10 @@ pub struct Buffer {
     pub twinned: bool,
     /// Reads that still need it.
     pub pins: u16,
+    /// Batches with overdue disk writes that name it.
+    pub posted: u16,
+    /// The round in which it was put aside, last.
+    aside: u64,
     /// Its place in the order of age. Never lower than that of data which were acknowledged before.
     pub age: u64,
 }
@@ -85,6 +91,8 @@ impl Buffer {
         held: false,
         twinned: false,
         pins: 0,
+        posted: 0,
+        aside: 0,
         age: 0,
     };
 }
@@ -101,11 +109,15 @@ pub struct Cache {
     /// Buckets of the index by granule.
     buckets: Vec<Option<BufferIndex>>,
     in_bucket: Vec<Option<BufferIndex>>,
-    /// All that is not yet on disk for good, oldest first.
-    by_age: Chain,
+    /// By LUN: all that is not yet on disk for good, oldest first. How much that is together.
+    by_age: Vec<Chain>,
     age_links: Links,
-    /// Those in state `Dirty`, oldest first; and in `Written`; and in `Flushing`.
+    unsettled: u32,
+    /// Those in state `Dirty`, oldest first: to be written, and put aside. Those in `Written`; and in `Flushing`.
     dirty: Chain,
+    aside: Chain,
+    /// Counts how often what was put aside was taken up again, from 1.
+    round: u64,
     written: Chain,
     flushing: Chain,
     state_links: Links,
@@ -128,9 +140,12 @@ impl Cache {
             free,
             buckets: vec![None; count.next_power_of_two()],
             in_bucket: vec![None; count],
-            by_age: Chain::default(),
+            by_age: vec![Chain::default(); LUNS_MAX],
             age_links: Links::new(count),
+            unsettled: 0,
             dirty: Chain::default(),
+            aside: Chain::default(),
+            round: 1,
             written: Chain::default(),
             flushing: Chain::default(),
             state_links: Links::new(count),
@@ -155,7 +170,7 @@ impl Cache {
         self.geometry.buffers as usize - self.free.len()
     }
 
-    /// Buffers in state `Dirty`.
+    /// Buffers in state `Dirty` that are not put aside.
     pub fn dirty(&self) -> u32 {
         self.dirty.len()
     }
@@ -167,7 +182,7 @@ impl Cache {
 
     /// Buffers whose data the disks may lack, superseded ones in flight included.
     pub fn unsettled(&self) -> u32 {
-        self.by_age.len()
+        self.unsettled
     }
 
     /// Current valid buffers whose twin the partner does not hold.
@@ -180,19 +195,62 @@ impl Cache {
         self.next_age - 1
     }
 
-    /// Whether everything up to `age` is on disk for good.
-    pub fn is_on_disk(&self, age: u64) -> bool {
-        self.by_age.first().is_none_or(|b| self.get(b).age > age)
+    /// Whether everything of `ncae` up to `age` is on disk for good.
+    pub fn is_on_disk(&self, ncae: NcaeIndex, age: u64) -> bool {
+        self.oldest_of_lun(ncae).is_none_or(|b| self.get(b).age > age)
     }
 
-    /// The oldest buffer in state `Dirty`.
+    /// The oldest buffer of `ncae` that is not yet on disk for good.
+    pub fn oldest_of_lun(&self, ncae: NcaeIndex) -> Option<BufferIndex> {
+        self.by_age[ncae.index()].first()
+    }
+
+    fn enter_age(&mut self, buffer: BufferIndex, successor: Option<BufferIndex>) {
+        let ncae = self.get(buffer).granule.ncae;
+        self.by_age[ncae.index()].insert_before(&mut self.age_links, buffer, successor);
+        self.unsettled += 1;
+    }
+
+    fn leave_age(&mut self, buffer: BufferIndex) {
+        let ncae = self.get(buffer).granule.ncae;
+        self.by_age[ncae.index()].remove(&mut self.age_links, buffer);
+        self.unsettled -= 1;
+    }
+
+    /// The oldest buffer in state `Dirty` that is not put aside.
     pub fn oldest_dirty(&self) -> Option<BufferIndex> {
         self.dirty.first()
     }
 
-    /// The dirty buffer after `buffer` in order of age.
+    /// The dirty buffer after `buffer`, which is not put aside, in order of age.
     pub fn next_dirty(&self, buffer: BufferIndex) -> Option<BufferIndex> {
         self.state_links.next(buffer)
+    }
+
+    /// A dirty buffer whose disks are to be left alone; it hides others no longer.
+    pub fn put_aside(&mut self, buffer: BufferIndex) {
+        self.dirty.remove(&mut self.state_links, buffer);
+        self.aside.insert_before(&mut self.state_links, buffer, None);
+        self.buffers[buffer.index()].aside = self.round;
+    }
+
+    /// Everything that was put aside is to be looked at again, before the rest.
+    pub fn take_up(&mut self) {
+        self.aside
+            .append(&mut self.state_links, std::mem::take(&mut self.dirty));
+        self.dirty = std::mem::take(&mut self.aside);
+        self.round += 1;
+    }
+
+    fn is_aside(&self, buffer: BufferIndex) -> bool {
+        self.get(buffer).aside == self.round
+    }
+
+    fn leave_dirty(&mut self, buffer: BufferIndex) {
+        let aside = self.is_aside(buffer);
+        let chain = if aside { &mut self.aside } else { &mut self.dirty };
+        chain.remove(&mut self.state_links, buffer);
+        self.buffers[buffer.index()].aside = 0;
     }
 
     fn bucket(&self, granule: Granule) -> usize {
@@ -281,8 +339,10 @@ impl Cache {
         state.usage = Use::Dirty;
         state.twinned = twinned;
         state.age = age;
-        self.by_age.insert_before(&mut self.age_links, buffer, inherited);
-        self.dirty.insert_before(&mut self.state_links, buffer, inherited);
+        self.enter_age(buffer, inherited);
+        // Where the old data were put aside the new ones come last: they will be, too.
+        let before = inherited.filter(|o| !self.is_aside(*o));
+        self.dirty.insert_before(&mut self.state_links, buffer, before);
         self.untwinned += u32::from(!twinned);
         if let Some(old) = old {
             self.supersede(old);
@@ -296,8 +356,8 @@ impl Cache {
         self.untwinned -= u32::from(!buffer.twinned);
         match buffer.usage {
             Use::Dirty => {
-                self.dirty.remove(&mut self.state_links, old);
-                self.by_age.remove(&mut self.age_links, old);
+                self.leave_dirty(old);
+                self.leave_age(old);
             }
             Use::Clean => {}
             _ => return,
@@ -325,7 +385,7 @@ impl Cache {
     /// A dirty buffer is being written to disk.
     pub fn begin_write(&mut self, buffer: BufferIndex) {
         assert_eq!(self.get(buffer).usage, Use::Dirty);
-        self.dirty.remove(&mut self.state_links, buffer);
+        self.leave_dirty(buffer);
         self.buffers[buffer.index()].usage = Use::Writing;
     }
 
@@ -345,7 +405,7 @@ impl Cache {
     fn must_write_again(&mut self, buffer: BufferIndex) {
         if self.get(buffer).superseded {
             self.hand_on_age(buffer);
-            self.by_age.remove(&mut self.age_links, buffer);
+            self.leave_age(buffer);
             self.buffers[buffer.index()].usage = Use::Staged;
             self.free_if_unpinned(buffer);
         } else {
@@ -360,9 +420,9 @@ impl Cache {
         let Buffer { granule, age, .. } = *self.get(buffer);
         let Some(heir) = self.current(granule) else { return };
         if self.get(heir).age > age {
-            self.by_age.remove(&mut self.age_links, heir);
+            self.leave_age(heir);
             self.buffers[heir.index()].age = age;
-            self.by_age.insert_before(&mut self.age_links, heir, Some(buffer));
+            self.enter_age(heir, Some(buffer));
         }
     }
 
@@ -375,31 +435,50 @@ impl Cache {
         }
     }
 
-    /// The flush failed: what it should have made durable has to be written again.
-    pub fn fail_flush(&mut self) {
-        while let Some(buffer) = self.flushing.first() {
-            self.flushing.remove(&mut self.state_links, buffer);
-            self.must_write_again(buffer);
-        }
+    /// A buffer that is being flushed, if any is.
+    pub fn flushing(&self) -> Option<BufferIndex> {
+        self.flushing.first()
     }
 
-    /// The flush is done: the next buffer that is on disk for good, as it was. The NV word of a buffer that was neither
-    /// superseded nor held is the caller's to free; the buffer itself is free now, or once no read needs it.
-    pub fn next_flushed(&mut self) -> Option<(BufferIndex, Buffer)> {
-        let buffer = self.flushing.first()?;
+    /// Its flush failed: it has to be written again.
+    pub fn fail_flush(&mut self, buffer: BufferIndex) {
         self.flushing.remove(&mut self.state_links, buffer);
-        self.by_age.remove(&mut self.age_links, buffer);
+        self.must_write_again(buffer);
+    }
+
+    /// Its flush is done: it is on disk for good. Returns how it was. The NV word of a buffer that was neither superseded
+    /// nor held is the caller's to free; the buffer itself is free now, or once nothing needs it.
+    pub fn end_flush(&mut self, buffer: BufferIndex) -> Buffer {
+        self.flushing.remove(&mut self.state_links, buffer);
+        self.leave_age(buffer);
         let was = *self.get(buffer);
         if was.held && !was.superseded {
             self.buffers[buffer.index()].usage = Use::Clean;
-            return Some((buffer, was));
+            return was;
         }
         self.untwinned -= u32::from(!was.superseded && !was.twinned);
         let state = &mut self.buffers[buffer.index()];
         state.superseded = true;
         state.usage = Use::Staged;
         self.free_if_unpinned(buffer);
-        Some((buffer, was))
+        was
+    }
+
+    /// A batch with a disk write of `buffer` that is overdue: its memory is not used again until `reap`.
+    pub fn leave_posted(&mut self, buffer: BufferIndex) {
+        self.buffers[buffer.index()].posted += 1;
+    }
+
+    /// Such a write has ended.
+    pub fn reap(&mut self, buffer: BufferIndex) {
+        let state = &mut self.buffers[buffer.index()];
+        if state.posted == 0 {
+            return;
+        }
+        state.posted -= 1;
+        if state.posted == 0 && state.usage == Use::Posted {
+            self.be_free(buffer);
+        }
     }
 
     /// A read needs `buffer` until it says `unpin`.
@@ -424,6 +503,20 @@ impl Cache {
 
     fn free_buffer(&mut self, buffer: BufferIndex) {
         self.leave_index(buffer);
+        let posted = self.get(buffer).posted;
+        if posted > 0 {
+            self.buffers[buffer.index()] = Buffer {
+                usage: Use::Posted,
+                superseded: true,
+                posted,
+                ..Buffer::FREE
+            };
+        } else {
+            self.be_free(buffer);
+        }
+    }
+
+    fn be_free(&mut self, buffer: BufferIndex) {
         self.buffers[buffer.index()] = Buffer::FREE;
         if self.geometry.pair_of(buffer) == Some(self.own) {
             self.free.push(buffer);
@@ -477,13 +570,18 @@ impl Cache {
         );
         let untwinned = in_use.filter(|b| !b.superseded && b.usage != Use::Staged && !b.twinned);
         assert_eq!(untwinned.count(), self.untwinned as usize, "twins miscounted");
-        let mut age = 0;
-        let mut at = self.by_age.first();
-        while let Some(buffer) = at {
-            assert!(self.get(buffer).age >= age, "the order of age is broken");
-            age = self.get(buffer).age;
-            at = self.age_links.next(buffer);
+        let mut unsettled = 0;
+        for chain in &self.by_age {
+            let mut age = 0;
+            let mut at = chain.first();
+            while let Some(buffer) = at {
+                assert!(self.get(buffer).age >= age, "the order of age is broken");
+                age = self.get(buffer).age;
+                at = self.age_links.next(buffer);
+                unsettled += 1;
+            }
         }
+        assert_eq!(unsettled, self.unsettled, "what is not on disk is miscounted");
     }
 }
 
@@ -519,14 +617,14 @@ mod tests {
         cache.absorb(new, Some(old), true);
         assert_eq!(cache.current(granule(7)), Some(new));
         assert!(
-            !cache.is_on_disk(synced),
+            !cache.is_on_disk(NcaeIndex(0), synced),
             "the old data never reached the disk, so the new ones have to"
         );
         cache.begin_write(new);
         cache.end_write(new);
         cache.begin_flush();
-        assert!(cache.next_flushed().is_some());
-        assert!(cache.is_on_disk(synced));
+        cache.end_flush(new);
+        assert!(cache.is_on_disk(NcaeIndex(0), synced));
         assert_eq!(cache.in_use(), 0);
         cache.check();
     }
@@ -542,9 +640,9 @@ mod tests {
             cache.begin_write(old);
             cache.end_write(old);
             cache.begin_flush();
-            assert!(cache.next_flushed().is_some_and(|(_, was)| was.held));
+            assert!(cache.end_flush(old).held);
             assert_eq!(cache.current(granule(7)), Some(old));
-            assert!(cache.is_on_disk(cache.age_now()));
+            assert!(cache.is_on_disk(NcaeIndex(0), cache.age_now()));
             if happens {
                 cache.absorb(new, Some(old), true);
                 assert_eq!(cache.current(granule(7)), Some(new));
@@ -566,11 +664,51 @@ mod tests {
         cache.begin_write(buffer);
         cache.end_write(buffer);
         cache.begin_flush();
-        cache.next_flushed();
+        cache.end_flush(buffer);
         assert_eq!(cache.current(granule(1)), None);
         assert_eq!(cache.in_use(), 1);
         cache.unpin(buffer);
         assert_eq!(cache.in_use(), 0);
+        cache.check();
+    }
+
+    #[test]
+    fn a_buffer_that_an_overdue_write_names_is_not_used_again() {
+        let mut cache = cache();
+        let buffer = cache.allocate(granule(1), 0xff);
+        cache.absorb(buffer, None, false);
+        cache.begin_write(buffer);
+        cache.leave_posted(buffer);
+        cache.fail_write(buffer);
+        cache.begin_write(buffer);
+        cache.end_write(buffer);
+        cache.begin_flush();
+        cache.end_flush(buffer);
+        assert_eq!(cache.current(granule(1)), None);
+        assert_eq!((cache.in_use(), cache.unsettled()), (1, 0));
+        assert_eq!(cache.count_of_lun(NcaeIndex(0)), 0);
+        cache.check();
+        cache.reap(buffer);
+        assert_eq!(cache.in_use(), 0);
+        cache.check();
+    }
+
+    #[test]
+    fn what_is_put_aside_hides_nothing_and_comes_back_first() {
+        let mut cache = cache();
+        let buffers = [1, 2, 3].map(|n| cache.allocate(granule(n), 0xff));
+        for buffer in buffers {
+            cache.absorb(buffer, None, false);
+        }
+        cache.put_aside(buffers[0]);
+        assert_eq!((cache.oldest_dirty(), cache.dirty()), (Some(buffers[1]), 2));
+        let newer = cache.allocate(granule(1), 0xff);
+        cache.absorb(newer, Some(buffers[0]), false);
+        cache.put_aside(buffers[1]);
+        cache.take_up();
+        let order: Vec<_> = std::iter::successors(cache.oldest_dirty(), |b| cache.next_dirty(*b)).collect();
+        assert_eq!(order, [buffers[1], buffers[2], newer]);
+        cache.begin_write(buffers[1]);
         cache.check();
     }
 

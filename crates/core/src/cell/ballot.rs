@@ -101,6 +101,8 @@ impl Change {
                 }
                 next.metadata = name;
                 if let Some((lun, to)) = owner {
+                    // Who has come to be alone since the owner was chosen owns every LUN.
+                    let to = if base.mode == Mode::Both { to } else { own };
                     next.owners.set(lun, to);
                 }
             }

@@ -36,6 +36,7 @@ impl World {
         self.healing = true;
         self.wire.heal();
         self.shelf.disks.iter_mut().for_each(SimDisk::heal);
+        self.release_held();
         self.ends_after_start = [None; 2];
         self.ends_after_serving = [None; 2];
         self.partner_follows = [None; 2];

@@ -103,7 +103,10 @@ impl World {
                 self.shelf.disks[disk].trouble.fails_writes = true;
                 self.heal_after(ms, fault);
             }
-            Fault::StallDisk(disk, ms) => self.shelf.disks[disk].trouble.stalled_until = self.now + ms * MS,
+            Fault::StallDisk(disk, ms) => {
+                self.shelf.disks[disk].trouble.stalled_until = self.now + ms * MS;
+                self.heal_after(ms, fault);
+            }
             Fault::LoseDisk(disk) => self.shelf.disks[disk].trouble.gone = true,
             Fault::BadBlocks(disk, block, blocks) => self.shelf.disks[disk].spoil(QUORUM_SPACE_BLOCKS + block, blocks),
             Fault::WithdrawAll => self.withdraw_all(),
@@ -207,6 +210,7 @@ impl World {
             Fault::GarbledLink(_) => self.wire.garbled = false,
             Fault::FailDisk(d, _) => self.shelf.disks[d].trouble.fails = false,
             Fault::FailWrites(d, _) => self.shelf.disks[d].trouble.fails_writes = false,
+            Fault::StallDisk(..) => self.release_held(),
             _ => {}
         }
         self.maybe_open_link();

@@ -28,6 +28,7 @@ use crate::process::{NvMemory, Process};
 use crate::random::Random;
 use cell::first_metadata;
 use queue::{Happening, Queue};
+use shelf::Held;
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -101,6 +102,8 @@ pub(crate) struct World {
     /// Of the two machines.
     clocks: [Clock; 2],
     shelf: Shelf,
+    /// What a disk that answers nothing was asked for.
+    held: Vec<Held>,
     wire: Wire,
     plan: Plan,
     commands: Vec<Command>,
@@ -197,6 +200,7 @@ impl World {
             // No two machines were started at the same moment.
             clocks: [Clock::ahead(0), Clock::ahead(7_000 * MS)],
             shelf,
+            held: Vec::new(),
             wire: Wire::default(),
             plan,
             commands: Vec::new(),
@@ -292,6 +296,7 @@ impl World {
             }
             Happening::Resume(controller, process) => self.resume(controller, process),
             Happening::Land(landing) => self.land(landing),
+            Happening::Overdue(number) => self.overdue(number),
             Happening::OpenLink => self.open_link(),
             Happening::Frame {
                 connection,

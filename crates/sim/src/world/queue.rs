@@ -18,6 +18,8 @@ pub(super) enum Happening {
     Tick(Controller, u32, u64),
     Resume(Controller, u32),
     Land(Landing),
+    /// A disk I/O, by its number, has taken long.
+    Overdue(u64),
     OpenLink,
     Frame {
         connection: u64,

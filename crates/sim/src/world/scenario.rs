@@ -12,6 +12,7 @@ use twincell_core::cell::record::{Mode, Record};
 use twincell_core::controller::Role;
 use twincell_core::host::{HostOp, Status};
 use twincell_core::ids::Controller;
+use twincell_core::layout::metadata::DiskState;
 use twincell_core::manage::ManageOp;
 
 /// What a script waits for must come within this.
@@ -221,6 +222,38 @@ impl Scenario {
         }
     }
 
+    /// Data cannot be written to a disk, or can again; some land all the same.
+    pub fn fail_writes(&mut self, disk: Option<usize>) {
+        for (n, of) in self.world.shelf.disks.iter_mut().enumerate() {
+            of.trouble.fails_writes = disk == Some(n);
+        }
+    }
+
+    /// Flushes of a disk end with errors, or do so no more.
+    pub fn fail_flushes(&mut self, disk: Option<usize>) {
+        for (n, of) in self.world.shelf.disks.iter_mut().enumerate() {
+            of.trouble.fails_flushes = disk == Some(n);
+        }
+    }
+
+    /// These disks answer nothing from now on; of the others all that was asked for is done.
+    pub fn stall_disks(&mut self, disks: &[usize]) {
+        for (n, of) in self.world.shelf.disks.iter_mut().enumerate() {
+            of.trouble.stalled_until = if disks.contains(&n) { u64::MAX } else { 0 };
+        }
+        self.world.release_held();
+    }
+
+    /// The state of a disk in the metadata as `c` knows them.
+    ///
+    /// # Panics
+    /// If `c` does not run, or has not read them.
+    pub fn disk_state(&self, c: Controller, disk: usize) -> DiskState {
+        let process = self.world.processes[c.index()].as_ref();
+        let metadata = process.and_then(|p| p.core.metadata());
+        metadata.expect("the metadata were read").disks[disk].state
+    }
+
     /// From now on these disks, and no others, answer with errors.
     pub fn fail_disks(&mut self, disks: &[usize]) {
         for (n, of) in self.world.shelf.disks.iter_mut().enumerate() {
@@ -315,6 +348,16 @@ impl Scenario {
         self.world.commands[sent.0].status == Some(Status::Good)
     }
 
+    /// Whether a command was answered with a read error.
+    pub fn is_read_error(&self, sent: Sent) -> bool {
+        self.world.commands[sent.0].status == Some(Status::ReadError)
+    }
+
+    /// Whether a command was answered with a write error.
+    pub fn is_write_error(&self, sent: Sent) -> bool {
+        self.world.commands[sent.0].status == Some(Status::WriteError)
+    }
+
     /// Waits until a command is answered with "good".
     pub fn good(&mut self, sent: Sent) {
         let what = format!("a good end of {:?}", self.world.commands[sent.0]);
@@ -339,6 +382,11 @@ impl Scenario {
     }
 
     // ---- time ----
+
+    /// Milliseconds since some moment in the past.
+    pub fn now(&self) -> u64 {
+        self.world.now / MS
+    }
 
     /// Waits until a line of the story that the script has not seen yet has `text`; what is after it is not seen.
     pub fn until(&mut self, text: &str) {

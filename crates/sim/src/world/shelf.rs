@@ -2,6 +2,7 @@
 
 use super::queue::Happening;
 use super::{MS, US, World};
+use crate::disks::SimDisk;
 use twincell_core::Event;
 use twincell_core::cell::record::Slot;
 use twincell_core::event::DiskError;
@@ -15,6 +16,8 @@ pub(super) struct Landing {
     pub(super) process: u32,
     pub(super) io: IoId,
     pub(super) what: Io,
+    /// The process was told of an error, though it had not ended.
+    pub(super) answered: bool,
 }
 
 #[derive(Clone)]
@@ -29,12 +32,41 @@ pub(super) enum Io {
     MetadataWrite(DiskIndex, u8, Box<Metadata>),
 }
 
+/// An I/O that a disk does not answer.
+#[derive(Clone)]
+pub(super) struct Held {
+    number: u64,
+    landing: Landing,
+    /// It has taken so long that its process was told.
+    overdue: bool,
+}
+
+/// An I/O that takes longer is overdue.
+const OVERDUE: u64 = 1_000 * MS;
+
 impl Io {
     fn writes(&self) -> bool {
         !matches!(
             self,
             Io::Read { .. } | Io::SlotRead(_) | Io::MetadataRead(..) | Io::Flush(_)
         )
+    }
+
+    /// Whether the memory that it uses is the core's: it is not answered before it ends.
+    fn is_on_data(&self) -> bool {
+        matches!(self, Io::Read { .. } | Io::Write { .. } | Io::Flush(_))
+    }
+
+    fn error(&self, io: IoId) -> Event {
+        let result = Err(DiskError);
+        match self {
+            Io::SlotRead(_) => Event::SlotRead { io, result },
+            Io::MetadataRead(..) => Event::MetadataRead {
+                io,
+                metadata: Err(DiskError),
+            },
+            _ => Event::DiskDone { io, result },
+        }
     }
 
     fn disk(&self) -> DiskIndex {
@@ -48,6 +80,11 @@ impl Io {
 
 impl World {
     pub(super) fn submit(&mut self, controller: Controller, process: u32, io: IoId, what: Io) {
+        let disk = what.disk();
+        let behind = |h: &Held| h.overdue && h.landing.process == process && h.landing.what.disk() == disk;
+        if self.held.iter().any(behind) {
+            return self.after(10 * US, Happening::Event(controller, process, what.error(io)));
+        }
         if what.writes() {
             self.shelf.submitted(process);
         }
@@ -69,21 +106,66 @@ impl World {
                 process,
                 io,
                 what,
+                answered: false,
             }),
         );
+    }
+
+    /// Disks that answered nothing may do so again: all that they were asked for is done, in some order.
+    pub(super) fn release_held(&mut self) {
+        let answers =
+            |disks: &[SimDisk], now, h: &Held| disks[h.landing.what.disk().index()].trouble.stalled_until <= now;
+        loop {
+            let ready = |h: &Held| answers(&self.shelf.disks, self.now, h);
+            let places: Vec<usize> = (0..self.held.len()).filter(|n| ready(&self.held[*n])).collect();
+            if places.is_empty() {
+                return;
+            }
+            let next = places[self.random.below(places.len() as u64) as usize];
+            let held = self.held.remove(next);
+            self.land(held.landing);
+        }
+    }
+
+    /// The process hears of an I/O that takes long. What is not on memory of the core is answered, though it has not ended.
+    pub(super) fn overdue(&mut self, number: u64) {
+        let Some(held) = self.held.iter_mut().find(|h| h.number == number) else {
+            return;
+        };
+        held.overdue = true;
+        let Landing {
+            controller,
+            process,
+            io,
+            ref what,
+            ref mut answered,
+        } = held.landing;
+        let event = if what.is_on_data() {
+            Event::DiskOverdue { io }
+        } else {
+            *answered = true;
+            what.error(io)
+        };
+        self.deliver(controller, process, event);
     }
 
     pub(super) fn land(&mut self, landing: Landing) {
         let until = self.shelf.disks[landing.what.disk().index()].trouble.stalled_until;
         if until > self.now {
-            let delay = until - self.now + self.random.below(MS);
-            return self.after(delay, Happening::Land(landing));
+            self.after(OVERDUE, Happening::Overdue(self.number + 1));
+            let (number, overdue) = (self.number, false);
+            return self.held.push(Held {
+                number,
+                landing,
+                overdue,
+            });
         }
         let Landing {
             controller,
             process,
             io,
             what,
+            answered,
         } = landing;
         let alive = self.processes[controller.index()]
             .as_ref()
@@ -127,6 +209,7 @@ impl World {
             }
             Io::SlotRead(_) => {
                 if alive
+                    && !answered
                     && result.is_ok()
                     && let Some(process) = &mut self.processes[controller.index()]
                     && let Some(slots) = process.core.slots_read_by(io)
@@ -153,7 +236,7 @@ impl World {
                 Event::DiskDone { io, result }
             }
         };
-        if alive {
+        if alive && !answered {
             self.deliver(controller, process, event);
         }
     }
@@ -162,6 +245,7 @@ impl World {
         let disk = &self.shelf.disks[disk];
         let good = match what {
             Io::Write { .. } => !disk.trouble.fails_writes,
+            Io::Flush(_) => !disk.trouble.fails_flushes,
             Io::Read { block, into, .. } => !disk.trouble.fails_reads && disk.is_readable(*block, into.blocks().into()),
             _ => true,
         };

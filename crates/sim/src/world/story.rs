@@ -97,6 +97,7 @@ fn event_in_words(c: Controller, event: &Event, mfcs: &[Mfc]) -> Option<String> 
         Event::LocksTaken => format!("{c} holds its own locks"),
         Event::Fenced => format!("{c} holds the locks of {}", c.other()),
         Event::DiskDone { result: Err(_), .. } => format!("{c} <- disk: error"),
+        Event::DiskOverdue { .. } => format!("{c} <- disk: overdue"),
         Event::LinkOpened { .. } => format!("{c} <- link opened"),
         Event::LinkClosed { .. } => format!("{c} <- link closed"),
         Event::LinkFrame { frame, payload, .. } => {

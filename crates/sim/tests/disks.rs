@@ -1,0 +1,244 @@
+//! Disks that fail, or do not answer: hosts go on where there is another copy, LUNs on other disks go on in any case, and
+//! nothing that a late write could spoil is used again before it has ended.
+//!
+//! LUN 0 is mirrored, its first RStore on disks 0 and 1, the second on 2 and 3. LUN 1 has one copy: its first RStore is on
+//! disk 0, the second on disk 1, the third on disk 2.
+
+use twincell_core::ids::Controller::{A, B};
+use twincell_core::layout::metadata::DiskState;
+use twincell_core::manage::ManageOp;
+use twincell_sim::{Scenario, trace};
+
+fn both() -> Scenario {
+    Scenario::new().both_serving()
+}
+
+/// A disk answers nothing for ever. Writes that waited for it are done once it is missing, and it is so for good.
+#[test]
+fn a_stalled_disk_goes_missing() {
+    trace(&[], || {
+        let mut s = both();
+        s.stall_disks(&[1]);
+        let before = s.now();
+        let written = s.write_fua(A, 0, 256);
+        s.good(written);
+        assert!(s.now() - before < 5_000, "the host waited {} ms", s.now() - before);
+        assert_eq!(s.disk_state(A, 1), DiskState::Missing);
+        s.reads(A, 0, 256, written);
+        s.reads(B, 0, 256, written);
+        let again = s.write_fua(B, 0, 8);
+        s.good(again);
+        s.end();
+    });
+}
+
+/// Reads that a disk does not answer are done from the other copy, into other memory, before it is given up.
+#[test]
+fn reads_leave_a_stalled_disk() {
+    let mut s = both();
+    let written = s.write_fua(A, 0, 8);
+    s.good(written);
+    s.pass(100);
+    s.stall_disks(&[0]);
+    for path in [A, B] {
+        let before = s.now();
+        let read = s.read(path, 0, 8);
+        s.good(read);
+        assert!(s.now() - before < 1_300, "the host waited {} ms", s.now() - before);
+    }
+    let before = s.now();
+    s.reads(A, 0, 8, written);
+    assert!(s.now() - before < 50, "a disk that does not answer is read again");
+    s.stall_disks(&[]);
+    s.pass(100);
+    s.reads(A, 0, 8, written);
+    s.reads(B, 0, 8, written);
+    s.end();
+}
+
+/// Reads of one disk that hang do not take the memory that reads of others need.
+#[test]
+fn hung_reads_leave_memory_for_others() {
+    let mut s = Scenario::small().both_serving();
+    let written = s.write_fua(A, 4096, 8);
+    s.good(written);
+    s.pass(100);
+    s.stall_disks(&[0]);
+    s.use_lun(1);
+    let hung: Vec<_> = (0..12).map(|n| s.read(A, n * 8, 8)).collect();
+    s.pass(10);
+    s.use_lun(0);
+    let before = s.now();
+    s.reads(A, 4096, 8, written);
+    assert!(s.now() - before < 50, "the host waited {} ms", s.now() - before);
+    s.pass(6_000);
+    assert!(hung.iter().all(|h| s.is_read_error(*h)), "nobody can answer these");
+    s.end();
+}
+
+/// A LUN whose only disk does not answer takes neither all memory nor the destager: the other goes on, also alone.
+#[test]
+fn a_lun_without_its_disk_does_not_stop_the_other() {
+    for alone in [false, true] {
+        let mut s = if alone {
+            Scenario::small().alone(A)
+        } else {
+            Scenario::small().both_serving()
+        };
+        s.stall_disks(&[2]);
+        s.use_lun(1);
+        for n in 0..30 {
+            s.write(A, 8192 + n * 16, 8);
+        }
+        s.pass(6_000);
+        s.use_lun(0);
+        for n in 0..60 {
+            let before = s.now();
+            let written = s.write_fua(A, n * 16, 8);
+            s.good(written);
+            assert!(s.now() - before < 300, "the host waited {} ms", s.now() - before);
+        }
+        s.stall_disks(&[]);
+        s.end();
+    }
+}
+
+/// More dirty data than one search looks at wait for a disk that fails; those for others go to disk all the same.
+#[test]
+fn data_for_a_failing_disk_hide_no_others() {
+    let mut s = both();
+    s.fail_writes(Some(2));
+    s.use_lun(1);
+    for n in 0..100 {
+        s.write(A, 8192 + n * 16, 8);
+    }
+    s.pass(400);
+    s.use_lun(0);
+    let before = s.now();
+    let written = s.write_fua(A, 0, 8);
+    s.good(written);
+    assert!(s.now() - before < 100, "the host waited {} ms", s.now() - before);
+    s.end();
+}
+
+/// Nothing is expected of the only disk any more: hosts hear of it. What was acknowledged before stays in NV memory, is
+/// read from there, and reaches the disk once it answers.
+#[test]
+fn without_its_only_disk_a_lun_answers_errors() {
+    trace(&[], || {
+        let mut s = both();
+        s.use_lun(1);
+        let kept = s.written(A, 0, 8);
+        s.stall_disks(&[0]);
+        let hung = s.write_fua(A, 8, 8);
+        s.pass(6_000);
+        assert!(s.is_write_error(hung));
+        let refused = s.write(A, 16, 8);
+        s.pass(100);
+        assert!(s.is_write_error(refused));
+        s.reads(A, 0, 8, kept);
+        let read = s.read(A, 24, 8);
+        s.pass(100);
+        assert!(s.is_read_error(read));
+        s.stall_disks(&[]);
+        s.pass(1_000);
+        let written = s.write_fua(B, 16, 8);
+        s.good(written);
+        s.reads(B, 0, 8, kept);
+        s.end();
+    });
+}
+
+/// A write that a disk does not answer lands late, when its buffer could long hold something else, and newer data lie on
+/// the other copy.
+#[test]
+fn a_late_write_spoils_nothing() {
+    trace(&["forget-an-overdue-write"], || {
+        let mut s = Scenario::small().both_serving();
+        s.stall_disks(&[1]);
+        let first = s.write_fua(A, 0, 256);
+        s.good(first);
+        for n in 0..12 {
+            let written = s.write_fua(A, 4096 + n * 256, 256);
+            s.good(written);
+        }
+        let last = s.write_fua(A, 0, 256);
+        s.good(last);
+        s.stall_disks(&[]);
+        s.reads(A, 0, 256, last);
+        s.end();
+    });
+}
+
+/// A disk that does not answer for a moment only is not given up, and has everything in the end.
+#[test]
+fn a_short_stall_is_forgiven() {
+    let mut s = both();
+    s.stall_disks(&[1]);
+    let written = s.write_fua(A, 0, 8);
+    s.pass(1_500);
+    s.stall_disks(&[]);
+    s.good(written);
+    s.pass(1_000);
+    assert_eq!(s.disk_state(A, 1), DiskState::Normal);
+    s.fail_disk(Some(0));
+    s.reads(A, 0, 8, written);
+    s.fail_disk(None);
+    s.end();
+}
+
+/// A disk whose flushes fail, or hang, is given up like one whose writes do; only what it holds is written again.
+#[test]
+fn a_disk_that_makes_nothing_durable_goes_missing() {
+    let mut s = both();
+    s.fail_flushes(Some(1));
+    let written = s.write_fua(A, 0, 8);
+    s.good(written);
+    assert_eq!(s.disk_state(A, 1), DiskState::Missing);
+    s.power_loss();
+    s.fail_flushes(None);
+    s.start_when_down();
+    s.until_both_serve();
+    s.reads(A, 0, 8, written);
+    s.end();
+}
+
+/// When most disks are in trouble at once it is not the disks: none is given up.
+#[test]
+fn all_disks_in_trouble_are_not_given_up() {
+    let mut s = both();
+    s.stall_disks(&[0, 1, 2, 3]);
+    let writes = [0, 4096].map(|at| s.write_fua(A, at, 8));
+    s.pass(6_500);
+    s.stall_disks(&[]);
+    for write in writes {
+        s.good(write);
+    }
+    s.pass(2_000);
+    for disk in 0..4 {
+        assert_eq!(s.disk_state(A, disk), DiskState::Normal, "disk {disk}");
+    }
+    s.end();
+}
+
+/// A disk is gone while a controller is asked to stop: it is given up all the same, and the controller stops.
+#[test]
+fn a_disk_is_given_up_while_a_controller_stops() {
+    for partner in [false, true] {
+        let mut s = if partner { both() } else { Scenario::new().alone(A) };
+        s.fail_disk(Some(0));
+        let written = s.write(A, 0, 8);
+        s.pass(5);
+        s.manage(A, ManageOp::Stop);
+        s.until("A exits, without its image");
+        s.fail_disk(None);
+        if !partner {
+            s.start(A);
+        }
+        s.until(" serves");
+        s.reads(if partner { B } else { A }, 0, 8, written);
+        s.start(A);
+        s.start(B);
+        s.end();
+    }
+}
