@@ -18,7 +18,7 @@ use crate::process;
 use crate::queue::{Body, Happening, Queue};
 use crate::random::random_uuid;
 use crate::ring::{Completion, Ring, Token};
-use crate::settings::Settings;
+use crate::settings::{FenceChoice, Settings};
 use crate::snapshot::{Counters, DiskSnapshot, Snapshot};
 use crate::space::FreeSpace;
 use crate::story::Teller;
@@ -317,6 +317,9 @@ impl Engine {
             Token::Cancel => {}
             Token::Disk(key) => {
                 let of = self.disk_ios.disk_of(key).index();
+                if result == -libc::EBADE {
+                    self.on_reservation_conflict();
+                }
                 let disk = self.disks[of].as_ref().expect("something was posted to it");
                 if let Some(ended) = self.disk_ios.completed(&mut self.ring, key, disk, result) {
                     if is_error(&ended.event) {
@@ -352,6 +355,16 @@ impl Engine {
             && let Some(place) = self.core.slots_read_by(*io)
         {
             *place = slots;
+        }
+    }
+
+    /// A disk has refused a write because of its reservation: where that is the fence, this controller was fenced. It cannot
+    /// find that out by a ballot, which would have to write, so it starts anew, as the loser of a ballot does (R4).
+    fn on_reservation_conflict(&mut self) {
+        if self.settings.fence == FenceChoice::Pr && self.ending.is_none() {
+            warn!("the disks refuse the writes of this controller: its partner has fenced it");
+            self.note(Note::Out);
+            self.ending = Some(End::Restart);
         }
     }
 

@@ -99,32 +99,32 @@ fn is_unsupported(e: &io::Error) -> bool {
 }
 
 /// What the thread is to do that talks to the disks: a command may take as long as the disk likes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Job {
     Enter,
     Take,
     Leave,
 }
 
-/// What it has done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Done {
-    /// Whether the own key is on every disk that answers.
-    Entered(bool),
-    /// Whether the partner's key is on no disk that answers.
-    Taken(bool),
+/// What it has done: which job, by its number, and whether every disk that answers has carried it out.
+struct Done {
+    number: u64,
+    good: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Entry {
     Out,
-    Asked,
+    /// By the job of this number.
+    Asked(u64),
     In,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Taking {
     Not,
-    Asked,
+    /// By the job of this number.
+    Asked(u64),
     /// Something stood against it.
     AskAgain(Time),
     /// The partner's key is gone; its grant is not over before this.
@@ -133,8 +133,10 @@ enum Taking {
 
 /// Persistent reservations on all disks.
 pub(super) struct PrFence {
-    jobs: Sender<Job>,
+    jobs: Sender<(u64, Job)>,
     done: Receiver<Done>,
+    /// The number of the last job.
+    asked: u64,
     entry: Entry,
     taking: Taking,
     poll_at: Option<Time>,
@@ -147,16 +149,13 @@ impl PrFence {
         let (done_by_thread, done) = channel();
         let disks = Disks { devices, own, partner };
         std::thread::spawn(move || {
-            for job in jobs_of_thread {
-                let done = match job {
-                    Job::Enter => Done::Entered(disks.enter()),
-                    Job::Take => Done::Taken(disks.take()),
-                    Job::Leave => {
-                        disks.leave();
-                        continue;
-                    }
+            for (number, job) in jobs_of_thread {
+                let good = match job {
+                    Job::Enter => disks.enter(),
+                    Job::Take => disks.take(),
+                    Job::Leave => disks.leave(),
                 };
-                if done_by_thread.send(done).is_err() {
+                if done_by_thread.send(Done { number, good }).is_err() {
                     return;
                 }
             }
@@ -164,6 +163,7 @@ impl PrFence {
         PrFence {
             jobs,
             done,
+            asked: 0,
             entry: Entry::Out,
             taking: Taking::Not,
             poll_at: None,
@@ -171,19 +171,25 @@ impl PrFence {
         }
     }
 
-    fn ask(&self, job: Job) {
+    /// Asks for a job, and gives its number.
+    fn ask(&mut self, job: Job) -> u64 {
+        self.asked += 1;
         // The thread ends only with this.
-        let _ = self.jobs.send(job);
+        let _ = self.jobs.send((self.asked, job));
+        self.asked
     }
 
-    /// Takes in what the thread has done. What is not wanted any more counts for nothing.
+    /// Takes in what the thread has done. What was asked before it was not wanted any more counts for nothing.
     fn hear(&mut self, now: Time) {
-        while let Ok(done) = self.done.try_recv() {
-            match (done, self.entry, self.taking) {
-                (Done::Entered(entered), Entry::Asked, _) => self.entry = if entered { Entry::In } else { Entry::Out },
-                (Done::Taken(true), _, Taking::Asked) => self.taking = Taking::UntilGrantEnds(now + self.grant),
-                (Done::Taken(false), _, Taking::Asked) => self.taking = Taking::AskAgain(now + RETRY),
-                _ => {}
+        while let Ok(Done { number, good }) = self.done.try_recv() {
+            if self.entry == Entry::Asked(number) {
+                self.entry = if good { Entry::In } else { Entry::Out };
+            }
+            if self.taking == Taking::Asked(number) {
+                self.taking = match good {
+                    true => Taking::UntilGrantEnds(now + self.grant),
+                    false => Taking::AskAgain(now + RETRY),
+                };
             }
         }
     }
@@ -193,8 +199,7 @@ impl Fence for PrFence {
     fn enter(&mut self, now: Time) -> bool {
         self.hear(now);
         if self.entry == Entry::Out {
-            self.entry = Entry::Asked;
-            self.ask(Job::Enter);
+            self.entry = Entry::Asked(self.ask(Job::Enter));
         }
         self.entry == Entry::In
     }
@@ -211,8 +216,7 @@ impl Fence for PrFence {
         self.hear(now);
         match self.taking {
             Taking::AskAgain(at) if now >= at => {
-                self.taking = Taking::Asked;
-                self.ask(Job::Take);
+                self.taking = Taking::Asked(self.ask(Job::Take));
             }
             Taking::UntilGrantEnds(until) if now >= until => {
                 self.taking = Taking::Not;
@@ -292,11 +296,10 @@ impl Disks {
         }
     }
 
-    fn leave(&self) {
-        for device in &self.devices {
-            // A key that is gone needs no removal, and one that stays is removed by the next fence.
-            let _ = device.register(self.own, 0);
-        }
+    /// A key that is gone needs no removal, and one that stays is removed by the next fence.
+    fn leave(&self) -> bool {
+        let left = self.devices.iter().map(|device| device.register(self.own, 0));
+        left.filter(|result| result.is_err()).count() == 0
     }
 
     /// Whether every disk that is not gone has carried the command out.
@@ -737,6 +740,32 @@ mod tests {
         let ends = until_preempted(&mut b, &mut now);
         b.release();
         assert_eq!((poll(&mut b, ends), b.next_deadline()), (None, None));
+    }
+
+    #[test]
+    fn what_an_earlier_fence_has_done_is_no_proof_for_a_later_one() {
+        let cell = Controllers::new(1);
+        let (mut a, mut b) = (cell.entered(1), cell.entered(2));
+        let now = cell.now;
+        b.take(now, ProcessId::default());
+        assert_eq!(poll(&mut b, now), None);
+        until("the end of A's key", || {
+            cell.disks[0].unit().keys.values().eq(&[B]).then_some(())
+        });
+        // Nobody has heard of that yet. The fence is lifted, A comes back, and is to be fenced once more.
+        b.release();
+        a.leave();
+        until("entry", || a.enter(now).then_some(()));
+        let disk = cell.disks[0].unit();
+        b.take(now, ProcessId::default());
+        assert_eq!(poll(&mut b, now), None);
+        assert!(disk.keys.values().eq(&[A, B]));
+        // The thread stands still before the disk: there is no answer but that to the first.
+        assert_eq!(poll(&mut b, now + RETRY), None);
+        assert!(matches!(b.taking, Taking::Asked(_)), "{:?}", b.taking);
+        drop(disk);
+        until_preempted(&mut b, &mut { now + RETRY });
+        assert_eq!(cell.disks[0].write(1), Answer::Conflict);
     }
 
     #[test]
