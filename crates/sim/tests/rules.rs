@@ -2,6 +2,8 @@
 
 use twincell_core::cell::record::Mode;
 use twincell_core::ids::Controller::{A, B};
+use twincell_core::layout::metadata::Name;
+use twincell_core::manage::ManageOp;
 use twincell_sim::{Scenario, trace};
 
 fn both() -> Scenario {
@@ -212,6 +214,31 @@ fn what_waited_while_a_controller_was_stopped() {
         s.pass(4000);
         assert!(!s.is_good(write), "its host has long gone to the other path");
         assert!(s.tells("A closes host connections"));
+        s.end();
+    });
+}
+
+/// R10: a write of one pair names old data of the other: all buffers are resolved before any RIE is released.
+#[test]
+fn old_data_of_the_other_pair() {
+    trace(&["one-pair-after-the-other"], || {
+        let mut s = both();
+        let name = Name::new("lun0").expect("a name");
+        s.manage(A, ManageOp::LunMove { name, to: B });
+        s.until("A -> operator: Ok");
+        s.pass(100);
+        s.disk_writes_take(2000);
+        let v1 = s.written(B, 0, 8);
+        s.crash(B);
+        s.until_alone(A, true);
+        s.host_data_takes(500);
+        s.write_long(A, 0, 8);
+        s.until("A nv: RIE 0 Free");
+        s.crash(A);
+        s.start(A);
+        s.until_alone(A, true);
+        s.disk_writes_take(0);
+        s.reads(A, 0, 8, v1);
         s.end();
     });
 }

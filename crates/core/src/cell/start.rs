@@ -135,7 +135,7 @@ impl Core {
                 self.take_locks();
                 self.phase = Phase::AwaitLocks;
             }
-            _ if own && self.undecided && !mutant::is("ignore-an-undecided-ballot") => self.phase = Phase::Undecided,
+            _ if own && self.undecided => self.phase = Phase::Undecided,
             Mode::Both if current => {
                 let until = self.now + self.config.timing.await_partner;
                 self.phase = Phase::AwaitPartner { until };
