@@ -242,3 +242,27 @@ fn old_data_of_the_other_pair() {
         s.end();
     });
 }
+
+/// R6: images are not made level while a vote is undecided: it could still put one of them out.
+#[test]
+fn no_leveling_before_the_vote_is_decided() {
+    trace(&["level-while-undecided"], || {
+        let mut s = both();
+        let v1 = s.written(A, 0, 8);
+        s.crash(A);
+        s.crash(B);
+        s.cut();
+        s.start(A);
+        s.start(B);
+        s.until("-> disk 0: votes for ALONE(");
+        s.fail_disks(&[0, 1, 2]);
+        s.mend();
+        s.pass(1000);
+        assert!(!s.tells("notes: Leveled"), "one of them may still be alone");
+        s.fail_disks(&[]);
+        s.start_when_down();
+        s.until_both_serve();
+        s.reads(A, 0, 8, v1);
+        s.end();
+    });
+}

@@ -166,7 +166,8 @@ impl Core {
         if self.phase == Phase::Deciding {
             self.note(Note::BallotBegun);
         }
-        if matches!(self.phase, Phase::AwaitPartner { .. }) && self.said_hello {
+        let waits = matches!(self.phase, Phase::AwaitPartner { .. }) && !mutant::is("level-while-undecided");
+        if waits && self.said_hello {
             // R6: what was said of this controller on the link does not hold any more.
             self.drop_link();
         }

@@ -24,6 +24,7 @@ impl Core {
     /// Says hello once there is something to say: the record has been read, and no ballot of this controller hangs.
     pub(crate) fn say_hello(&mut self) {
         let ready = match self.phase {
+            Phase::AwaitPartner { .. } if mutant::is("level-while-undecided") => true,
             Phase::AwaitPartner { until } => self.now < until && !self.has_open_ballot(),
             Phase::AwaitAttach | Phase::Fencing | Phase::Serving => true,
             _ => false,
