@@ -321,12 +321,13 @@ impl Core {
         self.watch_for_overdue();
     }
 
-    /// What was written to disks that are missing from now on, and not flushed, counts on the other copy. What was put
-    /// aside may have to go elsewhere.
+    /// What was written to disks that are missing from now on, and not flushed, counts on the other copy, if all that is
+    /// there has one. What was put aside may have to go elsewhere.
     pub(crate) fn forget_unflushed(&mut self, metadata: &Metadata) {
         self.cache.take_up();
-        for (n, disk) in metadata.disks.iter().enumerate() {
-            if disk.state != DiskState::Normal && self.is_normal(DiskIndex(n as u16)) {
+        for (n, state) in metadata.disks.iter().map(|d| d.state).enumerate() {
+            let disk = DiskIndex(n as u16);
+            if state != DiskState::Normal && self.is_normal(disk) && !metadata.has_single_copies(disk) {
                 self.destager.unflushed[n] = false;
             }
         }

@@ -141,6 +141,12 @@ pub struct Metadata {
 }
 
 impl Metadata {
+    /// Whether a LUN without redundancy lies on `disk`.
+    pub fn has_single_copies(&self, disk: DiskIndex) -> bool {
+        let single = self.luns.iter().filter(|l| l.redundancy.width() == 1);
+        single.flat_map(|l| &l.psegs).any(|p| p.disk == disk)
+    }
+
     /// The LUN called `name`.
     pub fn lun_named(&self, name: &Name) -> Option<&Lun> {
         self.luns.iter().find(|l| l.name == *name)
