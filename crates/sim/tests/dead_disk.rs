@@ -2,7 +2,6 @@
 
 use twincell_core::ids::Controller::{A, B};
 use twincell_core::ids::DiskIndex;
-use twincell_core::layout::metadata::Name;
 use twincell_core::manage::ManageOp;
 use twincell_sim::Scenario;
 
