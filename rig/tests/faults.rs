@@ -24,6 +24,6 @@ fn what_fills_the_memory_of_both_survives_their_restart() {
     let dir = tempfile::tempdir().expect("a directory");
     let restart = twincell_rig::restart::measure(dir.path(), 32).unwrap_or_else(|e| panic!("{e}"));
     println!("{restart}");
-    // Some buffers are on their way when memory is full.
-    assert!(restart.dirty > 28 << 20, "{restart:?}");
+    // A part stays free of what disks that do not answer hold up.
+    assert!(restart.dirty >= 16 << 20, "{restart:?}");
 }
