@@ -82,7 +82,7 @@ field() { $T status --json | tr -d ' ",' | sed -n "s/^$1://p" | head -1; }
 only_b() {
   for n in $LUNS; do
     k=$(sg_persist -n -i -k $(disk b $n) | sed -n 's/^ *0x//p')
-    [ ${#k} = 16 ] && [ "${k%02}" != "$k" ] || return 1
+    [ "$(echo "$k" | wc -l)" = 1 ] && [ "${k%02}" != "$k" ] || return 1
   done
 }
 keys() { sg_persist -n -i -k $(disk b 0) | grep -c '^ *0x'; }
