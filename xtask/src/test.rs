@@ -86,8 +86,8 @@ pub fn enumerate(options: &[String]) -> Result<(), Failed> {
 
 /// The simulator, built with a profile; its arguments follow.
 pub fn simulator(profile: &str) -> Command {
-    let mut sim = cargo(["run", "--quiet", "--locked", "-p", "twincell-sim", "--profile"]);
-    sim.args([profile, "--"]);
+    let mut sim = cargo(["run", "--quiet", "--locked", "-p", "twincell-sim"]);
+    sim.args(["--features", "marks", "--profile", profile, "--"]);
     sim
 }
 

@@ -25,6 +25,7 @@ use crate::link::frame::{Messages, Mfcs, Sequenced};
 use crate::link::mfcd::{Mfcd, ReadData};
 use crate::list::List;
 use crate::manage::LunView;
+use crate::mark::mark;
 use crate::mirror::{Mnode, MnodeStage};
 use crate::mutant;
 use crate::nv::resolve::resolve;
@@ -331,6 +332,7 @@ impl Core {
         self.now = now;
         if stopped {
             // R12: what hosts sent before may have been done through the partner meanwhile.
+            mark!("a long pause closes host connections");
             self.effects.push(Effect::CloseHosts);
             if self.is_serving() && !self.is_stopping() {
                 self.effects.push(Effect::Serve);

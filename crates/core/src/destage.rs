@@ -14,6 +14,7 @@ use crate::ids::{
 use crate::layout::metadata::{DiskState, Metadata};
 use crate::link::mfcd::Mfcd;
 use crate::list::List;
+use crate::mark::mark;
 use crate::memory::{Memory, Segment, Sgl};
 use crate::mutant;
 use crate::nv::word::Bmae;
@@ -382,6 +383,7 @@ impl Core {
 
     /// What was written to a disk and not flushed has to be written again.
     fn flush_fails(&mut self, disk: DiskIndex) {
+        mark!("a flush failed");
         self.destager.flush_failed[disk.index()] = true;
         self.destager.unflushed[disk.index()] = true;
     }

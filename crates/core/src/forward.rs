@@ -10,6 +10,7 @@ use crate::htb::{Htb, Origin, Portion, Stage};
 use crate::ids::{ATOMIC_BLOCKS, BlockCount, Nanos, TransferIndex};
 use crate::link::frame::{Request, Response, XmfcId};
 use crate::link::mfcd::Mfcd;
+use crate::mark::mark;
 use crate::memory::Memory;
 use crate::mutant;
 use crate::read::read_memory;
@@ -39,6 +40,7 @@ impl Core {
             return Lacks::Leave;
         }
         if self.remote_transfers.is_empty() || (self.free_transfers.is_empty() && self.htb(h).transfer.is_none()) {
+            mark!("a forwarded command waits for a transfer buffer");
             return Lacks::Transfer;
         }
         if self.htb(h).transfer.is_none() {

@@ -27,6 +27,7 @@ pub mod layout;
 pub mod link;
 pub mod list;
 pub mod manage;
+pub mod mark;
 pub mod memory;
 mod mirror;
 pub mod mutant;

@@ -13,6 +13,7 @@ use crate::ids::{
 use crate::link::frame::{Mfc, RELEASE_MAX, Rqr, SendStatus, Sequenced};
 use crate::link::mfcd::Mfcd;
 use crate::list::List;
+use crate::mark::mark;
 use crate::memory::Memory;
 use crate::mutant;
 use crate::nv::word::{Bmae, BmaeState, Rie, RieState};
@@ -199,6 +200,7 @@ impl Core {
         }
         if !self.is_armed(rie, generation, attempt) {
             // For an exchange that is over: refused, counted, harmless.
+            mark!("mirror data are stale");
             self.stale += 1;
             return Ok(());
         }
@@ -339,6 +341,7 @@ impl Core {
             && mnode.attempt == attempt
             && mnode.rqr.is_some_and(|r| r.generation == generation);
         if !asked {
+            mark!("a DSS is stale");
             self.stale += 1;
             return Ok(());
         }

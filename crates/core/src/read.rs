@@ -12,6 +12,7 @@ use crate::ids::{
 };
 use crate::layout::metadata::{DiskState, PsegAddress};
 use crate::list::List;
+use crate::mark::mark;
 use crate::memory::{Memory, Segment};
 use crate::mutant;
 use crate::write::Lacks;
@@ -57,6 +58,7 @@ impl Core {
         let direct = whole && matches!(htb.origin, Origin::Host(_));
         if !direct && htb.transfer.is_none() {
             let Some(transfer) = self.free_transfers.pop() else {
+                mark!("a read waits for a transfer buffer");
                 return Lacks::Transfer;
             };
             self.htb_mut(h).transfer = Some(transfer);

@@ -18,6 +18,7 @@ use crate::layout::allocate::allocate;
 use crate::layout::metadata::{DiskState, Lun, Metadata, Name, PsegAddress, Redundancy};
 use crate::link::frame::{Mfc, Request, Response, XmfcId};
 use crate::manage::{ManageError, ManageOp, ManageReply};
+use crate::mark::mark;
 use crate::mutant;
 
 /// PSEG ranges that are zeroed at a time.
@@ -365,6 +366,7 @@ impl Core {
         let mut next = metadata.clone();
         next.generation = self.next_generation();
         next.disks[disk.index()].state = DiskState::Missing;
+        mark!("a disk is given up");
         Ok(self.zero_then_write(next, &[], ManageReply::Done))
     }
 

@@ -27,6 +27,7 @@ use crate::ids::{
 use crate::link::frame::{Rqr, SendStatus};
 use crate::link::mfcd::Mfcd;
 use crate::list::List;
+use crate::mark::mark;
 use crate::memory::Memory;
 use crate::mutant;
 use crate::nv::word::{Bmae, Rie, RieState};
@@ -82,6 +83,7 @@ impl Core {
             return Lacks::Leave;
         }
         if self.cache.free() < count || self.free_ries.is_empty() {
+            mark!("a write waits for buffers or an RIE");
             self.short_of_memory = true;
             return Lacks::Memory;
         }
@@ -216,7 +218,10 @@ impl Core {
         self.htb_mut(h).fetching = None;
         match self.htb(h).stage {
             Stage::AwaitHostData if complete => self.on_data(h),
-            Stage::AwaitHostData => self.withdraw(h),
+            Stage::AwaitHostData => {
+                mark!("a write is withdrawn before its data came");
+                self.withdraw(h);
+            }
             Stage::AwaitOwner => self.on_forward_data(h, complete),
             stage => panic!("host data while {stage:?}"),
         }
@@ -261,6 +266,7 @@ impl Core {
     /// The mirror is armed; the data go as soon as they are here.
     pub(crate) fn on_rtr(&mut self, rie: RieIndex, generation: RieGeneration, attempt: u8) {
         let Some(h) = self.htb_of_rie(rie, generation) else {
+            mark!("an RTR is stale");
             self.stale += 1;
             return;
         };
@@ -282,6 +288,7 @@ impl Core {
             None => SendStatus::Aborted,
             // They go again with the RTR that follows.
             Some(p) if p.committed && p.attempt == Some(attempt) => {
+                mark!("data that were sent are asked for again");
                 p.attempt = None;
                 SendStatus::Sent
             }

@@ -41,6 +41,8 @@ pub fn run_many(seeds: u64, start: u64, state: Option<&str>) -> ExitCode {
         state.runs += to - state.next;
         state.failed += (batch.failures.len() - failed) as u64;
         state.marks.add(&batch.sum.marks);
+        #[cfg(feature = "marks")]
+        state.marks.add_those_of_the_core();
         state.next = to;
         state.save();
     }

@@ -220,6 +220,13 @@ fn fault_bits(fault: Fault) -> u64 {
     named | long
 }
 
+/// Places within the core; none where it is built without them.
+const CORE: &[&str] = if cfg!(feature = "marks") {
+    twincell_core::mark::MARKS
+} else {
+    &[]
+};
+
 /// Which marks were hit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Marks {
@@ -227,6 +234,8 @@ pub struct Marks {
     effects: u64,
     notes: u64,
     faults: u64,
+    /// Of the core; only where it is built with them.
+    core: u64,
 }
 
 impl Marks {
@@ -250,17 +259,25 @@ impl Marks {
         self.faults |= fault_bits(fault);
     }
 
+    /// Those of the core that were hit in this process, whichever run it was.
+    #[cfg(feature = "marks")]
+    pub fn add_those_of_the_core(&mut self) {
+        self.core |= twincell_core::mark::hits();
+    }
+
     /// Those of another run, too.
     pub fn add(&mut self, other: &Marks) {
         self.mfcs |= other.mfcs;
         self.effects |= other.effects;
         self.notes |= other.notes;
         self.faults |= other.faults;
+        self.core |= other.core;
     }
 
     /// As one word of text, and from it.
     pub fn to_text(self) -> String {
-        format!("{:x}-{:x}-{:x}-{:x}", self.mfcs, self.effects, self.notes, self.faults)
+        let words = [self.mfcs, self.effects, self.notes, self.faults, self.core];
+        words.map(|w| format!("{w:x}")).join("-")
     }
 
     /// From what `to_text` gives.
@@ -272,6 +289,7 @@ impl Marks {
             effects: next()?,
             notes: next()?,
             faults: next()?,
+            core: next()?,
         })
     }
 
@@ -285,6 +303,7 @@ impl Marks {
             .chain(of(&EFFECTS, self.effects))
             .chain(of(&NOTES, self.notes))
             .chain(of(&FAULTS, self.faults))
+            .chain(of(CORE, self.core))
             .collect()
     }
 }
@@ -313,7 +332,7 @@ mod tests {
         marks.effect(&Effect::Serve);
         marks.effect(&Effect::Restart);
         assert_eq!(Marks::from_text(&marks.to_text()), Some(marks));
-        assert_eq!(Marks::from_text("1-2-x-4"), None);
+        assert_eq!(Marks::from_text("1-2-x-4-5"), None);
         assert!(!marks.missing().contains(&"restart") && marks.missing().contains(&"halt"));
     }
 }

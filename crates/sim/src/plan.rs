@@ -96,6 +96,8 @@ pub struct Plan {
     pub pools: Pools,
     /// Some writes of data stay on their way to the disks for long: they outlive processes.
     pub slow_writes: bool,
+    /// Some data of writes come seconds after they were asked for.
+    pub slow_hosts: bool,
     /// The controllers cannot see each other's processes: a fence has only the lock byte (R5).
     pub apart: bool,
 }
@@ -117,6 +119,7 @@ impl Plan {
             withdrawn: 60,
             pools: Pools::Ample,
             slow_writes: false,
+            slow_hosts: false,
             apart: false,
         }
     }
@@ -160,6 +163,7 @@ impl Plan {
                 _ => Pools::Tiny,
             },
             slow_writes: random.one_in(3),
+            slow_hosts: random.one_in(8),
             apart: random.one_in(3),
         }
     }

@@ -5,6 +5,7 @@ mod chain;
 
 use crate::config::Geometry;
 use crate::ids::{BUFFER_BLOCKS, BufferIndex, Controller, LUNS_MAX, NcaeIndex, Vba};
+use crate::mark::mark;
 use crate::mutant;
 use crate::nv::resolve::ValidBuffer;
 use chain::{Chain, Links};
@@ -360,6 +361,10 @@ impl Cache {
                 self.leave_age(old);
             }
             Use::Clean => {}
+            Use::Writing => {
+                mark!("data are superseded on their way to disk");
+                return;
+            }
             _ => return,
         }
         self.buffers[old.index()].usage = Use::Staged;
@@ -377,6 +382,7 @@ impl Cache {
         self.buffers[old.index()].held = false;
         let clean = self.get(old).usage == Use::Clean;
         if clean {
+            mark!("a write is withdrawn after its old data reached the disk");
             self.supersede(old);
         }
         clean
@@ -453,6 +459,7 @@ impl Cache {
         self.leave_age(buffer);
         let was = *self.get(buffer);
         if was.held && !was.superseded {
+            mark!("old data of a write in progress reach the disk");
             self.buffers[buffer.index()].usage = Use::Clean;
             return was;
         }

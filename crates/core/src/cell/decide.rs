@@ -10,6 +10,7 @@ use crate::effect::{Effect, Note};
 use crate::host::HostOp;
 use crate::htb::Stage;
 use crate::ids::{Controller, Nanos, Time};
+use crate::mark::mark;
 use crate::mutant;
 
 impl Core {
@@ -91,6 +92,7 @@ impl Core {
             return Some(Change::Both { images });
         }
         if !dirty && self.awaits_dirty() && !self.is_stopping() {
+            mark!("the record becomes dirty");
             return Some(Change::Dirty(true));
         }
         let idle = self.now.since(self.last_write) >= self.config.timing.clean_idle;
@@ -248,9 +250,18 @@ impl Core {
                     self.tell_partner(record);
                 }
             }
-            Verdict::Overtaken(record) => self.adopt_with_metadata(record),
-            Verdict::Outbid => self.back_off(),
-            Verdict::Void => self.undecided = false,
+            Verdict::Overtaken(record) => {
+                mark!("another's record overtakes a ballot");
+                self.adopt_with_metadata(record);
+            }
+            Verdict::Outbid => {
+                mark!("a ballot is outbid");
+                self.back_off();
+            }
+            Verdict::Void => {
+                mark!("a vote turns out to be void");
+                self.undecided = false;
+            }
         }
         if verdict == Verdict::Void && self.phase == Phase::Undecided {
             self.take_role();

@@ -11,6 +11,7 @@ use crate::effect::{Effect, Note};
 use crate::ids::{BufferIndex, RieGeneration, RieIndex};
 use crate::link::frame::{LEVEL_BUFFERS, LEVEL_RIES_MAX, Mfc};
 use crate::list::List;
+use crate::mark::mark;
 use crate::mirror::MnodeStage;
 use crate::mutant;
 use crate::nv::resolve::{final_bmae, ultimate};
@@ -76,6 +77,7 @@ impl Core {
             let here = self.rie(*rie);
             let lacking = (here.state, here.generation) != (RieState::Valid, *generation);
             if lacking || mutant::is("leveling-drops-all-writes") {
+                mark!("the mirror lacks a write in progress");
                 lacks.push((*rie, *generation));
             }
         }
@@ -163,6 +165,7 @@ impl Core {
             let here = self.bmae(buffer).state == BmaeState::WbValid;
             self.leveling.lacks |= wanted && !here;
             if here && !wanted && !mutant::is("surplus-twins-stay") {
+                mark!("a twin is surplus");
                 self.store_bmae(buffer, Bmae::FREE);
             }
         }

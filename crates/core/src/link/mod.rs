@@ -9,6 +9,7 @@ mod routines;
 use crate::effect::Effect;
 use crate::ids::{ConnectionId, Incarnation, Nanos, Time};
 use crate::list::List;
+use crate::mark::mark;
 use crate::memory::Memory;
 use crate::mutant;
 use frame::{FRAME_BYTES_MAX, FRAME_MFCS_MAX, Frame, Hello, Messages, Mfc, Mfcs, Missing, Sequenced};
@@ -426,6 +427,7 @@ impl Link {
         for n in (0..e.in_flight()).filter(|n| wanted >> n & 1 == 1) {
             let frame = e.frame(e.oldest.wrapping_add(n));
             effects.push(Effect::LinkSend { connection, frame });
+            mark!("a frame is sent again");
             self.resent += 1;
         }
     }

@@ -1,7 +1,7 @@
 //! Commands of hosts: each is tried until there is an answer, on either path.
 
 use super::queue::Happening;
-use super::{HOST_TIMEOUT, LUNS, MS, US, World};
+use super::{HOST_TIMEOUT, LUNS, MS, SLOWEST_HOST, US, World};
 use crate::hosts::{Attempt, Command};
 use crate::plan::LONG_PAUSES;
 use std::collections::VecDeque;
@@ -128,7 +128,10 @@ impl World {
             ready.push_back(Event::HostData { id, complete: true });
         } else {
             self.attempts[at(number)].fetching = true;
-            let delay = self.fetch_delay + self.random.between(20 * US, 3 * MS);
+            let mut delay = self.fetch_delay + self.random.between(20 * US, 3 * MS);
+            if self.plan.slow_hosts && self.random.one_in(10) {
+                delay += self.random.below(SLOWEST_HOST);
+            }
             let offset = offset.0;
             self.after(
                 delay,

@@ -1,7 +1,7 @@
 //! The end of a run: everything is healed, must become well, is read back, and must be quiet.
 
 use super::queue::Happening;
-use super::{DISKS, LIVENESS, LUNS, MS, SeenLun, World};
+use super::{DISKS, LIVENESS, LUNS, MS, SLOWEST_HOST, SeenLun, World};
 use crate::disks::SimDisk;
 use crate::hosts::Command;
 use crate::plan::Mode;
@@ -265,7 +265,8 @@ impl World {
                 return Err(format!("never quiet: {}", self.state()));
             }
         }
-        let settle = self.now + 500 * MS;
+        // Data that a host was asked for may still be on their way, though it has given up.
+        let settle = self.now + 500 * MS + if self.plan.slow_hosts { SLOWEST_HOST } else { 0 };
         while self.now < settle && self.advance()? {}
         for process in self.processes.iter().flatten() {
             if let Some(command) = process.core.commands_in_words().first() {

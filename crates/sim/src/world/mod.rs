@@ -43,6 +43,8 @@ const MS: u64 = 1_000_000;
 const DISKS: usize = 4;
 const LUNS: usize = 2;
 const HOSTS: usize = crate::hosts::HOSTS as usize;
+/// The data of a write come within this.
+const SLOWEST_HOST: u64 = 5_000 * MS;
 /// A host gives an attempt up after this.
 const HOST_TIMEOUT: u64 = 8_000 * MS;
 /// After the last fault is healed, everything must be well again within this.
