@@ -2,7 +2,6 @@
 //! when it is tried again.
 
 use crate::ids::{DiskIndex, Nanos, Time};
-use crate::mutant;
 
 /// How long a disk is left alone after an error.
 const AFTER_ERROR: Nanos = Nanos::from_millis(500);
@@ -90,7 +89,7 @@ impl Disks {
     /// Whether nothing is to be written to it now: it was left alone after an error, or does not answer. What is written
     /// before a late write has ended could be undone by it.
     pub fn is_blocked(&self, disk: DiskIndex, now: Time) -> bool {
-        !self.answers(disk) && !mutant::is("write-past-a-late-write") || self.get(disk).not_before > now
+        !self.answers(disk) || self.get(disk).not_before > now
     }
 
     /// When a blocked disk is tried again; `None` where its answer is waited for.

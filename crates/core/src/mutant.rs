@@ -72,7 +72,6 @@ pub const MUTANTS: &[Mutant] = &[
     code("failed-writes-forgotten", "a failed disk write counts as done"),
     code("failed-flushes-forgotten", "a failed flush counts as done"),
     code("forget-an-overdue-write", "a buffer that an overdue disk write names is used again"),
-    code("write-past-a-late-write", "a disk is written to though overdue writes of it have not ended"),
     code("forget-an-overdue-read", "a transfer buffer that an overdue disk read fills is used again"),
     code("age-not-inherited", "new data that take the place of unwritten old ones are younger than a sync that waits for those"),
     rule("§5", "a-flush-covers-later-writes", "a flush frees also what was written after it was issued"),

@@ -35,6 +35,10 @@ fn a_stalled_disk_goes_missing() {
 /// Reads that a disk does not answer are done from the other copy, into other memory, before it is given up.
 #[test]
 fn reads_leave_a_stalled_disk() {
+    trace(&["forget-an-overdue-read"], reads_of_a_stalled_disk);
+}
+
+fn reads_of_a_stalled_disk() {
     let mut s = both();
     let written = s.write_fua(A, 0, 8);
     s.good(written);

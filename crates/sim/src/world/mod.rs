@@ -318,6 +318,8 @@ impl World {
             Happening::PathFails(attempt) => self.path_fails(attempt),
             Happening::TimeOut(attempt) => self.time_out(attempt),
             Happening::Withdraw(attempt) => self.withdraw(attempt),
+            // A crash that was drawn before the healing, and would come after it.
+            Happening::Fault(_) if self.healing => {}
             Happening::Fault(fault) => self.fault(fault),
             Happening::Heal(fault) => self.heal(fault),
         }

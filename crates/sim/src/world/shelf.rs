@@ -18,6 +18,8 @@ pub(super) struct Landing {
     pub(super) what: Io,
     /// The process was told of an error, though it had not ended.
     pub(super) answered: bool,
+    /// Of a write of data: what was in its memory when it was submitted.
+    pub(super) tags: Vec<u64>,
 }
 
 #[derive(Clone)]
@@ -88,6 +90,10 @@ impl World {
         if what.writes() {
             self.shelf.submitted(process);
         }
+        let tags = match &what {
+            Io::Write { from, .. } => self.read_memory(controller.index(), from),
+            _ => Vec::new(),
+        };
         let mut delay = if self.random.one_in(20) {
             self.random.between(2 * MS, 30 * MS)
         } else {
@@ -107,6 +113,7 @@ impl World {
                 io,
                 what,
                 answered: false,
+                tags,
             }),
         );
     }
@@ -139,6 +146,7 @@ impl World {
             io,
             ref what,
             ref mut answered,
+            ..
         } = held.landing;
         let event = if what.is_on_data() {
             Event::DiskOverdue { io }
@@ -166,6 +174,7 @@ impl World {
             io,
             what,
             answered,
+            tags,
         } = landing;
         let alive = self.processes[controller.index()]
             .as_ref()
@@ -189,6 +198,11 @@ impl World {
                 Event::DiskDone { io, result }
             }
             Io::Write { block, from, .. } => {
+                if alive && self.read_memory(controller.index(), &from) != tags {
+                    self.fail(format!(
+                        "{controller}: what a disk write names was used again before it ended"
+                    ));
+                }
                 let gone = self.shelf.disks[disk].trouble.gone;
                 if result.is_ok() || !gone && self.random.one_in(2) {
                     self.land_write(controller, disk, block, &from);
