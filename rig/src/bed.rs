@@ -87,7 +87,7 @@ pub struct Bed {
     ground: Ground,
     /// The processes that were started last: of A, and of B.
     pub(crate) children: [Option<Child>; 2],
-    /// A disk has answered with errors, and may have been given up.
+    /// A disk has answered with errors for so long that it may have been given up.
     pub(crate) may_lack_a_disk: bool,
     /// When A was last started, and B.
     started: [Option<Instant>; 2],
