@@ -213,10 +213,7 @@ impl Core {
             self.effects.push(Effect::Absorb { into });
         }
         let refusal = self.refusal(ncae, noid, start, blocks);
-        let stale = epoch != self.epoch() && !mutant::is("forwarded-in-another-epoch")
-            || !self.owns(ncae)
-            || !self.is_serving()
-            || self.htbs.free() == 0;
+        let stale = epoch != self.epoch() || !self.owns(ncae) || !self.is_serving() || self.htbs.free() == 0;
         if let Some(status) = refusal.or(stale.then_some(Status::Transitioning)) {
             let (call, read) = (id, None);
             self.link.request(Mfcd::Forwarded { call, status, read });

@@ -136,7 +136,6 @@ pub const MUTANTS: &[Mutant] = &[
     rule("R6", "surplus-twins-stay", "a twin that the allocator has freed stays valid"),
     code("leveling-drops-all-writes", "writes in progress that both have absorbed are dropped"),
     rule("R10", "one-pair-after-the-other", "RIEs of one pair are released before the buffers of the other are resolved"),
-    code("data-of-a-lun-that-is-gone", "resolved data are not compared with the LUN that has their place now"),
     code("a-takeover-finds-twins", "data that a takeover resolved count as twinned"),
     code("writes-in-flight-hang", "writes in flight do not go on after a takeover"),
     // Joining.
@@ -149,7 +148,6 @@ pub const MUTANTS: &[Mutant] = &[
     code("lost-frames-are-skipped", "a frame that comes out of order is handled, and what is missing before it is not waited for"),
     code("never-send-again", "a lost frame is not sent again"),
     code("one-frame-too-many-is-heard", "an acknowledgement counts for one frame more"),
-    rule("R12", "forwarded-in-another-epoch", "a forwarded command of another epoch is executed"),
     code("answer-a-call-of-before", "a command that was forwarded over an earlier connection is answered on this one"),
     code("leak-a-remote-transfer", "a transfer buffer of the partner is not freed"),
     code("leak-a-call", "calls to a partner that is out of reach are not voided"),

@@ -266,3 +266,80 @@ fn no_leveling_before_the_vote_is_decided() {
         s.end();
     });
 }
+
+/// R9: a write that began before the partner joined has no mirror: BOTH waits for its end.
+#[test]
+fn both_waits_for_writes_without_a_mirror() {
+    trace(&["both-while-a-write-has-no-mirror"], || {
+        let mut s = both();
+        s.crash(B);
+        s.until_alone(A, true);
+        s.host_data_takes(3000);
+        let write = s.write_long(A, 0, 8);
+        s.until("A -> host: fetch");
+        s.start(B);
+        s.until("A -> B: attached");
+        s.pass(1000);
+        assert_ne!(s.mode(A), Some(Mode::Both), "the write is nowhere but here");
+        s.good(write);
+        s.until_both_serve();
+        s.end();
+    });
+}
+
+/// R9: from proposing BOTH until the result is known nothing is said without the joiner.
+#[test]
+fn nothing_is_said_while_both_is_voted_on_without_a_link() {
+    trace(&["forget-a-proposed-both"], || {
+        let mut s = both();
+        s.crash(B);
+        s.until_alone(A, true);
+        s.start(B);
+        s.until("A -> disk 0: votes for BOTH");
+        s.cut();
+        s.fail_disks(&[0, 1, 2]);
+        s.pass(50);
+        // These blocks lie on disk 3, too, which does not vote.
+        let read = s.read(A, 4096, 8);
+        s.pass(200);
+        assert!(!s.is_good(read), "B may be in");
+        s.fail_disks(&[]);
+        s.mend();
+        s.start_when_down();
+        s.until_both_serve();
+        s.end();
+    });
+}
+
+/// R11: a LUN moves only once the new owner has heard of every release.
+#[test]
+fn a_move_waits_for_the_releases() {
+    trace(&["move-before-the-releases"], || {
+        let mut s = both();
+        s.written(A, 0, 8);
+        s.until("A -> B: release");
+        s.pause(B, 1000);
+        s.mark();
+        let name = Name::new("lun0").expect("a name");
+        s.manage(A, ManageOp::LunMove { name, to: B });
+        s.pass(500);
+        assert!(!s.story().contains("votes for"), "B still has data of the LUN");
+        s.until("A -> operator: Ok");
+        s.end();
+    });
+}
+
+/// Metadata count once a majority of the quorum disks has them.
+#[test]
+fn metadata_need_a_majority() {
+    trace(&["metadata-without-a-majority"], || {
+        let mut s = both();
+        s.fail_disks(&[0, 1]);
+        let (name, to) = (Name::new("lun1").expect("a name"), Name::new("other").expect("a name"));
+        s.manage(A, ManageOp::LunRename { name, to });
+        s.pass(100);
+        s.fail_disks(&[]);
+        s.until("A -> operator: Err");
+        s.end();
+    });
+}

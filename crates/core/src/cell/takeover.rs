@@ -124,9 +124,6 @@ impl Core {
     /// Data of a LUN that is gone are nothing, also if another LUN has its place by now [0093].
     pub(crate) fn live(&self, valid: Option<ValidBuffer>) -> Option<ValidBuffer> {
         valid.filter(|v| {
-            if mutant::is("data-of-a-lun-that-is-gone") {
-                return self.lun(v.ncae).is_some();
-            }
             let named = self.words.ncae(v.ncae).ok().and_then(|n| n.noid);
             self.lun(v.ncae)
                 .is_some_and(|lun| named.is_none_or(|noid| noid == lun.noid))
