@@ -2,7 +2,8 @@
 //! which passes everything on to files below it.
 //!
 //! Locks on the disks are the kernel's own, as on any local file system. Each disk has a thread of its own, so a disk
-//! that stalls keeps no other from working.
+//! that stalls keeps no other from working. One thing is unlike a block device: the kernel locks a file of FUSE for as
+//! long as a flush of it is under way, so a flush that stalls holds up even who only submits a write to that disk.
 
 use crate::keeper::Keeper;
 use fuser::{
@@ -18,7 +19,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use tempfile::TempDir;
 
 /// The kernel need not ask again.
@@ -37,7 +38,7 @@ pub enum Trouble {
     WriteErrors,
     /// Nothing is answered before this is over. Then all of it is carried out.
     Stall,
-    /// Each answer takes so much longer.
+    /// Each answer comes so long after it was asked for, at the earliest.
     Slow(Duration),
 }
 
@@ -145,12 +146,12 @@ enum Job {
 }
 
 /// One disk at work.
-fn work(file: &File, order: &Order, jobs: &Receiver<Job>) {
+fn work(file: &File, order: &Order, jobs: &Receiver<(Instant, Job)>) {
     let mut writes = 0;
-    for job in jobs {
+    for (asked, job) in jobs {
         let trouble = order.after_stall();
         if let Trouble::Slow(by) = trouble {
-            std::thread::sleep(by);
+            std::thread::sleep(by.saturating_sub(asked.elapsed()));
         }
         let fails = trouble == Trouble::Errors;
         let fails_writes = fails || trouble == Trouble::WriteErrors;
@@ -207,7 +208,7 @@ fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
 /// The file system: one directory, whose files are called by their numbers. File n is inode n + 2.
 struct Files {
     bytes: u64,
-    disks: Vec<Mutex<Sender<Job>>>,
+    disks: Vec<Mutex<Sender<(Instant, Job)>>>,
 }
 
 impl Files {
@@ -241,7 +242,7 @@ impl Files {
         })
     }
 
-    fn disk(&self, ino: INodeNo) -> Option<&Mutex<Sender<Job>>> {
+    fn disk(&self, ino: INodeNo) -> Option<&Mutex<Sender<(Instant, Job)>>> {
         let n = u64::from(ino).checked_sub(2)?;
         self.disks.get(usize::try_from(n).ok()?)
     }
@@ -249,7 +250,10 @@ impl Files {
     /// Gives a job to a disk. If there is no such disk, the job is dropped, and its reply is an error by itself.
     fn give(&self, ino: INodeNo, job: Job) {
         if let Some(disk) = self.disk(ino) {
-            let _ = disk.lock().expect("nobody panics with the lock").send(job);
+            let _ = disk
+                .lock()
+                .expect("nobody panics with the lock")
+                .send((Instant::now(), job));
         }
     }
 }
@@ -346,7 +350,6 @@ mod tests {
     use super::*;
     use rustix::fs::FlockOperation;
     use std::os::unix::fs::OpenOptionsExt;
-    use std::time::Instant;
 
     const BYTES: u64 = 1 << 20;
 
