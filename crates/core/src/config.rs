@@ -56,6 +56,8 @@ pub struct Timing {
     pub heartbeat: Nanos,
     /// A partner that has answered nothing for this long is unreachable.
     pub silence: Nanos,
+    /// A path that has answered nothing for this long is given up while another answers.
+    pub path_silence: Nanos,
     /// How long a grant or lease lasts (R2).
     pub grant: Nanos,
     /// A controller that restarts in `BOTH` waits this long for its partner before it ballots (R6).
@@ -83,6 +85,7 @@ impl Default for Timing {
         Timing {
             heartbeat: Nanos::from_millis(250),
             silence: Nanos::from_millis(1500),
+            path_silence: Nanos::from_millis(600),
             grant: Nanos::from_millis(2000),
             await_partner: Nanos::from_millis(3000),
             still: Nanos::from_millis(2500),

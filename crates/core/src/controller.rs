@@ -23,6 +23,7 @@ use crate::layout::metadata::{Lun, Metadata};
 use crate::link::Link;
 use crate::link::frame::{Messages, Mfcs, Sequenced};
 use crate::link::mfcd::{Mfcd, ReadData};
+use crate::link::path::PathView;
 use crate::list::List;
 use crate::manage::LunView;
 use crate::mark::mark;
@@ -186,7 +187,6 @@ pub struct Core {
 
     // The link.
     pub(crate) link: Link,
-    pub(crate) said_hello: bool,
     pub(crate) calls: Pool<Call>,
     pub(crate) remote_transfers: Vec<TransferIndex>,
     /// Messages for exchanges that are over: refused and counted.
@@ -291,7 +291,6 @@ impl Core {
             to_adopt: None,
             partner_adopted: Epoch(0),
             link: Link::new(config.timing.retransmit, MESSAGES_MAX),
-            said_hello: false,
             calls: Pool::new(remote.len() + 1),
             remote_transfers: remote.clone(),
             stale: 0,
@@ -368,7 +367,7 @@ impl Core {
             Event::DiskDone { io, result } => self.on_disk_done(io, result),
             Event::DiskOverdue { io } => self.on_disk_overdue(io),
             Event::Persisted { token } => self.on_any_persisted(token),
-            Event::LinkOpened { connection } => self.on_link_opened(connection),
+            Event::LinkOpened { path, connection } => self.on_link_opened(usize::from(path), connection),
             Event::LinkClosed { connection } => self.on_link_closed(connection),
             Event::LinkFrame {
                 connection,
@@ -421,7 +420,7 @@ impl Core {
         }
         self.settle_task();
         self.settle_cell();
-        if let (Some(connection), Some(frame)) = (self.link.connection(), self.heartbeat()) {
+        while let Some((connection, frame)) = self.link.beat(self.config.timing.heartbeat, self.now) {
             self.effects.push(Effect::LinkSend { connection, frame });
         }
         self.flush_link();
@@ -1052,7 +1051,7 @@ impl Core {
     /// Where the messages of a frame that arrived are to be put before `step` is told of it; `None` where they are not
     /// wanted, because the frame came before or is not of this incarnation. That must be told all the same.
     pub fn place_of(&mut self, connection: ConnectionId, frame: &Sequenced) -> Option<&mut Mfcs> {
-        let current = self.link.connection() == Some(connection);
+        let current = self.link.has(connection);
         current.then(|| self.link.place_of(frame))?
     }
 
@@ -1064,6 +1063,11 @@ impl Core {
     /// The messages of a frame that an effect of the last step wants sent.
     pub fn messages(&self, frame: &Sequenced) -> &Messages {
         self.link.messages(frame.sequence)
+    }
+
+    /// The paths to the partner whose connection is open.
+    pub fn paths(&self) -> impl Iterator<Item = PathView> + '_ {
+        self.link.path_views()
     }
 
     /// Whether frames wait here for one that was sent before them.

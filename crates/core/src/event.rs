@@ -57,6 +57,8 @@ pub enum Event {
     },
     /// A connection to the partner is open.
     LinkOpened {
+        /// On which path: below [`crate::link::path::PATHS_MAX`].
+        path: u8,
         /// Which.
         connection: ConnectionId,
     },

@@ -82,7 +82,7 @@ impl Core {
     /// that is not committed here, so whatever is put there means nothing before the frame itself is handled. `None` where
     /// that cannot be told, or is somewhere else.
     pub fn place_of_payload(&self, connection: ConnectionId, frame: &Sequenced, payload: BlockCount) -> Option<Memory> {
-        if self.link.connection() != Some(connection) || !self.link.is_next(frame) || !self.mirrors() {
+        if !self.link.is_incoming(connection) || !self.link.is_next(frame) || !self.mirrors() {
             return None;
         }
         let rqr = match *self.link.arrived(frame.sequence).last()? {

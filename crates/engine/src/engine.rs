@@ -334,7 +334,10 @@ impl Engine {
                 self.link
                     .accepted(listener, completion, &mut self.ring, &mut self.queue);
             }
-            Token::LinkConnect => self.link.connected(completion, clock::now(), wanted, &mut self.queue),
+            Token::LinkConnect(path) => {
+                let now = clock::now();
+                self.link.connected(path, completion, now, wanted, &mut self.queue);
+            }
             Token::LinkReceive(key) => self.link.received(key, result, &mut self.queue, &mut self.counters),
             Token::LinkSend(key) => self.link.sent(key, result),
             Token::HostAccept(listener) => self.hosts.accepted(listener, completion, &mut self.ring),

@@ -16,12 +16,14 @@ use crate::stream::{Came, IN_PLACE_BYTES, Stream};
 use io_uring::{opcode, types};
 use slab::Slab;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
-use std::net::SocketAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 use tracing::{debug, info, warn};
 use twincell_core::event::Event;
 use twincell_core::ids::{BLOCK_BYTES, BUFFER_BYTES, BlockCount, ConnectionId, Controller, Nanos, Time};
 use twincell_core::link::frame::{Frame, Messages, Mfcs};
+use twincell_core::link::path::PATHS_MAX;
 use twincell_core::memory::Memory;
 use twincell_wire::crc32c;
 use twincell_wire::frame::{self, BODY_BYTES_MAX, FrameHeader, HEADER_BYTES, PAYLOAD_BLOCKS_MAX};
@@ -44,6 +46,7 @@ const CONNECTIONS_MAX: usize = 8;
 /// A connection to the partner, or to somebody who claims to be it.
 struct Connection {
     id: ConnectionId,
+    path: u8,
     stream: Stream,
     /// What the next send sends.
     output: Vec<u8>,
@@ -77,12 +80,20 @@ enum Dial {
     Idle,
 }
 
+/// A path, as B sees it.
+struct Line {
+    /// Where B connects to, and from which of its own addresses.
+    to: SocketAddr,
+    from: Option<IpAddr>,
+    dial: Dial,
+}
+
 /// All connections to the partner.
 pub(crate) struct Link {
+    /// Of A, one for each path.
     listeners: Vec<Listener>,
-    /// Where B connects to; `None` at A.
-    partner: Option<SocketAddr>,
-    dial: Dial,
+    /// Of B, one for each path.
+    lines: Vec<Line>,
     connections: Slab<Connection>,
     last_id: u64,
 }
@@ -90,12 +101,13 @@ pub(crate) struct Link {
 impl Link {
     /// Binds what A listens on.
     pub(crate) fn open(settings: &Settings) -> Result<Link, OpenError> {
-        let [of_a, _] = &settings.link;
-        let Some(first) = of_a.first() else {
-            return Err(OpenError::Settings(
-                "the settings name no link address of controller A".into(),
-            ));
-        };
+        let [of_a, of_b] = &settings.link;
+        if of_a.is_empty() || of_a.len() > PATHS_MAX {
+            return Err(OpenError::Settings(format!(
+                "the settings name {} link addresses of controller A: it must be 1 to {PATHS_MAX}",
+                of_a.len()
+            )));
+        }
         let is_a = settings.controller == Controller::A;
         let bind = |(i, address): (usize, &SocketAddr)| {
             let listener = Listener::bind(*address, "link", Token::LinkAccept(i as u32))?;
@@ -108,10 +120,15 @@ impl Link {
             .filter(|_| is_a)
             .map(bind)
             .collect::<Result<_, _>>()?;
+        let line = |(i, to): (usize, &SocketAddr)| Line {
+            to: *to,
+            from: of_b.get(i).map(SocketAddr::ip),
+            dial: Dial::Idle,
+        };
+        let lines = of_a.iter().enumerate().filter(|_| !is_a).map(line).collect();
         Ok(Link {
             listeners,
-            partner: (!is_a).then_some(*first),
-            dial: Dial::Idle,
+            lines,
             connections: Slab::new(),
             last_id: 0,
         })
@@ -120,7 +137,7 @@ impl Link {
     /// Lets the partner in, or begins to look for it.
     pub(crate) fn start(&mut self, now: Time, ring: &mut Ring) {
         self.listeners.iter_mut().for_each(|listener| listener.open(ring));
-        self.dial = Dial::Waiting(now);
+        self.lines.iter_mut().for_each(|line| line.dial = Dial::Waiting(now));
         self.poll(now, ring);
     }
 
@@ -128,12 +145,14 @@ impl Link {
     pub(crate) fn stop(&mut self, ring: &mut Ring) {
         self.listeners.iter_mut().for_each(Listener::close);
         self.connections.iter_mut().for_each(|(_, c)| c.stream.close());
-        match &mut self.dial {
-            Dial::Connecting { until, .. } => {
-                *until = None;
-                ring.cancel(Token::LinkConnect);
+        for (path, line) in (0..).zip(&mut self.lines) {
+            match &mut line.dial {
+                Dial::Connecting { until, .. } => {
+                    *until = None;
+                    ring.cancel(Token::LinkConnect(path));
+                }
+                dial => *dial = Dial::Idle,
             }
-            dial => *dial = Dial::Idle,
         }
     }
 
@@ -144,67 +163,48 @@ impl Link {
 
     /// When to poll next.
     pub(crate) fn next_deadline(&self) -> Option<Time> {
-        let dial = match &self.dial {
-            Dial::Waiting(at) => self.partner.map(|_| *at),
-            Dial::Connecting { until, .. } => *until,
+        let dial = |line: &Line| match line.dial {
+            Dial::Waiting(at) => Some(at),
+            Dial::Connecting { until, .. } => until,
             Dial::Connected | Dial::Idle => None,
         };
         self.listeners
             .iter()
             .filter_map(Listener::next_deadline)
-            .chain(dial)
+            .chain(self.lines.iter().filter_map(dial))
             .min()
     }
 
     /// Does what is due.
     pub(crate) fn poll(&mut self, now: Time, ring: &mut Ring) {
         self.listeners.iter_mut().for_each(|listener| listener.poll(now, ring));
-        match (&mut self.dial, self.partner) {
-            (Dial::Waiting(at), Some(partner)) if *at <= now => self.dial(partner, now, ring),
-            (Dial::Connecting { until, .. }, _) if until.is_some_and(|until| until <= now) => {
-                *until = None;
-                ring.cancel(Token::LinkConnect);
+        for (path, line) in (0..).zip(&mut self.lines) {
+            match &mut line.dial {
+                Dial::Waiting(at) if *at <= now => line.connect(path, now, ring),
+                Dial::Connecting { until, .. } if until.is_some_and(|until| until <= now) => {
+                    *until = None;
+                    ring.cancel(Token::LinkConnect(path));
+                }
+                _ => {}
             }
-            _ => {}
         }
     }
 
-    fn dial(&mut self, partner: SocketAddr, now: Time, ring: &mut Ring) {
-        let socket = match Socket::new(Domain::for_address(partner), Type::STREAM, Some(Protocol::TCP)) {
-            Ok(socket) => socket,
-            Err(e) => {
-                warn!("no socket for the link, trying again: {e}");
-                self.dial = Dial::Waiting(now + DIAL_AGAIN);
-                return;
-            }
-        };
-        without_pacing(&socket);
-        let address = Box::new(SockAddr::from(partner));
-        let fd = types::Fd(socket.as_raw_fd());
-        let entry = opcode::Connect::new(fd, address.as_ptr().cast(), address.len()).build();
-        // SAFETY: the address is on the heap and kept in `dial` until the completion; `drop` leaks it otherwise.
-        unsafe { ring.post(Token::LinkConnect, entry) };
-        self.dial = Dial::Connecting {
-            socket,
-            _address: address,
-            until: Some(now + DIAL_TIMEOUT),
-        };
-    }
-
     /// The completion of B's connect. `wanted`: connections are let in at all.
-    pub(crate) fn connected(&mut self, completion: Completion, now: Time, wanted: bool, queue: &mut Queue) {
-        let Dial::Connecting { socket, .. } = std::mem::replace(&mut self.dial, Dial::Idle) else {
+    pub(crate) fn connected(&mut self, path: u32, completion: Completion, now: Time, wanted: bool, queue: &mut Queue) {
+        let line = &mut self.lines[path as usize];
+        let Dial::Connecting { socket, .. } = std::mem::replace(&mut line.dial, Dial::Idle) else {
             return;
         };
         match completion.io_result() {
             _ if !wanted => {}
             Ok(_) => {
-                self.add(socket, queue);
-                self.dial = Dial::Connected;
+                line.dial = Dial::Connected;
+                self.add(path as u8, socket, queue);
             }
             Err(e) => {
-                debug!("the partner does not answer: {e}");
-                self.dial = Dial::Waiting(now + DIAL_AGAIN);
+                debug!(path, "the partner does not answer: {e}");
+                line.dial = Dial::Waiting(now + DIAL_AGAIN);
             }
         }
     }
@@ -222,15 +222,16 @@ impl Link {
             warn!("too many connections on the link; one more is refused");
             return;
         }
-        self.add(socket, queue);
+        self.add(listener as u8, socket, queue);
     }
 
-    fn add(&mut self, socket: Socket, queue: &mut Queue) {
+    fn add(&mut self, path: u8, socket: Socket, queue: &mut Queue) {
         self.last_id += 1;
         let id = ConnectionId(self.last_id);
-        debug!(connection = %id, peer = ?socket.peer_addr().ok().and_then(|a| a.as_socket()), "link connection open");
+        debug!(connection = %id, path, peer = ?socket.peer_addr().ok().and_then(|a| a.as_socket()), "link connection open");
         self.connections.insert(Connection {
             id,
+            path,
             stream: Stream::new(socket, INPUT_BYTES),
             output: Vec::new(),
             parsed: 0,
@@ -240,7 +241,8 @@ impl Link {
             spare: Vec::new(),
             proved: false,
         });
-        queue.push(Event::LinkOpened { connection: id });
+        let connection = id;
+        queue.push(Event::LinkOpened { path, connection });
     }
 
     /// The completion of a receive: queues the frames that came.
@@ -354,7 +356,7 @@ impl Link {
         (memories, counters): (&Memories, &mut Counters),
         place: Place,
     ) {
-        let dial = &mut self.dial;
+        let lines = &mut self.lines;
         self.connections.retain(|key, connection| {
             connection.stream.consume(std::mem::take(&mut connection.parsed));
             connection.crcs.clear();
@@ -377,11 +379,46 @@ impl Link {
             queue.push(Event::LinkClosed {
                 connection: connection.id,
             });
-            if matches!(dial, Dial::Connected) {
-                *dial = Dial::Waiting(now + DIAL_AGAIN);
+            if let Some(line) = lines.get_mut(usize::from(connection.path))
+                && matches!(line.dial, Dial::Connected)
+            {
+                line.dial = Dial::Waiting(now + DIAL_AGAIN);
             }
             false
         });
+    }
+}
+
+impl Line {
+    fn connect(&mut self, path: u32, now: Time, ring: &mut Ring) {
+        let socket = match self.socket() {
+            Ok(socket) => socket,
+            Err(e) => {
+                warn!(path, from = ?self.from, "no socket for the link, trying again: {e}");
+                self.dial = Dial::Waiting(now + DIAL_AGAIN);
+                return;
+            }
+        };
+        without_pacing(&socket);
+        let address = Box::new(SockAddr::from(self.to));
+        let fd = types::Fd(socket.as_raw_fd());
+        let entry = opcode::Connect::new(fd, address.as_ptr().cast(), address.len()).build();
+        // SAFETY: the address is on the heap and kept in `dial` until the completion; `drop` leaks it otherwise.
+        unsafe { ring.post(Token::LinkConnect(path), entry) };
+        self.dial = Dial::Connecting {
+            socket,
+            _address: address,
+            until: Some(now + DIAL_TIMEOUT),
+        };
+    }
+
+    /// A socket with its own end on the network of this path.
+    fn socket(&self) -> io::Result<Socket> {
+        let socket = Socket::new(Domain::for_address(self.to), Type::STREAM, Some(Protocol::TCP))?;
+        if let Some(from) = self.from.filter(|ip| ip.is_ipv4() == self.to.is_ipv4()) {
+            socket.bind(&SocketAddr::new(from, 0).into())?;
+        }
+        Ok(socket)
     }
 }
 
@@ -394,8 +431,10 @@ fn without_pacing(socket: &Socket) {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        if matches!(self.dial, Dial::Connecting { .. }) {
-            std::mem::forget(std::mem::replace(&mut self.dial, Dial::Idle));
+        for line in &mut self.lines {
+            if matches!(line.dial, Dial::Connecting { .. }) {
+                std::mem::forget(std::mem::replace(&mut line.dial, Dial::Idle));
+            }
         }
     }
 }
@@ -591,7 +630,9 @@ mod tests {
                 let (result, queue) = (completion.result, &mut self.queue);
                 match completion.token {
                     Token::LinkAccept(i) => self.link.accepted(i, completion, &mut self.ring, queue),
-                    Token::LinkConnect => self.link.connected(completion, clock::now(), true, queue),
+                    Token::LinkConnect(path) => {
+                        self.link.connected(path, completion, clock::now(), true, queue);
+                    }
                     Token::LinkReceive(key) => self.link.received(key, result, queue, &mut self.counters),
                     Token::LinkSend(key) => self.link.sent(key, result),
                     Token::Cancel => {}
@@ -603,7 +644,7 @@ mod tests {
 
         fn opened(&mut self) -> ConnectionId {
             match self.next("a connection").event {
-                Event::LinkOpened { connection } => connection,
+                Event::LinkOpened { connection, .. } => connection,
                 other => panic!("{other:?} before a connection"),
             }
         }
@@ -742,7 +783,7 @@ mod tests {
         let dir = TempDir::in_memory("link");
         let (mut a, mut b) = pair(&dir);
         let (_, to_a) = connect(&mut a, &mut b);
-        let address = b.link.partner.expect("the address of A");
+        let address = b.link.lines[0].to;
         let mut stranger = TcpStream::connect(address).expect("connected");
         stranger.write_all(&[0x55; 4096]).expect("sent");
         let connection = a.opened();
@@ -874,6 +915,49 @@ mod tests {
         }
         let there = a.next("the frame").body.expect("its payload");
         assert_eq!(a.absorbed(&there, 256), payload);
+    }
+
+    #[test]
+    fn each_path_has_its_own_connection_which_comes_again() {
+        let dir = TempDir::in_memory("link");
+        let mut of_a = settings(&dir, Controller::A);
+        of_a.link[0].push(crate::testing::free_address());
+        of_a.link[1] = vec![crate::testing::free_address(); 2];
+        let of_b = Settings {
+            controller: Controller::B,
+            nv_memory: dir.path("nv-B"),
+            ..of_a.clone()
+        };
+        let (mut a, mut b) = (Side::new(&of_a), Side::new(&of_b));
+        let opened = |a: &mut Side, b: &mut Side, count: usize| -> Vec<u8> {
+            let begun = Instant::now();
+            let mut paths = Vec::new();
+            while paths.len() < count {
+                assert!(
+                    begun.elapsed() < Duration::from_secs(5),
+                    "waited 5 s for {count} connections"
+                );
+                a.turn();
+                b.turn();
+                while let Some(happening) = a.queue.pop() {
+                    if let Event::LinkOpened { path, .. } = happening.event {
+                        paths.push(path);
+                    }
+                }
+            }
+            paths.sort();
+            paths
+        };
+        assert_eq!(opened(&mut a, &mut b, 2), [0, 1]);
+        let second = a
+            .link
+            .connections
+            .iter()
+            .find(|(_, c)| c.path == 1)
+            .expect("it is open");
+        let second = second.1.id;
+        a.link.close(second);
+        assert_eq!(opened(&mut a, &mut b, 1), [1]);
     }
 
     #[test]

@@ -29,8 +29,8 @@ pub(crate) enum Token {
     HostSend(u32),
     /// An accept of the partner on a listener.
     LinkAccept(u32),
-    /// The connect to the partner.
-    LinkConnect,
+    /// The connect to the partner on a path.
+    LinkConnect(u32),
     /// A receive from the partner.
     LinkReceive(u32),
     /// A send to the partner.
@@ -49,7 +49,7 @@ impl Token {
             Token::HostReceive(i) => (4, i),
             Token::HostSend(i) => (5, i),
             Token::LinkAccept(i) => (6, i),
-            Token::LinkConnect => (7, 0),
+            Token::LinkConnect(i) => (7, i),
             Token::LinkReceive(i) => (8, i),
             Token::LinkSend(i) => (9, i),
             Token::Cancel => (10, 0),
@@ -66,7 +66,7 @@ impl Token {
             4 => Token::HostReceive(index),
             5 => Token::HostSend(index),
             6 => Token::LinkAccept(index),
-            7 => Token::LinkConnect,
+            7 => Token::LinkConnect(index),
             8 => Token::LinkReceive(index),
             9 => Token::LinkSend(index),
             10 => Token::Cancel,
@@ -260,7 +260,7 @@ mod tests {
             Token::HostReceive(2),
             Token::HostSend(3),
             Token::LinkAccept(4),
-            Token::LinkConnect,
+            Token::LinkConnect(7),
             Token::LinkReceive(5),
             Token::LinkSend(6),
             Token::Cancel,

@@ -109,6 +109,12 @@ pub enum Fault {
     SilentLink(u64),
     /// What is sent to this controller is lost; the other direction works.
     DeafLink(Controller, u64),
+    /// One path is cut.
+    CutPath(usize, u64),
+    /// One path carries nothing, and says nothing.
+    SilentPath(usize, u64),
+    /// One path carries nothing to this controller.
+    DeafPath(usize, Controller, u64),
     /// Frames are lost, doubled and late.
     LossyLink(u64),
     /// Bits flip in some frames: a checksum tells, and the connection ends.
@@ -162,6 +168,9 @@ impl Fault {
             Fault::CutLink(ms) => Fault::CutLink(less(ms)?),
             Fault::SilentLink(ms) => Fault::SilentLink(less(ms)?),
             Fault::DeafLink(c, ms) => Fault::DeafLink(c, less(ms)?),
+            Fault::CutPath(n, ms) => Fault::CutPath(n, less(ms)?),
+            Fault::SilentPath(n, ms) => Fault::SilentPath(n, less(ms)?),
+            Fault::DeafPath(n, c, ms) => Fault::DeafPath(n, c, less(ms)?),
             Fault::LossyLink(ms) => Fault::LossyLink(less(ms)?),
             Fault::GarbledLink(ms) => Fault::GarbledLink(less(ms)?),
             Fault::FailDisk(d, ms) => Fault::FailDisk(d, less(ms)?),

@@ -166,7 +166,7 @@ fn note_bits(note: &Note) -> u64 {
 }
 
 /// The names of all faults.
-const FAULTS: [&str; 39] = [
+const FAULTS: [&str; 42] = [
     "Crash",
     "CrashAfterEffects",
     "CrashBoth",
@@ -188,6 +188,9 @@ const FAULTS: [&str; 39] = [
     "CutLink",
     "SilentLink",
     "DeafLink",
+    "CutPath",
+    "SilentPath",
+    "DeafPath",
     "LossyLink",
     "GarbledLink",
     "LoseFrame",
@@ -213,8 +216,8 @@ fn fault_bits(fault: Fault) -> u64 {
     let name = words.split('(').next().unwrap_or_default();
     let named = FAULTS.iter().position(|n| *n == name).map_or(0, |n| 1 << n);
     let long = match fault {
-        Fault::Pause(_, ms) if ms > 6000 => 1 << 37,
-        Fault::FailDisk(_, ms) if ms > 8000 => 1 << 38,
+        Fault::Pause(_, ms) if ms > 6000 => 1 << 40,
+        Fault::FailDisk(_, ms) if ms > 8000 => 1 << 41,
         _ => 0,
     };
     named | long

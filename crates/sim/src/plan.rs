@@ -100,6 +100,8 @@ pub struct Plan {
     pub slow_hosts: bool,
     /// The controllers cannot see each other's processes: a fence has only the lock byte (R5).
     pub apart: bool,
+    /// Paths between the controllers: 1 or 2.
+    pub paths: usize,
 }
 
 impl Plan {
@@ -121,6 +123,7 @@ impl Plan {
             slow_writes: false,
             slow_hosts: false,
             apart: false,
+            paths: 1,
         }
     }
 
@@ -165,6 +168,7 @@ impl Plan {
             slow_writes: random.one_in(3),
             slow_hosts: random.one_in(8),
             apart: random.one_in(3),
+            paths: if random.one_in(2) { 2 } else { 1 },
         }
     }
 
@@ -334,7 +338,11 @@ fn crash_both(controller: Controller, point: Point, random: &mut Random) -> Faul
 }
 
 fn link(controller: Controller, random: &mut Random) -> Fault {
-    match random.below(12) {
+    let path = random.below(2) as usize;
+    match random.below(18) {
+        12..=13 => Fault::CutPath(path, random.between(1, 4000)),
+        14..=15 => Fault::SilentPath(path, random.between(1, 4000)),
+        16..=17 => Fault::DeafPath(path, controller, random.between(1, 4000)),
         0..=2 => Fault::CutLink(random.between(1, 4000)),
         3 => Fault::SilentLink(random.between(1, 6000)),
         4..=5 => Fault::DeafLink(controller, random.between(1, 6000)),

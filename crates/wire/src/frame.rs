@@ -283,6 +283,8 @@ fn put_hello(out: &mut impl Sink, hello: &Hello) {
     record::put_process(out, &hello.process);
     out.u64(hello.epoch.0);
     out.u128(hello.image.0);
+    out.u32(hello.session.0);
+    out.u128(hello.met.0);
 }
 
 fn hello(r: &mut Reader, incarnation: Incarnation) -> Result<Hello> {
@@ -300,6 +302,8 @@ fn hello(r: &mut Reader, incarnation: Incarnation) -> Result<Hello> {
         incarnation,
         epoch: Epoch(r.u64()?),
         image: Uuid(r.u128()?),
+        session: Incarnation(r.u32()?),
+        met: Uuid(r.u128()?),
         undecided,
     })
 }

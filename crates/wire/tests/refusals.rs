@@ -183,6 +183,8 @@ fn a_partner_of_another_time_is_told_so() {
         incarnation: Incarnation(0),
         epoch: Epoch(1),
         image: Uuid(2),
+        session: Incarnation(0),
+        met: Uuid::NIL,
         undecided: false,
     };
     let read = |oldest: u8, newest: u8| {

@@ -169,7 +169,7 @@ impl Core {
             self.note(Note::BallotBegun);
         }
         let waits = matches!(self.phase, Phase::AwaitPartner { .. }) && !mutant::is("level-while-undecided");
-        if waits && self.said_hello {
+        if waits && self.link.has_said_hello() {
             // R6: what was said of this controller on the link does not hold any more.
             self.drop_link();
         }

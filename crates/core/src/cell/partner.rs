@@ -3,21 +3,24 @@
 use super::{Joiner, Phase};
 use crate::controller::Core;
 use crate::effect::{Effect, Note};
-use crate::ids::{BlockCount, ConnectionId, Controller, Nanos};
+use crate::ids::{BlockCount, ConnectionId, Controller, Incarnation, Nanos, Uuid};
+use crate::link::Greeting;
 use crate::link::frame::{Frame, Hello, Mfc};
+use crate::link::path::PATHS_MAX;
 use crate::mutant;
 
 use super::record::{Mode, Record};
 
 impl Core {
     /// A connection is open.
-    pub(crate) fn on_link_opened(&mut self, connection: ConnectionId) {
-        if let Some(old) = self.link.connection() {
-            self.effects.push(Effect::LinkClose { connection: old });
-            self.link_lost();
+    pub(crate) fn on_link_opened(&mut self, path: usize, connection: ConnectionId) {
+        if path >= PATHS_MAX {
+            return self.effects.push(Effect::LinkClose { connection });
         }
-        self.link.opened(connection, self.now);
-        self.said_hello = false;
+        if let Some(old) = self.link.connection_of(path) {
+            self.close_path(old);
+        }
+        self.link.opened(path, connection, self.now);
         self.say_hello();
     }
 
@@ -27,42 +30,48 @@ impl Core {
             Phase::AwaitPartner { .. } if mutant::is("level-while-undecided") => true,
             Phase::AwaitPartner { until } => self.now < until && !self.has_open_ballot(),
             Phase::AwaitAttach | Phase::Fencing | Phase::Serving => true,
-            _ => false,
+            // Another path to a partner that is met.
+            _ => self.link.is_mutual(),
         };
-        let (Some(connection), Some(record)) = (self.link.connection(), self.record) else {
+        let Some(record) = self.record.filter(|_| ready) else {
             return;
         };
-        if !ready || self.said_hello {
-            return;
+        while let Some((connection, own)) = self.link.unsaid() {
+            let met = self.link.partner().filter(|_| own.session > Incarnation(0));
+            let hello = Hello {
+                controller: self.own(),
+                cell: self.config.cell,
+                instance: self.config.instance,
+                process: self.config.process,
+                incarnation: own.last,
+                session: own.session,
+                met: met.map_or(Uuid::NIL, |p| p.instance),
+                epoch: record.epoch,
+                image: self.image,
+                undecided: self.undecided,
+            };
+            let frame = Frame::Hello(hello);
+            self.effects.push(Effect::LinkSend { connection, frame });
         }
-        self.said_hello = true;
-        let hello = Hello {
-            controller: self.own(),
-            cell: self.config.cell,
-            instance: self.config.instance,
-            process: self.config.process,
-            incarnation: self.link.last_incarnation(),
-            epoch: record.epoch,
-            image: self.image,
-            undecided: self.undecided,
-        };
-        self.effects.push(Effect::LinkSend {
-            connection,
-            frame: Frame::Hello(hello),
-        });
         self.meet_partner();
     }
 
     /// The connection is over.
     pub(crate) fn on_link_closed(&mut self, connection: ConnectionId) {
-        if self.link.connection() == Some(connection) {
+        if self.link.closed(connection, self.now) {
             self.link_lost();
         }
     }
 
+    /// Ends one connection. If it was the last the link is over.
+    fn close_path(&mut self, connection: ConnectionId) {
+        self.effects.push(Effect::LinkClose { connection });
+        self.on_link_closed(connection);
+    }
+
+    /// Ends all of them.
     pub(crate) fn drop_link(&mut self) {
-        if let Some(connection) = self.link.connection() {
-            self.effects.push(Effect::LinkClose { connection });
+        if self.link.connections().next().is_some() {
             self.link_lost();
         }
     }
@@ -70,8 +79,10 @@ impl Core {
     /// What a lost link means depends on what the record says of the partner.
     fn link_lost(&mut self) {
         let was_up = self.link.is_up();
-        self.link.closed();
-        self.said_hello = false;
+        for connection in self.link.connections() {
+            self.effects.push(Effect::LinkClose { connection });
+        }
+        self.link.all_closed();
         self.forget_calls();
         self.destager.forget_releases();
         if !was_up {
@@ -95,25 +106,25 @@ impl Core {
         }
     }
 
-    /// A partner that has been silent for too long is unreachable.
+    /// A partner that has been silent for too long is unreachable; a path that has been is given up while another answers.
     pub(crate) fn notice_silence(&mut self) {
-        if self.link.silence(self.now) >= self.config.timing.silence || self.link.is_choked() {
-            self.drop_link();
+        let timing = self.config.timing;
+        if self.link.silence(self.now) >= timing.silence || self.link.is_choked() {
+            return self.drop_link();
         }
-    }
-
-    /// The heartbeat that is due, if any.
-    pub(crate) fn heartbeat(&mut self) -> Option<Frame> {
-        self.link.beat(self.config.timing.heartbeat, self.now)
+        while let Some(path) = self.link.silent_path(timing.heartbeat, timing.path_silence, self.now) {
+            self.close_path(path);
+        }
+        self.link.prefer_first(timing.heartbeat, self.now);
     }
 
     /// A frame arrived.
     pub(crate) fn on_frame(&mut self, connection: ConnectionId, frame: Frame, payload: BlockCount) {
-        if self.link.connection() != Some(connection) {
+        if !self.link.has(connection) {
             return;
         }
         match frame {
-            Frame::Hello(hello) => self.on_hello(hello),
+            Frame::Hello(hello) => self.on_hello(connection, hello),
             Frame::Heartbeat { incarnation, sent } => {
                 if self.link.heard(incarnation, self.now) {
                     let grant = self.grant();
@@ -130,7 +141,7 @@ impl Core {
                 sent,
                 grant,
             } => {
-                if self.link.heard(incarnation, self.now) && grant > Nanos(0) {
+                if self.link.answered(connection, incarnation, sent, self.now) && grant > Nanos(0) {
                     // What the partner says is believed no further than what was agreed.
                     let grant = grant.min(self.config.timing.grant);
                     self.grant_until = self.grant_until.max(sent.min(self.now) + grant);
@@ -144,7 +155,7 @@ impl Core {
                 self.link.receive_ack(incarnation, acknowledged, missing, self.now);
                 self.call_ack_routines();
             }
-            Frame::Messages(frame) => self.on_sequenced(&frame, payload),
+            Frame::Messages(frame) => self.on_sequenced(connection, &frame, payload),
         }
     }
 
@@ -159,13 +170,19 @@ impl Core {
         if grants { self.config.timing.grant } else { Nanos(0) }
     }
 
-    fn on_hello(&mut self, hello: Hello) {
+    fn on_hello(&mut self, connection: ConnectionId, hello: Hello) {
         if hello.cell != self.config.cell || hello.controller != self.partner() {
-            return self.drop_link();
+            return self.close_path(connection);
         }
-        self.partner_process = hello.process;
-        self.link.establish(hello, self.now);
-        self.meet_partner();
+        let own = self.config.instance;
+        match self.link.greet(connection, hello, own, self.now) {
+            Greeting::Joined => {
+                self.partner_process = hello.process;
+                self.meet_partner();
+            }
+            Greeting::Refused => self.close_path(connection),
+            Greeting::Void => self.drop_link(),
+        }
     }
 
     /// The partner has said hello, and perhaps this controller has, too: what they are to each other now.
@@ -178,7 +195,7 @@ impl Core {
             self.drop_link();
             return self.read_record();
         }
-        if !self.said_hello {
+        if !self.link.is_mutual() || !self.link.meets() {
             return;
         }
         let undecided = hello.undecided && !mutant::is("level-while-undecided");

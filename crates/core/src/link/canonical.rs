@@ -5,8 +5,8 @@ use std::hash::{Hash, Hasher};
 
 impl Hash for Link {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (self.connection, self.opened_at, &self.established, self.partner).hash(state);
-        (self.incarnation, self.last_incarnation).hash(state);
+        (self.paths, &self.established, self.partner).hash(state);
+        self.incarnation.hash(state);
         (&self.control, &self.data, &self.prepared).hash(state);
         let Some(e) = &self.established else { return };
         for n in 0..e.in_flight() {

@@ -67,8 +67,12 @@ pub struct Hello {
     pub instance: Uuid,
     /// The process, for the fence.
     pub process: ProcessId,
-    /// Its last incarnation; the new one is the larger of both, plus one.
+    /// Its last incarnation; a new one is the larger of both, plus one.
     pub incarnation: Incarnation,
+    /// The incarnation that goes on, on other paths, and the partner's instance that it goes on with; 0 and `NIL` if none.
+    pub session: Incarnation,
+    /// See `session`.
+    pub met: Uuid,
     /// The epoch of the record that it has just read.
     pub epoch: Epoch,
     /// Its NV image.

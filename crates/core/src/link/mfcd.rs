@@ -90,6 +90,9 @@ pub enum Mfcd {
     Prepared,
 }
 
+// Thousands may wait.
+const _: () = assert!(size_of::<Mfcd>() <= 16);
+
 /// A part of a transfer buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ReadData {

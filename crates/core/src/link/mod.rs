@@ -4,16 +4,18 @@
 mod canonical;
 pub mod frame;
 pub mod mfcd;
+pub mod path;
 mod routines;
 
 use crate::effect::Effect;
-use crate::ids::{ConnectionId, Incarnation, Nanos, Time};
+use crate::ids::{ConnectionId, Incarnation, Nanos, Time, Uuid};
 use crate::list::List;
 use crate::mark::mark;
 use crate::memory::Memory;
 use crate::mutant;
 use frame::{FRAME_BYTES_MAX, FRAME_MFCS_MAX, Frame, Hello, Messages, Mfc, Mfcs, Missing, Sequenced};
 use mfcd::Mfcd;
+use path::{PATHS_MAX, Path, PathView, Standing, agreed};
 use std::collections::VecDeque;
 
 /// Most frames in flight. Limiting them also encourages that messages share a frame [0063].
@@ -71,17 +73,31 @@ struct Established {
     /// Blocks of payload in flight.
     blocks: u32,
     choked: bool,
-    /// When the last heartbeat was sent, and when anything was last heard.
-    beat: Time,
+    /// The path that messages leave on, and the one that they last came on.
+    active: usize,
+    incoming: usize,
+    /// What was awaited of the partner when it said hello was done.
+    met: bool,
+    /// When anything was last heard, on any path.
     heard: Time,
+}
+
+/// What a hello came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Greeting {
+    /// The path belongs to the link.
+    Joined,
+    /// The connection is of no use: another is to be opened.
+    Refused,
+    /// What goes on here is over for the partner: so is the link.
+    Void,
 }
 
 /// The link.
 #[derive(Clone, PartialEq, Eq)]
 #[cfg_attr(not(feature = "model"), derive(Hash))]
 pub struct Link {
-    connection: Option<ConnectionId>,
-    opened_at: Time,
+    paths: [Option<Path>; PATHS_MAX],
     established: Option<Established>,
     partner: Option<Hello>,
     /// Frames in flight, and frames that have arrived: that of sequence number s in place s modulo the window. Both ends
@@ -98,13 +114,13 @@ pub struct Link {
     /// Requests that were acknowledged, for their ack routines.
     acknowledged: VecDeque<Mfcd>,
     incarnation: Incarnation,
-    /// What both go by when they agree on the next one: the last before this connection.
-    last_incarnation: Incarnation,
     retransmit: Nanos,
     /// Frames that were sent again, since the start.
     pub resent: u64,
     /// Frames that came before, or too early to be kept, since the start.
     pub dropped: u64,
+    /// How often messages left on another path than before, since the start.
+    pub moves: u64,
 }
 
 impl Link {
@@ -121,28 +137,43 @@ impl Link {
             waiting_max: waiting,
             prepared: VecDeque::with_capacity(64),
             acknowledged: VecDeque::with_capacity(WINDOW * FRAME_MFCS_MAX),
-            connection: None,
-            opened_at: Time(0),
+            paths: [None; PATHS_MAX],
             established: None,
             partner: None,
             incarnation: Incarnation(0),
-            last_incarnation: Incarnation(0),
             resent: 0,
             dropped: 0,
+            moves: 0,
         }
     }
 
-    /// The last incarnation before the present connection: what a hello says.
-    pub fn last_incarnation(&self) -> Incarnation {
-        self.last_incarnation
+    /// The connection that messages leave on.
+    fn active(&self) -> Option<ConnectionId> {
+        Some(self.paths[self.established.as_ref()?.active]?.connection)
     }
 
-    /// The open connection.
-    pub fn connection(&self) -> Option<ConnectionId> {
-        self.connection
+    /// Whether messages are taken from this connection straight into their place: those that last came, came on it.
+    pub fn is_incoming(&self, connection: ConnectionId) -> bool {
+        let incoming = self.established.as_ref().and_then(|e| self.paths[e.incoming]);
+        incoming.is_some_and(|p| p.connection == connection)
     }
 
-    /// What the partner said of itself on this connection.
+    /// The open connections.
+    pub fn connections(&self) -> impl Iterator<Item = ConnectionId> + use<> {
+        self.paths.into_iter().flatten().map(|p| p.connection)
+    }
+
+    fn path_of(&self, connection: ConnectionId) -> Option<usize> {
+        let is = |p: &Option<Path>| p.is_some_and(|p| p.connection == connection);
+        self.paths.iter().position(is)
+    }
+
+    /// Whether this connection is open as far as the link knows.
+    pub fn has(&self, connection: ConnectionId) -> bool {
+        self.path_of(connection).is_some()
+    }
+
+    /// What the partner said of itself when this incarnation began.
     pub fn partner(&self) -> Option<&Hello> {
         self.partner.as_ref()
     }
@@ -152,18 +183,117 @@ impl Link {
         self.established.is_some()
     }
 
+    /// Whether both have said hello, on one path at least.
+    pub fn is_mutual(&self) -> bool {
+        let mut paths = self.paths.iter().flatten();
+        self.is_up() && paths.any(|p| p.joined.is_some() && p.said_hello)
+    }
+
+    /// Whether this is the first time that it is asked in this incarnation.
+    pub fn meets(&mut self) -> bool {
+        self.established
+            .as_mut()
+            .is_some_and(|e| !std::mem::replace(&mut e.met, true))
+    }
+
+    /// The open connection of a path.
+    pub fn connection_of(&self, path: usize) -> Option<ConnectionId> {
+        Some(self.paths[path]?.connection)
+    }
+
     /// A connection is open. The caller says hello.
-    pub fn opened(&mut self, connection: ConnectionId, now: Time) {
-        self.connection = Some(connection);
-        self.last_incarnation = self.incarnation;
-        self.opened_at = now;
+    pub fn opened(&mut self, path: usize, connection: ConnectionId, now: Time) {
+        let own = Standing {
+            session: self.established.as_ref().map_or(Incarnation(0), |e| e.incarnation),
+            last: self.incarnation,
+        };
+        self.paths[path] = Some(Path::new(connection, own, now));
+    }
+
+    /// The next connection on which no hello was said, and what is to be said on it.
+    pub fn unsaid(&mut self) -> Option<(ConnectionId, Standing)> {
+        let path = self.paths.iter_mut().flatten().find(|p| !p.said_hello)?;
+        path.said_hello = true;
+        Some((path.connection, path.own))
+    }
+
+    /// Whether a hello was said on any connection that is open.
+    pub fn has_said_hello(&self) -> bool {
+        self.paths.iter().flatten().any(|p| p.said_hello)
+    }
+
+    /// A connection is over. Returns whether the link is, or never was: no path is left. Otherwise what was in flight on it
+    /// leaves again on another.
+    pub fn closed(&mut self, connection: ConnectionId, now: Time) -> bool {
+        let Some(path) = self.path_of(connection) else {
+            return false;
+        };
+        let was = self.paths[path].take();
+        let Some(e) = &self.established else {
+            return self.paths.iter().all(Option::is_none);
+        };
+        if was.is_none_or(|p| p.joined.is_none()) {
+            return false;
+        }
+        let next = self.paths.iter().position(|p| p.is_some_and(|p| p.joined.is_some()));
+        match next {
+            None => return true,
+            Some(next) if e.active == path => self.leave_on(next, now),
+            Some(_) => {}
+        }
+        false
+    }
+
+    /// Messages leave on another path from now on, those in flight once more.
+    fn leave_on(&mut self, path: usize, now: Time) {
+        if let Some(e) = &mut self.established {
+            e.active = path;
+            e.wanted = u64::MAX;
+            e.resends = 0;
+            e.resend_at = (e.in_flight() > 0).then_some(now + self.retransmit);
+            self.moves += 1;
+        }
+    }
+
+    /// All is over.
+    pub fn all_closed(&mut self) {
+        self.paths = [None; PATHS_MAX];
         self.forget();
     }
 
-    /// The connection is over, and with it everything that was in flight on it.
-    pub fn closed(&mut self) {
-        self.connection = None;
-        self.forget();
+    /// A path that does not answer while another does, or on which no hello comes while the link is up elsewhere.
+    pub fn silent_path(&self, every: Nanos, path_silence: Nanos, now: Time) -> Option<ConnectionId> {
+        self.established.as_ref()?;
+        let answers = |p: &Path| p.joined.is_some() && now.since(p.answered) <= Nanos(every.0 * 3 / 2);
+        if !self.paths.iter().flatten().any(answers) {
+            return None;
+        }
+        let silent = |p: &&Path| now.since(p.answered) >= path_silence;
+        self.paths.iter().flatten().find(silent).map(|p| p.connection)
+    }
+
+    /// Messages come back to the first path, once it has worked for a while.
+    pub fn prefer_first(&mut self, every: Nanos, now: Time) {
+        let Some(e) = &self.established else { return };
+        let trusted = |p: &Option<Path>| p.is_some_and(|p| p.is_trusted(every, now));
+        if let Some(first) = self.paths[..e.active].iter().position(trusted) {
+            self.leave_on(first, now);
+        }
+    }
+
+    /// The paths whose connection is open.
+    pub fn path_views(&self) -> impl Iterator<Item = PathView> + '_ {
+        let active = self.established.as_ref().map(|e| e.active);
+        let open = self.paths.iter().enumerate();
+        open.filter_map(move |(n, path)| {
+            let path = path.as_ref()?;
+            Some(PathView {
+                path: n,
+                works: path.joined.is_some(),
+                active: active == Some(n),
+                round_trip: path.round_trip,
+            })
+        })
     }
 
     fn forget(&mut self) {
@@ -178,9 +308,37 @@ impl Link {
         }
     }
 
-    /// The partner said hello: a new incarnation begins.
-    pub fn establish(&mut self, partner: Hello, now: Time) {
-        self.incarnation = Incarnation(self.last_incarnation.0.max(partner.incarnation.0).saturating_add(1));
+    /// The partner said hello on a connection of this link. `own` is this controller's instance.
+    pub fn greet(&mut self, connection: ConnectionId, hello: Hello, own: Uuid, now: Time) -> Greeting {
+        let Some(n) = self.path_of(connection) else {
+            return Greeting::Refused;
+        };
+        let Some(path) = self.paths[n].filter(|p| p.joined.is_none()) else {
+            return Greeting::Refused;
+        };
+        let same = self.partner.is_some_and(|p| p.instance == hello.instance);
+        let agreed = agreed(path.own, &hello, hello.met == own);
+        match &self.established {
+            // Another process, or one that has lost what goes on here.
+            Some(_) if !same => return Greeting::Void,
+            Some(e) if hello.session.0 == 0 && hello.incarnation >= e.incarnation => return Greeting::Void,
+            Some(e) if agreed != Some(e.incarnation) => return Greeting::Refused,
+            Some(_) => {}
+            None => match agreed.filter(|a| *a > self.incarnation) {
+                None => return Greeting::Refused,
+                Some(incarnation) => self.establish(n, incarnation, hello, now),
+            },
+        }
+        if let Some(path) = &mut self.paths[n] {
+            path.joined = Some(now);
+            (path.beat, path.answered) = (now, now);
+        }
+        Greeting::Joined
+    }
+
+    /// A new incarnation begins.
+    fn establish(&mut self, path: usize, incarnation: Incarnation, partner: Hello, now: Time) {
+        self.incarnation = incarnation;
         self.partner = Some(partner);
         self.established = Some(Established {
             incarnation: self.incarnation,
@@ -198,7 +356,9 @@ impl Link {
             wanted: 0,
             blocks: 0,
             choked: false,
-            beat: now,
+            active: path,
+            incoming: path,
+            met: false,
             heard: now,
         });
     }
@@ -261,7 +421,8 @@ impl Link {
     /// A frame of messages arrived, with so many blocks of payload. If it is the next in order it is to be handled, and
     /// after it whatever `next_held` returns. Without payload it is kept if it comes too early; payload would have to be
     /// kept, too, so it comes again.
-    pub fn receive(&mut self, frame: &Sequenced, blocks: u32, now: Time) -> bool {
+    pub fn receive(&mut self, connection: ConnectionId, frame: &Sequenced, blocks: u32, now: Time) -> bool {
+        let incoming = self.path_of(connection);
         let Some(e) = self.established.as_mut().filter(|e| e.incarnation == frame.incarnation) else {
             return false;
         };
@@ -286,7 +447,10 @@ impl Link {
             return true;
         }
         match ahead {
-            0 => e.advance(1),
+            0 => {
+                e.advance(1);
+                e.incoming = incoming.unwrap_or(e.incoming);
+            }
             1.. if blocks == 0 && ahead < WINDOW as u32 => e.held |= 1 << ahead,
             _ => self.dropped += 1,
         }
@@ -373,16 +537,35 @@ impl Link {
 
     /// This controller was stopped for a while: silence until now says nothing of the partner.
     pub fn excuse_silence(&mut self, now: Time) {
-        self.opened_at = now;
+        for path in self.paths.iter_mut().flatten() {
+            path.opened_at = now;
+            path.answered = now;
+        }
         if let Some(e) = &mut self.established {
             e.heard = now;
         }
     }
 
-    /// How long nothing was heard on a connection that is open.
+    /// How long nothing was heard, though a connection is open.
     pub fn silence(&self, now: Time) -> Nanos {
-        let heard = self.established.as_ref().map_or(self.opened_at, |e| e.heard);
-        self.connection.map_or(Nanos(0), |_| now.since(heard))
+        let opened = self.paths.iter().flatten().map(|p| p.opened_at).min();
+        let heard = self.established.as_ref().map_or(opened, |e| Some(e.heard));
+        heard.map_or(Nanos(0), |at| now.since(at))
+    }
+
+    /// A heartbeat that was sent on this connection at `sent` is answered. Returns whether it is of the present
+    /// incarnation.
+    pub fn answered(&mut self, connection: ConnectionId, incarnation: Incarnation, sent: Time, now: Time) -> bool {
+        if !self.heard(incarnation, now) {
+            return false;
+        }
+        if let Some(n) = self.path_of(connection)
+            && let Some(path) = &mut self.paths[n]
+        {
+            path.answered = now;
+            path.round_trip = now.since(sent);
+        }
+        true
     }
 
     /// The present incarnation, or the last one.
@@ -390,29 +573,24 @@ impl Link {
         self.incarnation
     }
 
-    /// A heartbeat, if one is due.
-    pub fn beat(&mut self, every: Nanos, now: Time) -> Option<Frame> {
-        let e = self.established.as_mut()?;
-        if now.since(e.beat) < every {
-            return None;
-        }
-        e.beat = now;
-        Some(Frame::Heartbeat {
-            incarnation: e.incarnation,
-            sent: now,
-        })
+    /// The next heartbeat that is due, and where.
+    pub fn beat(&mut self, every: Nanos, now: Time) -> Option<(ConnectionId, Frame)> {
+        let incarnation = self.established.as_ref()?.incarnation;
+        let due = |p: &&mut Path| p.joined.is_some() && now.since(p.beat) >= every;
+        let path = self.paths.iter_mut().flatten().find(due)?;
+        path.beat = now;
+        let sent = now;
+        Some((path.connection, Frame::Heartbeat { incarnation, sent }))
     }
 
-    /// A heartbeat is due now.
+    /// Heartbeats are due now.
     pub fn beat_now(&mut self) {
-        if let Some(e) = &mut self.established {
-            e.beat = Time(0);
-        }
+        self.paths.iter_mut().flatten().for_each(|p| p.beat = Time(0));
     }
 
     /// Sends again what was not acknowledged in time, and what the partner misses.
     pub fn send_again(&mut self, now: Time, effects: &mut Vec<Effect>) {
-        let (Some(connection), Some(e)) = (self.connection, self.established.as_mut()) else {
+        let (Some(connection), Some(e)) = (self.active(), self.established.as_mut()) else {
             return;
         };
         if e.resend_at.is_some_and(|at| at <= now) {
@@ -435,7 +613,7 @@ impl Link {
     /// The next request, if there is room for its message: in the window, and, where it has data, before the next frame
     /// that has none.
     pub fn next_request(&self) -> Option<Mfcd> {
-        let e = self.established.as_ref().filter(|_| self.connection.is_some())?;
+        let e = self.established.as_ref()?;
         let room = WINDOW as u32 - e.in_flight();
         if room == 0 {
             return None;
@@ -487,7 +665,7 @@ impl Link {
 
     /// The frame that is being built leaves, if there is anything in it.
     pub fn end_frame(&mut self, now: Time, effects: &mut Vec<Effect>) {
-        let (Some(connection), Some(e)) = (self.connection, self.established.as_mut()) else {
+        let (Some(connection), Some(e)) = (self.active(), self.established.as_mut()) else {
             return;
         };
         if self.sent[place(e.next)].mfcs.is_empty() {
@@ -503,7 +681,7 @@ impl Link {
 
     /// Acknowledges what had no frame to travel with, and says what is missing.
     pub fn send_acknowledgement(&mut self, now: Time, effects: &mut Vec<Effect>) {
-        let (Some(connection), Some(e)) = (self.connection, self.established.as_mut()) else {
+        let (Some(connection), Some(e)) = (self.active(), self.established.as_mut()) else {
             return;
         };
         let gap = (e.seen != e.expected).then_some((e.expected, e.seen));
@@ -529,12 +707,12 @@ impl Link {
     /// When `flush` or `beat` has something to do though nothing happens.
     pub fn next_deadline(&self, every: Nanos, silence: Nanos) -> Option<Time> {
         let Some(e) = self.established.as_ref() else {
-            return self.connection.map(|_| self.opened_at + silence);
+            let opened = self.paths.iter().flatten().map(|p| p.opened_at).min();
+            return opened.map(|at| at + silence);
         };
-        [e.resend_at, e.ack_at, Some(e.beat + every)]
-            .into_iter()
-            .flatten()
-            .min()
+        let joined = self.paths.iter().flatten().filter(|p| p.joined.is_some());
+        let beat = joined.map(|p| p.beat + every).min();
+        [e.resend_at, e.ack_at, beat].into_iter().flatten().min()
     }
 }
 

@@ -7,7 +7,7 @@ use super::mfcd::{Built, Mfcd, ReadData};
 use crate::controller::{Core, Violation};
 use crate::forward::Call;
 use crate::host::{HostOp, Status};
-use crate::ids::{BlockCount, RieGeneration, RieIndex, Vba};
+use crate::ids::{BlockCount, ConnectionId, RieGeneration, RieIndex, Vba};
 use crate::list::List;
 use crate::memory::Memory;
 use crate::mirror::MnodeStage;
@@ -165,8 +165,8 @@ impl Core {
     // ---- the receiver ----
 
     /// A frame of messages arrived: it and what has come before it too early are handled, in order.
-    pub(crate) fn on_sequenced(&mut self, frame: &Sequenced, payload: BlockCount) {
-        let next = self.link.receive(frame, payload.0, self.now);
+    pub(crate) fn on_sequenced(&mut self, connection: ConnectionId, frame: &Sequenced, payload: BlockCount) {
+        let next = self.link.receive(connection, frame, payload.0, self.now);
         self.call_ack_routines();
         if next {
             self.on_messages(frame.sequence, payload);

@@ -94,7 +94,9 @@ impl World {
                 && !process.core.holds_frames()
                 && process.core.cell_view().role != Role::Stopping;
             step(&mut process.core, Time(local), event, &mut effects);
-            if faultless && effects.iter().any(|e| matches!(e, Effect::LinkClose { .. })) {
+            // A single path may be given up at any time.
+            let ends_link = effects.iter().any(|e| matches!(e, Effect::LinkClose { .. }));
+            if faultless && ends_link && !process.core.cell_view().linked {
                 self.fail(format!("{controller} takes offence at what a sound partner has sent"));
             }
             for effect in effects.drain(..) {
@@ -193,9 +195,7 @@ impl World {
             let delay = self.random.between(50 * US, 2 * MS);
             self.after(delay, Happening::PathFails(*attempt));
         }
-        if self.wire.open {
-            self.close_link();
-        }
+        self.close_link();
     }
 
     pub(super) fn close_hosts(&mut self, controller: Controller, ready: &mut VecDeque<Event>) {

@@ -85,11 +85,7 @@ impl World {
                 }
             }
             Effect::LinkSend { connection, frame } => self.link_send(controller, connection, frame),
-            Effect::LinkClose { connection } => {
-                if self.wire.open && self.wire.connection == connection.0 {
-                    self.close_link();
-                }
-            }
+            Effect::LinkClose { connection } => self.close_connection(connection),
             Effect::DiskRead { io, disk, block, into } => {
                 self.submit(controller, id, io, Io::Read { disk, block, into })
             }

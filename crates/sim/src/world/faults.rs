@@ -70,18 +70,34 @@ impl World {
             Fault::ClockRate(c, rate) => self.clocks[c.index()].set_rate(self.now, rate),
             Fault::ClockJump(c, ms) => self.clocks[c.index()].jump(self.now, ms * MS),
             Fault::CutLink(ms) => {
-                self.wire.cut = true;
-                if self.wire.open {
-                    self.close_link();
-                }
+                self.cut_link(true);
                 self.heal_after(ms, fault);
             }
             Fault::SilentLink(ms) => {
-                self.wire.deaf = [true; 2];
+                Controller::BOTH.iter().for_each(|c| self.wire.set_deaf(*c, true));
                 self.heal_after(ms, fault);
             }
+            Fault::CutPath(n, ms) => {
+                if let Some(line) = self.wire.lines.get_mut(n) {
+                    line.cut = true;
+                    self.close_line(n);
+                    self.heal_after(ms, fault);
+                }
+            }
+            Fault::SilentPath(n, ms) => {
+                if let Some(line) = self.wire.lines.get_mut(n) {
+                    line.deaf = [true; 2];
+                    self.heal_after(ms, fault);
+                }
+            }
+            Fault::DeafPath(n, c, ms) => {
+                if let Some(line) = self.wire.lines.get_mut(n) {
+                    line.deaf[c.index()] = true;
+                    self.heal_after(ms, fault);
+                }
+            }
             Fault::DeafLink(c, ms) => {
-                self.wire.deaf[c.index()] = true;
+                self.wire.set_deaf(c, true);
                 self.heal_after(ms, fault);
             }
             Fault::LossyLink(ms) => {
@@ -203,9 +219,14 @@ impl World {
 
     pub(super) fn heal(&mut self, fault: Fault) {
         match fault {
-            Fault::CutLink(_) => self.wire.cut = false,
-            Fault::SilentLink(_) => self.wire.deaf = [false; 2],
-            Fault::DeafLink(c, _) => self.wire.deaf[c.index()] = false,
+            Fault::CutLink(_) => self.cut_link(false),
+            Fault::CutPath(n, _) => self.wire.lines[n].cut = false,
+            Fault::SilentPath(n, _) => self.wire.lines[n].deaf = [false; 2],
+            Fault::DeafPath(n, c, _) => self.wire.lines[n].deaf[c.index()] = false,
+            Fault::SilentLink(_) => {
+                Controller::BOTH.iter().for_each(|c| self.wire.set_deaf(*c, false));
+            }
+            Fault::DeafLink(c, _) => self.wire.set_deaf(c, false),
             Fault::LossyLink(_) => self.wire.lossy = false,
             Fault::GarbledLink(_) => self.wire.garbled = false,
             Fault::FailDisk(d, _) => self.shelf.disks[d].trouble.fails = false,

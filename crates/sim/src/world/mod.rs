@@ -203,7 +203,7 @@ impl World {
             clocks: [Clock::ahead(0), Clock::ahead(7_000 * MS)],
             shelf,
             held: Vec::new(),
-            wire: Wire::default(),
+            wire: Wire::new(plan.paths),
             plan,
             commands: Vec::new(),
             attempts: Vec::new(),
@@ -299,7 +299,7 @@ impl World {
             Happening::Resume(controller, process) => self.resume(controller, process),
             Happening::Land(landing) => self.land(landing),
             Happening::Overdue(number) => self.overdue(number),
-            Happening::OpenLink => self.open_link(),
+            Happening::OpenLine(n) => self.open_line(n),
             Happening::Frame {
                 connection,
                 to,

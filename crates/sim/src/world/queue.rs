@@ -20,7 +20,7 @@ pub(super) enum Happening {
     Land(Landing),
     /// A disk I/O, by its number, has taken long.
     Overdue(u64),
-    OpenLink,
+    OpenLine(usize),
     Frame {
         connection: u64,
         to: Controller,

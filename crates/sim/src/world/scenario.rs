@@ -52,6 +52,14 @@ impl Scenario {
         scenario
     }
 
+    /// The same, with two paths between the controllers.
+    pub fn two_paths() -> Scenario {
+        Scenario::with(Plan {
+            paths: 2,
+            ..Plan::scripted()
+        })
+    }
+
     /// The same, with pools that run short soon.
     pub fn small() -> Scenario {
         Scenario::with(Plan {
@@ -182,10 +190,20 @@ impl Scenario {
     /// Cuts the link: what is on it is lost.
     pub fn cut(&mut self) {
         self.world.tell(Controller::A, "the link is cut".into());
-        self.world.wire.cut = true;
-        if self.world.wire.open {
-            self.world.close_link();
-        }
+        self.world.cut_link(true);
+    }
+
+    /// Something happens to a path, or to anything else.
+    pub fn fault(&mut self, fault: Fault) {
+        self.world.fault(fault);
+    }
+
+    /// On how many paths the partner answers `c`, and which carries the messages.
+    pub fn paths(&self, c: Controller) -> (usize, Option<usize>) {
+        let process = self.world.processes[c.index()].as_ref();
+        let paths: Vec<_> = process.map_or(Vec::new(), |p| p.core.paths().collect());
+        let works = paths.iter().filter(|p| p.works).count();
+        (works, paths.iter().find(|p| p.active).map(|p| p.path))
     }
 
     /// Each frame that is sent from now on takes so many milliseconds longer.
@@ -206,7 +224,7 @@ impl Scenario {
 
     /// Mends the link.
     pub fn mend(&mut self) {
-        self.world.wire.cut = false;
+        self.world.cut_link(false);
         self.world.maybe_open_link();
     }
 

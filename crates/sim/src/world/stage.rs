@@ -54,10 +54,7 @@ impl World {
     }
 
     pub(crate) fn set_link(&mut self, works: bool) {
-        self.wire.cut = !works;
-        if !works && self.wire.open {
-            self.close_link();
-        }
+        self.cut_link(!works);
         self.maybe_open_link();
     }
 

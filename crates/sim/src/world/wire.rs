@@ -3,8 +3,9 @@
 use super::queue::Happening;
 use super::{MS, US, World};
 use crate::frame_order::FrameOrder;
+use std::collections::BTreeMap;
 use twincell_core::Event;
-use twincell_core::ids::{ATOMIC_BLOCKS, BlockCount, ConnectionId, Controller};
+use twincell_core::ids::{ATOMIC_BLOCKS, BlockCount, ConnectionId, Controller, Incarnation};
 use twincell_core::link::WINDOW;
 use twincell_core::link::frame::{Frame, Mfc};
 use twincell_core::list::List;
@@ -20,15 +21,24 @@ pub(super) enum Next {
     IsGarbled,
 }
 
-/// The wire between the controllers.
-#[derive(Clone, Default)]
-pub(super) struct Wire {
-    pub(super) connection: u64,
-    pub(super) open: bool,
-    pub(super) opening: bool,
+/// One path of the wire.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Line {
+    connection: u64,
+    open: bool,
+    opening: bool,
     pub(super) cut: bool,
     /// What is sent to this controller is lost.
     pub(super) deaf: [bool; 2],
+    /// When the last frame in each direction arrives: order is kept unless the wire is lossy.
+    last: [u64; 2],
+}
+
+/// The wire between the controllers: one path or two.
+#[derive(Clone, Default)]
+pub(super) struct Wire {
+    pub(super) lines: Vec<Line>,
+    connections: u64,
     pub(super) lossy: bool,
     /// Some frames have a flipped bit.
     pub(super) garbled: bool,
@@ -39,23 +49,40 @@ pub(super) struct Wire {
     frames: u64,
     /// How much longer than usual each frame takes, in nanoseconds.
     pub(super) delay: u64,
-    /// When the last frame in each direction arrives: order is kept unless the wire is lossy.
-    pub(super) last: [u64; 2],
     /// Blocks of data that are under way to each controller.
     blocks_ahead: [usize; 2],
     /// Frames that are under way, and when one was last lost or late.
     under_way: usize,
     troubled_at: u64,
-    order: FrameOrder,
+    /// The order of the frames of each incarnation, since no connection was open.
+    orders: BTreeMap<Incarnation, FrameOrder>,
 }
 
 /// What the window lets be under way is all that a control frame ever waits for.
 const BLOCKS_AHEAD_MAX: usize = WINDOW * ATOMIC_BLOCKS as usize;
 
 impl Wire {
+    /// A wire of so many paths.
+    pub(super) fn new(paths: usize) -> Wire {
+        Wire {
+            lines: vec![Line::default(); paths],
+            ..Wire::default()
+        }
+    }
+
     /// Whether what is sent arrives.
     pub(super) fn is_sound(&self) -> bool {
-        self.open && self.deaf == [false; 2] && !self.garbled && self.next == [Next::Arrives; 2]
+        let sound = |l: &Line| l.open && l.deaf == [false; 2];
+        self.lines.iter().all(sound) && !self.garbled && self.next == [Next::Arrives; 2]
+    }
+
+    /// Makes every path deaf in this direction, or heals it.
+    pub(super) fn set_deaf(&mut self, c: Controller, deaf: bool) {
+        self.lines.iter_mut().for_each(|l| l.deaf[c.index()] = deaf);
+    }
+
+    fn line_of(&self, connection: u64) -> Option<usize> {
+        self.lines.iter().position(|l| l.open && l.connection == connection)
     }
 
     /// Whether this frame is one of those that are lost.
@@ -77,12 +104,22 @@ impl Wire {
 
     /// All faults are over; what is open stays open.
     pub(super) fn heal(&mut self) {
-        self.cut = false;
-        self.deaf = [false; 2];
+        for line in &mut self.lines {
+            line.cut = false;
+            line.deaf = [false; 2];
+        }
         self.lossy = false;
         self.garbled = false;
         self.next = [Next::Arrives; 2];
         self.delay = 0;
+    }
+}
+
+fn incarnation_of(frame: &Frame) -> Option<Incarnation> {
+    match frame {
+        Frame::Messages(sequenced) => Some(sequenced.incarnation),
+        Frame::Ack { incarnation, .. } => Some(*incarnation),
+        _ => None,
     }
 }
 
@@ -99,40 +136,72 @@ pub(super) struct Arrival {
 impl World {
     pub(super) fn maybe_open_link(&mut self) {
         let both = self.processes.iter().all(Option::is_some);
-        if both && !self.wire.open && !self.wire.opening && !self.wire.cut {
-            self.wire.opening = true;
-            let delay = self.random.between(100 * US, 50 * MS);
-            self.after(delay, Happening::OpenLink);
+        for n in 0..self.wire.lines.len() {
+            let line = &mut self.wire.lines[n];
+            if both && !line.open && !line.opening && !line.cut {
+                line.opening = true;
+                let delay = self.random.between(100 * US, 50 * MS);
+                self.after(delay, Happening::OpenLine(n));
+            }
         }
     }
 
-    pub(super) fn open_link(&mut self) {
-        self.wire.opening = false;
-        if self.wire.open || self.wire.cut || self.processes.iter().any(Option::is_none) {
+    pub(super) fn open_line(&mut self, n: usize) {
+        let line = &mut self.wire.lines[n];
+        line.opening = false;
+        if line.open || line.cut || self.processes.iter().any(Option::is_none) {
             return self.maybe_open_link();
         }
-        self.wire.open = true;
-        self.wire.connection += 1;
-        self.wire.order = FrameOrder::default();
-        let connection = ConnectionId(self.wire.connection);
+        if self.wire.lines.iter().all(|l| !l.open) {
+            self.wire.orders.clear();
+        }
+        self.wire.connections += 1;
+        let line = &mut self.wire.lines[n];
+        line.open = true;
+        line.connection = self.wire.connections;
+        let (path, connection) = (n as u8, ConnectionId(line.connection));
         for controller in Controller::BOTH {
             let delay = self.random.between(20 * US, 500 * US);
-            self.wire.last[controller.index()] = self.now + delay;
+            self.wire.lines[n].last[controller.index()] = self.now + delay;
             let id = self.processes[controller.index()].as_ref().expect("looked at").id;
-            self.after(
-                delay,
-                Happening::Event(controller, id, Event::LinkOpened { connection }),
-            );
+            let event = Event::LinkOpened { path, connection };
+            self.after(delay, Happening::Event(controller, id, event));
         }
     }
 
+    /// Cuts every path, or lets them open again.
+    pub(super) fn cut_link(&mut self, cut: bool) {
+        self.wire.lines.iter_mut().for_each(|l| l.cut = cut);
+        if cut {
+            self.close_link();
+        }
+    }
+
+    /// Closes every path.
     pub(super) fn close_link(&mut self) {
-        self.wire.open = false;
-        let connection = ConnectionId(self.wire.connection);
+        for n in 0..self.wire.lines.len() {
+            self.close_line(n);
+        }
+    }
+
+    /// Closes the path with this connection.
+    pub(super) fn close_connection(&mut self, connection: ConnectionId) {
+        if let Some(n) = self.wire.line_of(connection.0) {
+            self.close_line(n);
+        }
+    }
+
+    pub(super) fn close_line(&mut self, n: usize) {
+        let line = &mut self.wire.lines[n];
+        if !std::mem::take(&mut line.open) {
+            return;
+        }
+        let connection = ConnectionId(line.connection);
         for controller in Controller::BOTH {
             if let Some(id) = self.processes[controller.index()].as_ref().map(|p| p.id) {
                 let delay = self.random.between(20 * US, 3 * MS);
-                let at = (self.now + delay).max(self.wire.last[controller.index()] + 1);
+                let last = self.wire.lines[n].last[controller.index()];
+                let at = (self.now + delay).max(last + 1);
                 self.after(
                     at - self.now,
                     Happening::Event(controller, id, Event::LinkClosed { connection }),
@@ -157,12 +226,12 @@ impl World {
                 .payload
                 .map_or(Vec::new(), |p| self.read_memory(from.index(), &p));
         }
-        if !self.wire.open || self.wire.connection != connection.0 {
+        let Some(line) = self.wire.line_of(connection.0) else {
             return;
-        }
+        };
         self.check_frame(from, &arrival);
         let to = from.other();
-        let fate = self.fate(to, &arrival.frame);
+        let fate = self.fate(line, to, &arrival.frame);
         if fate != Next::Arrives || self.wire.lossy {
             self.wire.troubled_at = self.now;
         }
@@ -176,7 +245,7 @@ impl World {
             }
         };
         for _ in 0..copies {
-            let delay = self.travel_time(to, &arrival.frame);
+            let delay = self.travel_time(line, to, &arrival.frame);
             self.wire.blocks_ahead[to.index()] += arrival.payload.len();
             self.wire.under_way += 1;
             let (connection, arrival) = (connection.0, arrival.clone());
@@ -192,8 +261,11 @@ impl World {
     }
 
     fn check_frame(&mut self, from: Controller, arrival: &Arrival) {
-        if let Err(what) = self.wire.order.send(from.index(), &arrival.frame, &arrival.mfcs) {
-            self.fail(format!("{from}: {what}"));
+        if let Some(incarnation) = incarnation_of(&arrival.frame) {
+            let order = self.wire.orders.entry(incarnation).or_default();
+            if let Err(what) = order.send(from.index(), &arrival.frame, &arrival.mfcs) {
+                self.fail(format!("{from}: {what}"));
+            }
         }
         let ahead = self.wire.blocks_ahead[from.other().index()];
         if arrival.payload.is_empty() && ahead > BLOCKS_AHEAD_MAX {
@@ -202,9 +274,9 @@ impl World {
     }
 
     /// What becomes of a frame. Whoever says hello has a connection that works at this moment.
-    fn fate(&mut self, to: Controller, frame: &Frame) -> Next {
+    fn fate(&mut self, line: usize, to: Controller, frame: &Frame) -> Next {
         match self.random.below(10) {
-            _ if self.wire.deaf[to.index()] => Next::IsLost,
+            _ if self.wire.lines[line].deaf[to.index()] => Next::IsLost,
             _ if self.wire.loses(frame) => Next::IsLost,
             _ if matches!(frame, Frame::Hello(_)) => Next::Arrives,
             0 if self.wire.lossy => Next::IsLost,
@@ -214,20 +286,21 @@ impl World {
         }
     }
 
-    fn travel_time(&mut self, to: Controller, frame: &Frame) -> u64 {
+    fn travel_time(&mut self, line: usize, to: Controller, frame: &Frame) -> u64 {
         let delay = self.wire.delay + self.random.between(15 * US, 120 * US);
         if self.wire.lossy && !matches!(frame, Frame::Hello(_)) {
             return delay + self.random.below(2 * MS);
         }
-        let at = (self.now + delay).max(self.wire.last[to.index()] + 1);
-        self.wire.last[to.index()] = at;
+        let last = &mut self.wire.lines[line].last[to.index()];
+        let at = (self.now + delay).max(*last + 1);
+        *last = at;
         at - self.now
     }
 
     pub(super) fn frame_arrives(&mut self, connection: u64, to: Controller, arrival: Arrival) {
         let until = self.processes[to.index()].as_ref().map_or(0, |p| p.paused_until);
-        let current = self.wire.open && self.wire.connection == connection;
-        if current && until > self.now {
+        let line = self.wire.line_of(connection);
+        if line.is_some() && until > self.now {
             // The bytes wait in the socket.
             let delay = until - self.now + 1;
             return self.after(
@@ -241,9 +314,9 @@ impl World {
         }
         self.wire.blocks_ahead[to.index()] -= arrival.payload.len();
         self.wire.under_way -= 1;
-        if !current || self.wire.deaf[to.index()] {
+        let Some(line) = line.filter(|l| !self.wire.lines[*l].deaf[to.index()]) else {
             return;
-        }
+        };
         let Some(process) = &mut self.processes[to.index()] else {
             return;
         };
@@ -251,9 +324,12 @@ impl World {
         if arrival.garbled {
             // A checksum is wrong: whatever comes after it cannot be trusted, either.
             self.log(|| format!("{to}: a garbled frame"));
-            return self.close_link();
+            return self.close_line(line);
         }
-        self.wire.order.arrive(to.other().index(), &arrival.frame);
+        let order = incarnation_of(&arrival.frame).and_then(|i| self.wire.orders.get_mut(&i));
+        if let Some(order) = order {
+            order.arrive(to.other().index(), &arrival.frame);
+        }
         let connection = ConnectionId(connection);
         if let Frame::Messages(sequenced) = &arrival.frame
             && let Some(place) = process.core.place_of(connection, sequenced)

@@ -94,6 +94,8 @@ fn hello() -> impl Strategy<Value = Hello> {
             incarnation: Incarnation(incarnation),
             epoch: Epoch(epoch),
             image,
+            session: Incarnation(incarnation / 2),
+            met: Uuid(instance.0.rotate_left(7)),
             undecided,
         },
     )
