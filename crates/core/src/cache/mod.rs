@@ -530,13 +530,10 @@ impl Cache {
         }
     }
 
-    /// Takes over a buffer that NV memory says is valid, after a restart or a takeover.
+    /// Takes over a buffer that NV memory says is valid, after a restart or a takeover. `end_adoption` follows the last.
     pub fn adopt(&mut self, valid: ValidBuffer, twinned: bool) {
         let buffer = valid.buffer;
         assert_eq!(self.get(buffer).usage, Use::Free);
-        if let Some(at) = self.free.iter().position(|f| *f == buffer) {
-            self.free.remove(at);
-        }
         self.buffers[buffer.index()] = Buffer {
             usage: Use::Staged,
             granule: Granule::of(valid.ncae, valid.start.0),
@@ -545,6 +542,12 @@ impl Cache {
         };
         self.enter_index(buffer);
         self.absorb(buffer, None, twinned);
+    }
+
+    /// What was adopted is not free any more. Once for all of it: memory may be full.
+    pub fn end_adoption(&mut self) {
+        let buffers = &self.buffers;
+        self.free.retain(|b| buffers[b.index()].usage == Use::Free);
     }
 
     /// The partner is out: no buffer has a twin any more.

@@ -668,7 +668,8 @@ impl Link {
         let (Some(connection), Some(e)) = (self.active(), self.established.as_mut()) else {
             return;
         };
-        if self.sent[place(e.next)].mfcs.is_empty() {
+        // With a full window the place is that of the oldest frame in flight: none is being built.
+        if e.in_flight() >= WINDOW as u32 || self.sent[place(e.next)].mfcs.is_empty() {
             return;
         }
         let frame = e.frame(e.next);
@@ -757,4 +758,49 @@ fn empty(messages: &mut Messages, flight: &mut Flight) {
     flight.mfcds.clear();
     flight.blocks = 0;
     flight.again = None;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{Controller, Epoch, ProcessId};
+
+    fn established() -> Link {
+        let mut link = Link::new(Nanos::from_millis(200), 1024);
+        let partner = Hello {
+            controller: Controller::B,
+            cell: Uuid(1),
+            instance: Uuid(2),
+            process: ProcessId::default(),
+            incarnation: Incarnation(0),
+            session: Incarnation(0),
+            met: Uuid::NIL,
+            epoch: Epoch(1),
+            image: Uuid(3),
+            undecided: false,
+        };
+        link.opened(0, ConnectionId(1), Time(1));
+        link.unsaid();
+        link.establish(0, Incarnation(1), partner, Time(1));
+        link
+    }
+
+    /// The window is full to the last frame when the flush ends: the frame that comes next has the place of the oldest one
+    /// in flight, which is not being built.
+    #[test]
+    fn a_window_that_is_just_full() {
+        let (mut link, mut effects) = (established(), Vec::new());
+        for _ in 0..2 * WINDOW {
+            link.send(Mfc::LevelEnd);
+        }
+        while link.next_request().is_some() {
+            link.put(Mfc::LevelEnd, None, true);
+            link.end_frame(Time(2), &mut effects);
+        }
+        assert_eq!(effects.len(), WINDOW);
+        link.end_frame(Time(2), &mut effects);
+        assert_eq!(effects.len(), WINDOW, "no frame leaves beyond the window");
+        link.send_again(Time(2) + Nanos::from_millis(500), &mut effects);
+        assert_eq!(effects.len(), 2 * WINDOW);
+    }
 }
