@@ -234,7 +234,9 @@ impl World {
 
     fn receive(&mut self, c: Controller, outcomes: &mut Outcomes) -> Result<(), Failure> {
         match self.inbound[c.index()].pop_front() {
-            Some(Inbound::Opened(connection)) => self.deliver(c, Event::LinkOpened { path: 0, connection }, &[], outcomes),
+            Some(Inbound::Opened(connection)) => {
+                self.deliver(c, Event::LinkOpened { path: 0, connection }, &[], outcomes)
+            }
             Some(Inbound::Closed(connection)) => self.deliver(c, Event::LinkClosed { connection }, &[], outcomes),
             Some(Inbound::Frame(connection, arrival)) => self.take_frame(c, connection, &arrival, outcomes),
             None => Ok(()),
