@@ -38,6 +38,9 @@ pub fn run_many(seeds: u64, start: u64, state: Option<&str>) -> ExitCode {
         let to = (state.next + STEP).min(end);
         let failed = batch.failures.len();
         run_some(state.next, to, &mut batch);
+        for (seed, what) in &batch.failures[failed..] {
+            println!("seed {seed} FAILED: {what}");
+        }
         state.runs += to - state.next;
         state.failed += (batch.failures.len() - failed) as u64;
         state.marks.add(&batch.sum.marks);
@@ -45,9 +48,6 @@ pub fn run_many(seeds: u64, start: u64, state: Option<&str>) -> ExitCode {
         state.marks.add_those_of_the_core();
         state.next = to;
         state.save();
-    }
-    for (seed, what) in &batch.failures {
-        println!("seed {seed} FAILED: {what}");
     }
     let sum = &batch.sum;
     println!(

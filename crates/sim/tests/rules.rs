@@ -343,3 +343,21 @@ fn metadata_need_a_majority() {
         s.end();
     });
 }
+
+/// R9: BOTH names the joiner's image, so it waits until the joiner has one. Else the one that was in could fall, and the
+/// other, though the record says that it is in, would have nothing to serve from.
+#[test]
+fn both_waits_until_the_joiner_has_its_image() {
+    trace(&[], || {
+        let mut s = both();
+        s.crash(B);
+        s.until_alone(A, true);
+        s.start(B);
+        s.until("A -> B: attached");
+        s.pause(B, 1000);
+        s.pass(900);
+        assert_ne!(s.mode(A), Some(Mode::Both), "B has not heard yet that it joins");
+        s.until_both_serve();
+        s.end();
+    });
+}

@@ -17,6 +17,7 @@ use crate::effect::{Effect, Note};
 use crate::htb::{Origin, Stage};
 use crate::ids::Uuid;
 use crate::link::frame::Mfc;
+use crate::link::mfcd::Mfcd;
 use crate::mutant;
 
 impl Core {
@@ -47,11 +48,23 @@ impl Core {
                     return Err(Violation("the partner returns too soon"));
                 }
                 let incarnation = self.link.incarnation();
-                self.joiner = Joiner::Attached { image, incarnation };
-                self.link.send(Mfc::Attached);
+                let heard = false;
+                self.joiner = Joiner::Attached {
+                    image,
+                    incarnation,
+                    heard,
+                };
+                self.link.request(Mfcd::Attached);
                 Ok(())
             }
             Joiner::Attached { .. } => Err(Violation("the partner joins twice")),
+        }
+    }
+
+    /// It has heard that it joins, and has its image.
+    pub(crate) fn joiner_is_attached(&mut self) {
+        if let Joiner::Attached { heard, .. } = &mut self.joiner {
+            *heard = true;
         }
     }
 
@@ -83,10 +96,10 @@ impl Core {
         Ok(())
     }
 
-    /// The images of both, once they are equal: nothing valid here lacks its twin, no write in progress does, and the
+    /// The images of both, once the joiner has one and they are equal: nothing valid here lacks its twin, no write in progress does, and the
     /// partner's own pair is empty (R9).
     pub(crate) fn images_of_both(&self) -> Option<[Uuid; 2]> {
-        let Joiner::Attached { image, .. } = self.joiner else {
+        let Joiner::Attached { image, heard: true, .. } = self.joiner else {
             return None;
         };
         let untwinned = |h: &u32| {

@@ -76,5 +76,7 @@ pub enum Joiner {
         image: Uuid,
         /// The incarnation of the link in which it joins: in another one it has begun anew.
         incarnation: Incarnation,
+        /// It has heard that it joins.
+        heard: bool,
     },
 }

@@ -69,6 +69,8 @@ pub enum Mfcd {
         /// Counts these requests.
         number: u64,
     },
+    /// The joiner is let in.
+    Attached,
     /// A portion of a host command, of a write with its data.
     Forward {
         /// The call.

@@ -67,6 +67,7 @@ impl Core {
             }),
             Mfcd::Mda { rie, generation } => message(Mfc::Mda { rie, generation }),
             Mfcd::Release { .. } => return self.build_release(room),
+            Mfcd::Attached => message(Mfc::Attached),
             Mfcd::Forward { call, .. } => self.build_forward(call),
             Mfcd::Forwarded { call, status, read } => forwarded(call, status, read),
             Mfcd::Prepared => self.link.next_prepared().map_or(Built::Nothing, |mfc| message(*mfc)),
@@ -156,8 +157,10 @@ impl Core {
     /// Calls the ack routines of what the partner has handled.
     pub(crate) fn call_ack_routines(&mut self) {
         while let Some(mfcd) = self.link.next_acknowledged() {
-            if let Mfcd::Release { number } = mfcd {
-                self.destager.releases_are_heard(number);
+            match mfcd {
+                Mfcd::Release { number } => self.destager.releases_are_heard(number),
+                Mfcd::Attached => self.joiner_is_attached(),
+                _ => {}
             }
         }
     }
