@@ -78,3 +78,21 @@ fn a_host_that_sends_nothing_while_the_partner_joins() {
     s.host_data_takes(0);
     s.end();
 }
+
+/// A write whose host sends nothing was asked of a mirror that has fallen since. The one that took its place knows nothing
+/// of it, and is not told that it is withdrawn.
+#[test]
+fn withdrawn_after_the_mirror_has_changed() {
+    let mut s = Scenario::new().both_serving();
+    s.host_data_takes(4_000);
+    let silent = s.write_long(A, 0, 8);
+    s.until("B -> A: RTR");
+    s.crash(B);
+    s.until_alone(A, true);
+    s.start(B);
+    s.until("A -> B: attached");
+    s.withdraw(silent);
+    s.until("A -> host: Aborted");
+    s.until_both_serve();
+    s.end();
+}

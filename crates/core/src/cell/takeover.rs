@@ -148,7 +148,9 @@ impl Core {
     pub(crate) fn go_on_without_mirror(&mut self) {
         for at in 0..self.order.len() {
             let h = self.order[at];
-            self.htb_mut(h).portion.mirrored = false;
+            // What was asked of the mirror it has forgotten.
+            let portion = &mut self.htb_mut(h).portion;
+            (portion.mirrored, portion.requested) = (false, false);
             if self.htb(h).stage == Stage::AwaitMirror && !mutant::is("writes-in-flight-hang") {
                 self.join_commit(h);
             }
