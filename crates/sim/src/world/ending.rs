@@ -267,7 +267,11 @@ impl World {
         }
         // Data that a host was asked for may still be on their way, though it has given up.
         let settle = self.now + 500 * MS + if self.plan.slow_hosts { SLOWEST_HOST } else { 0 };
-        while self.now < settle && self.advance()? {}
+        let in_progress = |w: &World| {
+            let mut processes = w.processes.iter().flatten();
+            processes.any(|p| !p.core.commands_in_words().is_empty())
+        };
+        while (self.now < settle || self.now < settle + LIVENESS && in_progress(self)) && self.advance()? {}
         for process in self.processes.iter().flatten() {
             if let Some(command) = process.core.commands_in_words().first() {
                 return Err(format!("nobody waits, and there still is a command: {command}"));
