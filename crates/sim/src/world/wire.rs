@@ -152,7 +152,9 @@ impl World {
         if line.open || line.cut || self.processes.iter().any(Option::is_none) {
             return self.maybe_open_link();
         }
-        if self.wire.lines.iter().all(|l| !l.open) {
+        // Who has not heard yet that the last line broke goes on with its incarnation on this one.
+        let goes_on = self.processes.iter().flatten().any(|p| p.core.cell_view().linked);
+        if self.wire.lines.iter().all(|l| !l.open) && !goes_on {
             self.wire.orders.clear();
         }
         self.wire.connections += 1;
