@@ -28,6 +28,15 @@ impl Ended {
         }
     }
 
+    /// Fails the test unless the program ended with this exit code and said all of this on its standard error.
+    #[track_caller]
+    pub fn expect(&self, code: i32, said: &[&str]) {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        for word in said {
+            assert!(self.stderr.contains(word), "{word:?} is missing in: {}", self.stderr);
+        }
+    }
+
     /// Fails the test unless the program succeeded.
     #[track_caller]
     pub fn success(self) -> Ended {

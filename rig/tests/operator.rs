@@ -8,7 +8,6 @@ use std::time::Duration;
 use twincell_client::Url;
 use twincell_client::device::{Request, execute};
 use twincell_rig::cell::{Cell, Shape, binary};
-use twincell_rig::tool::Ended;
 
 const USAGE: i32 = 2;
 const CONFLICT: i32 = 5;
@@ -20,13 +19,6 @@ fn small() -> Shape {
         disks: 4,
         disk_size: "64M",
         cache: "4M",
-    }
-}
-
-fn expect(ended: &Ended, code: i32, said: &[&str]) {
-    assert_eq!(ended.code, Some(code), "{ended:?}");
-    for word in said {
-        assert!(ended.stderr.contains(word), "{word:?} is missing in: {}", ended.stderr);
     }
 }
 
@@ -109,27 +101,20 @@ fn a_memory_that_does_not_come_back_is_given_up_by_name() {
     let next = status["problems"][0]["next"].as_str().unwrap();
     assert!(next.contains("accept-loss A"), "{next}");
 
-    expect(
-        &cell.twincell(&["controller", "accept-loss", "A"]),
+    cell.twincell(&["controller", "accept-loss", "A"]).expect(
         REFUSED,
         &["no terminal", "A was in alone", "at most 4M", "data", "--yes"],
     );
-    expect(
-        &cell.twincell(&["controller", "accept-loss", "B", "--yes"]),
-        UNREACHABLE,
-        &["controller A"],
-    );
+    cell.twincell(&["controller", "accept-loss", "B", "--yes"])
+        .expect(UNREACHABLE, &["controller A"]);
     let accepted = cell.json(&["controller", "accept-loss", "A", "--yes"]);
     assert_eq!(accepted["loss"]["missing"], "A");
     assert_eq!(accepted["loss"]["luns"], serde_json::json!(["data"]));
     assert_eq!(accepted["loss"]["bytes_max"], 4 << 20);
     reads(&cell, &lun, "B", 0, 1);
     reads(&cell, &lun, "B", 100, 2);
-    expect(
-        &cell.twincell(&["controller", "accept-loss", "A", "--yes"]),
-        CONFLICT,
-        &["does not wait"],
-    );
+    cell.twincell(&["controller", "accept-loss", "A", "--yes"])
+        .expect(CONFLICT, &["does not wait"]);
     let events = cell.json(&["events"]);
     let accepted = |e: &&Value| e["kind"] == "loss_accepted" && e["controller"] == "B";
     assert_eq!(events["events"].as_array().unwrap().iter().filter(accepted).count(), 1);
@@ -154,11 +139,8 @@ fn a_memory_that_comes_back_is_not_given_up() {
     cell.wait_until("a call for an operator", |s| kinds(s).contains(&"awaits_operator"));
     start_only(&cell, "A");
     cell.wait_until_mirrored();
-    expect(
-        &cell.twincell(&["controller", "accept-loss", "A", "--yes"]),
-        CONFLICT,
-        &["does not wait"],
-    );
+    cell.twincell(&["controller", "accept-loss", "A", "--yes"])
+        .expect(CONFLICT, &["does not wait"]);
     reads(&cell, &lun, "B", 0, 7);
 }
 
@@ -259,11 +241,11 @@ fn a_fence_that_cannot_work_here_is_refused_at_start() {
         |lines: &str| std::fs::write(cell.file(), text.replace("disks = [", &format!("{lines}\ndisks = ["))).unwrap();
     let run = || cell.twincell(&["controller", "run", "--name", "A"]);
     fence("fence = \"pr\"");
-    expect(&run(), REFUSED, &["disks/0", "a file has no persistent reservations"]);
+    run().expect(REFUSED, &["disks/0", "a file has no persistent reservations"]);
     fence("fence = \"self\"\nwatchdog = \"/dev/null\"");
-    expect(&run(), REFUSED, &["/dev/null", "no watchdog"]);
+    run().expect(REFUSED, &["/dev/null", "no watchdog"]);
     fence("fence = \"self\"");
-    expect(&run(), USAGE, &["watchdog", "accept_window"]);
+    run().expect(USAGE, &["watchdog", "accept_window"]);
     fence("fence = \"self\"\naccept_window = true");
     cell.bring_back();
     cell.kill("A");
@@ -293,7 +275,7 @@ fn the_size_of_the_cache_changes_only_while_there_is_no_image() {
     cell.kill("B");
     cell.edit("cache = \"4M\"", "cache = \"8M\"");
     let started = cell.twincell(&["cell", "start"]);
-    expect(&started, UNREACHABLE, &["a cache of 4194304 bytes", "cell stop"]);
+    started.expect(UNREACHABLE, &["a cache of 4194304 bytes", "cell stop"]);
     cell.edit("cache = \"8M\"", "cache = \"4M\"");
     cell.bring_back();
     reads(&cell, &lun, "B", 0, 9);

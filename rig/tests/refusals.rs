@@ -24,14 +24,6 @@ fn small() -> Shape {
     }
 }
 
-#[track_caller]
-fn expect(ended: &Ended, code: i32, said: &[&str]) {
-    assert_eq!(ended.code, Some(code), "{ended:?}");
-    for word in said {
-        assert!(ended.stderr.contains(word), "{word:?} is missing in: {}", ended.stderr);
-    }
-}
-
 /// Starts a controller in the foreground; it must end by itself.
 fn run_a(cell: &Cell) -> Ended {
     cell.twincell(&["controller", "run", "--name", "A"])
@@ -86,9 +78,9 @@ fn a_disk_that_is_missing_short_or_another_is_named() {
     let (second, second_aside) = (cell.dir().join("disks/1"), cell.dir().join("disks/second"));
     std::fs::rename(&first, &aside).unwrap();
     std::fs::rename(&second, &second_aside).unwrap();
-    expect(&run_a(&cell), NOT_FOUND, &[path, second.to_str().unwrap(), "missing"]);
+    run_a(&cell).expect(NOT_FOUND, &[path, second.to_str().unwrap(), "missing"]);
     let started = cell.twincell(&["cell", "start"]);
-    expect(&started, UNREACHABLE, &["controller A", "controller B", path]);
+    started.expect(UNREACHABLE, &["controller A", "controller B", path]);
     std::fs::rename(&second_aside, &second).unwrap();
 
     std::fs::copy(&aside, &first).unwrap();
@@ -98,13 +90,13 @@ fn a_disk_that_is_missing_short_or_another_is_named() {
         .unwrap()
         .set_len(32 << 20)
         .unwrap();
-    expect(&run_a(&cell), REFUSED, &[path]);
+    run_a(&cell).expect(REFUSED, &[path]);
     restore();
 
     let stranger = Cell::create(small());
     std::fs::remove_file(&first).unwrap();
     std::fs::copy(stranger.dir().join("disks/0"), &first).unwrap();
-    expect(&run_a(&cell), CONFLICT, &[path, "another cell"]);
+    run_a(&cell).expect(CONFLICT, &[path, "another cell"]);
     restore();
 
     OpenOptions::new()
@@ -113,7 +105,7 @@ fn a_disk_that_is_missing_short_or_another_is_named() {
         .unwrap()
         .write_all_at(&[0x5a; 1 << 20], 0)
         .unwrap();
-    expect(&run_a(&cell), REFUSED, &[path]);
+    run_a(&cell).expect(REFUSED, &[path]);
     restore();
 
     nothing_is_lost(&cell, &lun, &data);
@@ -123,7 +115,7 @@ fn a_disk_that_is_missing_short_or_another_is_named() {
 fn disks_in_another_order_are_refused() {
     let (cell, lun, data) = with_data();
     cell.edit("\"disks/0\", \"disks/1\"", "\"disks/1\", \"disks/0\"");
-    expect(&run_a(&cell), CONFLICT, &["disk 1", "order"]);
+    run_a(&cell).expect(CONFLICT, &["disk 1", "order"]);
     cell.edit("\"disks/1\", \"disks/0\"", "\"disks/0\", \"disks/1\"");
     nothing_is_lost(&cell, &lun, &data);
 }
@@ -138,7 +130,7 @@ fn nv_memory_must_fit_and_be_on_tmpfs() {
     };
     let on_disk = cell.scratch().join("nv");
     nv(on_disk.to_str().unwrap());
-    expect(&run_a(&cell), REFUSED, &["tmpfs"]);
+    run_a(&cell).expect(REFUSED, &["tmpfs"]);
 
     let tmpfs = cell.scratch().join("tmpfs");
     std::fs::create_dir(&tmpfs).unwrap();
@@ -152,7 +144,7 @@ fn nv_memory_must_fit_and_be_on_tmpfs() {
     let args = ["--mount", "--map-root-user", "env"];
     let dir = format!("TWINCELL_DIR={}", cell.dir().display());
     let ended = run("unshare", &[&args[..], &[&dir, "sh", "-c", &script]].concat(), limit);
-    expect(&ended, REFUSED, &[mounted, "needs"]);
+    ended.expect(REFUSED, &[mounted, "needs"]);
 
     std::fs::write(cell.file(), text).unwrap();
     nothing_is_lost(&cell, &lun, &data);
@@ -162,8 +154,8 @@ fn nv_memory_must_fit_and_be_on_tmpfs() {
 fn unknown_keys_are_named() {
     let cell = Cell::create(small());
     cell.edit("format = 1", "format = 1\ncolour = \"blue\"");
-    expect(&cell.twincell(&["status"]), USAGE, &["colour", "cell.toml"]);
-    expect(&run_a(&cell), USAGE, &["colour"]);
+    cell.twincell(&["status"]).expect(USAGE, &["colour", "cell.toml"]);
+    run_a(&cell).expect(USAGE, &["colour"]);
 }
 
 #[test]
@@ -172,7 +164,7 @@ fn a_port_in_use_is_named_and_the_other_controller_serves() {
     let taken = cell.portal("B", "nbd_portals");
     let listener = TcpListener::bind(&taken).unwrap();
     let started = cell.twincell(&["cell", "start"]);
-    expect(&started, UNREACHABLE, &["controller B", &taken]);
+    started.expect(UNREACHABLE, &["controller B", &taken]);
     assert!(!started.stderr.contains("controller A"), "{}", started.stderr);
     cell.wait_until("A alone", |s| {
         s["controllers"][0]["state"] == "serving" && s["controllers"][1]["pid"].is_null()
@@ -185,11 +177,7 @@ fn a_port_in_use_is_named_and_the_other_controller_serves() {
 fn a_second_controller_of_the_same_name_is_refused() {
     let cell = Cell::start(small());
     let pid = cell.pid("A").unwrap();
-    expect(
-        &run_a(&cell),
-        CONFLICT,
-        &["controller A", "running already", &pid.to_string()],
-    );
+    run_a(&cell).expect(CONFLICT, &["controller A", "running already", &pid.to_string()]);
     assert_eq!(cell.pid("A"), Some(pid));
     cell.twincell(&["cell", "start"]).success();
     assert_eq!(cell.pid("A"), Some(pid));
@@ -198,36 +186,23 @@ fn a_second_controller_of_the_same_name_is_refused() {
 #[test]
 fn luns_are_refused_with_reasons() {
     let cell = Cell::start(small());
-    expect(
-        &cell.twincell(&["lun", "create", "big", "--size", "1T"]),
-        REFUSED,
-        &["LUN big", "2T", "can be had"],
-    );
-    expect(
-        &cell.twincell(&["lun", "create", "odd", "--size", "1000"]),
-        USAGE,
-        &["512"],
-    );
-    expect(
-        &cell.twincell(&["lun", "create", "no/name", "--size", "8M"]),
-        USAGE,
-        &["no/name"],
-    );
-    expect(
-        &cell.twincell(&["lun", "create", "p", "--size", "8M", "--redundancy", "vraid5"]),
-        REFUSED,
-        &["not built yet"],
-    );
-    expect(&cell.twincell(&["lun", "show", "none"]), NOT_FOUND, &["LUN none"]);
+    cell.twincell(&["lun", "create", "big", "--size", "1T"])
+        .expect(REFUSED, &["LUN big", "2T", "can be had"]);
+    cell.twincell(&["lun", "create", "odd", "--size", "1000"])
+        .expect(USAGE, &["512"]);
+    cell.twincell(&["lun", "create", "no/name", "--size", "8M"])
+        .expect(USAGE, &["no/name"]);
+    cell.twincell(&["lun", "create", "p", "--size", "8M", "--redundancy", "vraid5"])
+        .expect(REFUSED, &["not built yet"]);
+    cell.twincell(&["lun", "show", "none"]).expect(NOT_FOUND, &["LUN none"]);
     cell.lun("a", "8M", "vraid1");
     cell.twincell(&["lun", "create", "a", "--size", "8M"]).success();
-    expect(
-        &cell.twincell(&["lun", "create", "a", "--size", "16M"]),
-        CONFLICT,
-        &["LUN a", "differs"],
-    );
-    expect(&cell.twincell(&["lun", "delete", "a"]), REFUSED, &["terminal", "--yes"]);
-    expect(&cell.twincell(&["lun", "delete", "b", "--yes"]), NOT_FOUND, &["LUN b"]);
+    cell.twincell(&["lun", "create", "a", "--size", "16M"])
+        .expect(CONFLICT, &["LUN a", "differs"]);
+    cell.twincell(&["lun", "delete", "a"])
+        .expect(REFUSED, &["terminal", "--yes"]);
+    cell.twincell(&["lun", "delete", "b", "--yes"])
+        .expect(NOT_FOUND, &["LUN b"]);
     let luns = cell.json(&["lun", "list"]);
     assert_eq!(luns["luns"].as_array().unwrap().len(), 1);
     cell.twincell(&["lun", "delete", "a", "--yes"]).success();
@@ -242,11 +217,8 @@ fn luns_grow_move_and_change_their_names() {
         cell.json(&["lun", "grow", "a", "--size", "24M"])["lun"]["size_bytes"],
         24 << 20
     );
-    expect(
-        &cell.twincell(&["lun", "grow", "a", "--size", "8M"]),
-        REFUSED,
-        &["shrink"],
-    );
+    cell.twincell(&["lun", "grow", "a", "--size", "8M"])
+        .expect(REFUSED, &["shrink"]);
     let to = if cell.owner("a") == "A" { "B" } else { "A" };
     let moved = cell.json(&["lun", "move", "a", "--to", to]);
     assert_eq!(moved["lun"]["owner"], to);
@@ -258,16 +230,16 @@ fn luns_grow_move_and_change_their_names() {
     );
     cell.twincell(&["lun", "rename", "a", "b"]).success();
     assert_eq!(cell.json(&["lun", "show", "b"])["lun"]["size_bytes"], 24 << 20);
-    expect(&cell.twincell(&["lun", "show", "a"]), NOT_FOUND, &["LUN a"]);
+    cell.twincell(&["lun", "show", "a"]).expect(NOT_FOUND, &["LUN a"]);
 }
 
 #[test]
 fn the_surface_has_its_exit_codes() {
     let dir = tempfile::tempdir().unwrap();
     let nowhere = dir.path().join("nowhere");
-    expect(&twincell_in(&nowhere, &["status"]), NOT_FOUND, &["nowhere"]);
-    expect(&twincell_in(&nowhere, &["lun", "dance"]), USAGE, &["dance"]);
-    expect(&twincell_in(&nowhere, &["pool", "list"]), REFUSED, &["not built yet"]);
+    twincell_in(&nowhere, &["status"]).expect(NOT_FOUND, &["nowhere"]);
+    twincell_in(&nowhere, &["lun", "dance"]).expect(USAGE, &["dance"]);
+    twincell_in(&nowhere, &["pool", "list"]).expect(REFUSED, &["not built yet"]);
     let ended = twincell_in(&nowhere, &["lun", "list", "--json"]);
     let error: Value = serde_json::from_str(&ended.stdout).unwrap();
     assert_eq!(

@@ -49,6 +49,15 @@ pub struct Mnode {
     dto: bool,
 }
 
+impl Mnode {
+    /// Whether it is armed, at this attempt, for the data of this use of the RIE.
+    fn awaits(&self, generation: RieGeneration, attempt: u8) -> bool {
+        self.stage == MnodeStage::AwaitMirrorData
+            && self.attempt == attempt
+            && self.rqr.is_some_and(|r| r.generation == generation)
+    }
+}
+
 impl Core {
     /// 660: the primary asks for reception.
     pub(crate) fn on_rqr(&mut self, rqr: Rqr, payload: BlockCount) -> Result<(), Violation> {
@@ -104,10 +113,7 @@ impl Core {
             return false;
         }
         let mnode = &self.mnodes[self.local_rie(rie)];
-        mnode.stage == MnodeStage::AwaitMirrorData
-            && mnode.attempt == attempt
-            && !mnode.dto
-            && mnode.rqr.is_some_and(|r| r.generation == generation)
+        mnode.awaits(generation, attempt) && !mnode.dto
     }
 
     /// The request must fit what this controller knows; the primary is checked as any outside is.
@@ -336,11 +342,7 @@ impl Core {
         }
         let m = self.local_rie(rie);
         let mnode = &mut self.mnodes[m];
-        let asked = mnode.dto
-            && mnode.stage == MnodeStage::AwaitMirrorData
-            && mnode.attempt == attempt
-            && mnode.rqr.is_some_and(|r| r.generation == generation);
-        if !asked {
+        if !mnode.dto || !mnode.awaits(generation, attempt) {
             mark!("a DSS is stale");
             self.stale += 1;
             return Ok(());

@@ -67,26 +67,26 @@ impl Change {
             Change::Alone { image, dirty } => {
                 let from_clean = matches!(base.mode, Mode::Alone { controller, dirty: false } if controller != own)
                     || mutant::is("take-over-from-a-dirty-one");
-                let from_own = matches!(base.mode, Mode::Alone { controller, .. } if controller == own);
+                let from_own = base.is_alone(own);
                 if !(base.mode == Mode::Both || from_clean || from_own) {
                     return None;
                 }
                 next.become_alone(own, dirty, image);
             }
             Change::AcceptLoss { image } => {
-                if matches!(base.mode, Mode::Alone { controller, .. } if controller == own) {
+                if base.is_alone(own) {
                     return None;
                 }
                 next.become_alone(own, false, image);
             }
             Change::Dirty(dirty) => {
-                if !matches!(base.mode, Mode::Alone { controller, .. } if controller == own) {
+                if !base.is_alone(own) {
                     return None;
                 }
                 next.mode = Mode::Alone { controller: own, dirty };
             }
             Change::Both { images } => {
-                if !matches!(base.mode, Mode::Alone { controller, .. } if controller == own) {
+                if !base.is_alone(own) {
                     return None;
                 }
                 next.mode = Mode::Both;

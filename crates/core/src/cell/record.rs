@@ -120,6 +120,11 @@ impl Record {
         self.owners = Owners::all(controller);
     }
 
+    /// Whether `controller` is in by itself.
+    pub fn is_alone(&self, controller: Controller) -> bool {
+        matches!(self.mode, Mode::Alone { controller: c, .. } if c == controller)
+    }
+
     /// Whether `controller` is in.
     pub fn has(&self, controller: Controller) -> bool {
         match self.mode {

@@ -106,7 +106,6 @@ impl World {
         controller: Controller,
         process: u32,
         id: CommandId,
-        offset: BlockCount,
         into: Memory,
         ready: &mut VecDeque<Event>,
     ) {
@@ -132,27 +131,24 @@ impl World {
             if self.plan.slow_hosts && self.random.one_in(10) {
                 delay += self.random.below(SLOWEST_HOST);
             }
-            let offset = offset.0;
             self.after(
                 delay,
                 Happening::HostData {
                     attempt: number,
                     process,
                     id,
-                    offset,
                     into,
                 },
             );
         }
     }
 
-    pub(super) fn host_data(&mut self, number: u64, process: u32, id: CommandId, offset: u32, into: &Memory) {
+    pub(super) fn host_data(&mut self, number: u64, process: u32, id: CommandId, into: &Memory) {
         let attempt = self.attempts[at(number)];
         if !attempt.fetching {
             return;
         }
         let controller = Controller::BOTH[attempt.controller];
-        let _ = offset;
         let now = self.now;
         let Some(p) = self.process(controller, process) else {
             return;
@@ -165,7 +161,6 @@ impl World {
                     attempt: number,
                     process,
                     id,
-                    offset,
                     into: *into,
                 },
             );
@@ -197,7 +192,7 @@ impl World {
     }
 
     /// The connection of an attempt is closed: a fetch that is under way answers when it would have come.
-    pub(super) fn fetch_fails(&mut self, number: u64, _id: CommandId, _ready: &mut VecDeque<Event>) {
+    pub(super) fn fetch_fails(&mut self, number: u64) {
         self.attempts[at(number)].given_up = true;
     }
 

@@ -32,7 +32,6 @@ pub(super) enum Happening {
         attempt: u64,
         process: u32,
         id: CommandId,
-        offset: u32,
         into: Memory,
     },
     Answer {
