@@ -58,6 +58,8 @@ pub struct Portion {
     pub pinned: List<BufferIndex, ATOMIC_GRANULES>,
     /// Disk reads that are not answered.
     pub reads: u8,
+    /// Part of it could not be read, and may be later.
+    pub again: bool,
     /// The partner mirrors it.
     pub mirrored: bool,
     /// Request and data go in one frame.

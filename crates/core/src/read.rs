@@ -124,15 +124,15 @@ impl Core {
         }
     }
 
-    /// Whether the range can be read from the disks now: not while one that has to do it is busy with as many reads as it
-    /// may be.
+    /// Whether the range can be read from the disks now: not while one that has to do it does not answer, or is busy with as
+    /// many reads as it may be.
     ///
     /// # Errors
     /// No disk that has a copy of some part of it is in order.
     fn look_at_disks(&self, ncae: NcaeIndex, start: u64, blocks: u32) -> Result<bool, DiskError> {
         for extent in extents(start, blocks) {
             let (disk, _) = self.source(ncae, &extent).ok_or(DiskError)?;
-            if !self.disks.may_read(disk) {
+            if !(self.disks.answers(disk) && self.disks.may_read(disk)) {
                 return Ok(false);
             }
         }
@@ -200,15 +200,27 @@ impl Core {
             let again = Extent { failed, ..extent };
             let other = self
                 .source(self.htb(h).ncae, &again)
-                .filter(|_| extent.failed.is_none());
+                .filter(|(d, _)| extent.failed.is_none() && self.disks.answers(*d));
             if let Some(place) = other {
                 return self.read_extent(h, again, place);
             }
-            self.htb_mut(h).status = Status::ReadError;
+            if self.may_be_read_later(h, &extent) {
+                self.htb_mut(h).portion.again = true;
+            } else {
+                self.htb_mut(h).status = Status::ReadError;
+            }
         }
         if self.htb(h).portion.reads == 0 {
             self.overlay(h);
         }
+    }
+
+    /// Whether a copy lies on a disk that does not answer now, and may do so soon. Until then all that it is asked for fails,
+    /// which says nothing of the copy.
+    fn may_be_read_later(&self, h: u32, extent: &Extent) -> bool {
+        let copies = self.copies(self.htb(h).ncae, extent.start, |state| state == DiskState::Normal);
+        let stalls = |(d, _): &Place| !self.disks.answers(*d) && !self.disks.is_out_of_order(*d, self.now);
+        copies.iter().any(stalls)
     }
 
     /// Reads that a disk does not answer begin anew, in other memory, where there is another copy; where nothing is
@@ -304,12 +316,18 @@ impl Core {
                 self.cache.unpin(*buffer);
             }
         }
-        if self.htb(h).status == Status::Good {
-            let from = read_memory(transfer, portion.start, portion.blocks);
-            self.deliver(h, from);
-        } else {
-            let status = self.htb(h).status;
-            self.finish(h, status);
+        match self.htb(h).status {
+            Status::Good if portion.again => {
+                // It is looked again when a disk that does not answer may have changed its mind.
+                let htb = self.htb_mut(h);
+                htb.portion = Portion::default();
+                htb.stage = Stage::AwaitTurn;
+            }
+            Status::Good => {
+                let from = read_memory(transfer, portion.start, portion.blocks);
+                self.deliver(h, from);
+            }
+            status => self.finish(h, status),
         }
     }
 

@@ -21,6 +21,9 @@ use twincell_wire::{metadata, slot};
 const OVERDUE: Nanos = Nanos::from_millis(1000);
 /// The same of one that zeroes: a medium may do that slowly.
 const ZERO_OVERDUE: Nanos = Nanos::from_millis(30_000);
+/// Whoever looks later than planned by this much has stood still, and with it what answers for the disks: a process that
+/// was stopped, or a machine that was. The disks get this much again to be heard.
+const STOOD_STILL: Nanos = Nanos::from_millis(200);
 /// Zeroes that are written at a time where the medium cannot zero by itself.
 const ZEROES_BYTES: usize = 1 << 20;
 
@@ -368,7 +371,11 @@ impl DiskIos {
     /// Tells of what is overdue. What is on memory of the I/O itself is answered with an error, and its memory stays until
     /// it really ends.
     pub(crate) fn poll(&mut self, now: Time, mut tell: impl FnMut(Event)) {
-        if self.look_at.is_none_or(|at| at > now) {
+        let Some(planned) = self.look_at.filter(|at| *at <= now) else {
+            return;
+        };
+        if now.since(planned) >= STOOD_STILL {
+            self.look_at = Some(now + STOOD_STILL);
             return;
         }
         for (_, io) in self.ios.iter_mut().filter(|(_, io)| !io.overdue && io.due() <= now) {
@@ -825,7 +832,10 @@ mod tests {
         let result = Err(DiskError);
         assert_eq!(poll(ios, Time(due.0 - 1)), [], "nothing is overdue yet");
         assert!(!ios.is_overdue(DiskIndex(0)));
-        let later = due + OVERDUE;
+        let stopped = due + OVERDUE;
+        assert_eq!(poll(ios, stopped), [], "it was this process that stood still");
+        let later = ios.next_deadline().expect("somebody looks again");
+        assert_eq!(later, stopped + STOOD_STILL);
         let told = [
             Event::DiskDone { io: id(1), result },
             Event::DiskOverdue { io: id(2) },

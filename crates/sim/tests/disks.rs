@@ -191,6 +191,49 @@ fn a_short_stall_is_forgiven() {
     s.end();
 }
 
+/// No disk with a copy answers for a moment: reads wait, those too that begin when it is known.
+#[test]
+fn reads_wait_out_a_short_stall_of_all_copies() {
+    let mut s = both();
+    let written = s.write_fua(A, 0, 8);
+    s.good(written);
+    s.pass(100);
+    s.stall_disks(&[0, 1]);
+    let early = s.read(A, 0, 8);
+    let other = s.read(B, 0, 8);
+    // One disk is overdue after a second, the other a second later.
+    s.pass(2_300);
+    let late = s.read(A, 0, 8);
+    s.pass(200);
+    s.stall_disks(&[]);
+    for read in [early, other, late] {
+        s.good(read);
+        assert!(!s.is_read_error(read));
+    }
+    s.reads(A, 0, 8, written);
+    s.end();
+}
+
+/// One copy cannot be read, and the disk with the other does not answer for a moment.
+#[test]
+fn a_read_that_failed_waits_for_the_other_copy() {
+    let mut s = both();
+    let written = s.write_fua(A, 0, 8);
+    s.good(written);
+    s.pass(100);
+    s.stall_disks(&[1]);
+    let hung = s.write_fua(A, 8, 8);
+    s.pass(1_300);
+    s.fail_disk(Some(0));
+    let read = s.read(A, 0, 8);
+    s.pass(200);
+    s.stall_disks(&[]);
+    s.good(read);
+    s.fail_disk(None);
+    s.good(hung);
+    s.end();
+}
+
 /// A disk whose flushes fail, or hang, is given up like one whose writes do; only what it holds is written again.
 #[test]
 fn a_disk_that_makes_nothing_durable_goes_missing() {
