@@ -13,6 +13,8 @@ fuzz_target!(|bytes: &[u8]| {
     };
     head[..8].copy_from_slice(b"tcLF\x01\0\0\0");
     head[10..12].copy_from_slice(&(body.len() as u16).to_le_bytes());
+    let crc = crc32c(&head[..24]);
+    head[24..28].copy_from_slice(&crc.to_le_bytes());
     let crc = crc32c_append(crc32c(&head[..28]), body);
     head[28..].copy_from_slice(&crc.to_le_bytes());
     let Ok(header) = FrameHeader::decode(head) else {

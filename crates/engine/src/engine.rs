@@ -331,8 +331,8 @@ impl Engine {
                 }
             }
             Token::LinkAccept(listener) => {
-                self.link
-                    .accepted(listener, completion, &mut self.ring, &mut self.queue);
+                let now = clock::now();
+                self.link.accepted(listener, completion, now, &mut self.ring);
             }
             Token::LinkConnect(path) => {
                 let now = clock::now();

@@ -1,6 +1,6 @@
 //! The connections to the partner (DESIGN section 7): A listens, B connects. What arrives is checked before the core
 //! sees it, and stays in the input of its connection until the end of the drain; what leaves in one drain leaves in
-//! one send. Large payload is received straight into the buffers where the core is going to want it
+//! one send. Whoever connects to A is a stranger, of whom the core knows nothing, until a hello of the partner has come. Large payload is received straight into the buffers where the core is going to want it
 //! (docs/decisions/0004).
 
 use crate::crc;
@@ -21,7 +21,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 use tracing::{debug, info, warn};
 use twincell_core::event::Event;
-use twincell_core::ids::{BLOCK_BYTES, BUFFER_BYTES, BlockCount, ConnectionId, Controller, Nanos, Time};
+use twincell_core::ids::{BLOCK_BYTES, BUFFER_BYTES, BlockCount, ConnectionId, Controller, Nanos, Time, Uuid};
 use twincell_core::link::frame::{Frame, Messages, Mfcs};
 use twincell_core::link::path::PATHS_MAX;
 use twincell_core::memory::Memory;
@@ -32,16 +32,18 @@ use twincell_wire::frame::{self, BODY_BYTES_MAX, FrameHeader, HEADER_BYTES, PAYL
 const FRAME_BYTES: usize = HEADER_BYTES + BODY_BYTES_MAX + PAYLOAD_BLOCKS_MAX as usize * 512;
 /// Bytes of the input of a connection: several of the largest frames.
 const INPUT_BYTES: usize = 4 * FRAME_BYTES;
-/// What is wrong where its CRC is.
-const PAYLOAD: &str = "payload of a link frame";
 /// From this many bytes of payload on a frame is sent at once: a copy costs more than a system call.
 const SENT_AT_ONCE_BYTES: u64 = 32 << 10;
 /// How long B waits before it connects again.
 const DIAL_AGAIN: Nanos = Nanos::from_millis(50);
 /// How long B waits for an answer to its connect.
 const DIAL_TIMEOUT: Nanos = Nanos::from_millis(1000);
-/// Connections that A keeps, those that have said nothing included.
-const CONNECTIONS_MAX: usize = 8;
+/// How long a stranger may take to say hello.
+const HELLO_WITHIN: Nanos = Nanos::from_millis(5000);
+/// Strangers at a time; one more, and the oldest goes.
+const STRANGERS_MAX: usize = 8;
+/// Connections that A keeps, those that are about to end included.
+const CONNECTIONS_MAX: usize = 2 * STRANGERS_MAX + 2 * PATHS_MAX;
 
 /// A connection to the partner, or to somebody who claims to be it.
 struct Connection {
@@ -60,8 +62,36 @@ struct Connection {
     in_place: Option<InPlace>,
     /// Memory of the last such frame.
     spare: Vec<u8>,
-    /// Whether a good frame has ever come.
-    proved: bool,
+    /// It was accepted, and no hello of the partner has come.
+    stranger: Option<Stranger>,
+}
+
+/// Somebody who has connected, and of whom the core knows nothing.
+struct Stranger {
+    /// It must say hello before this,
+    until: Time,
+    /// as a controller of this cell,
+    cell: Uuid,
+    /// and as this one.
+    partner: Controller,
+}
+
+impl Stranger {
+    /// Whether it is the partner after all: this is what it says first.
+    fn is_partner(&self, first: &Frame) -> bool {
+        matches!(first, Frame::Hello(hello) if hello.cell == self.cell && hello.controller == self.partner)
+    }
+}
+
+/// What is next in the input.
+#[allow(clippy::large_enum_variant, reason = "it is looked at once, and at once")]
+enum Next {
+    /// Not all of it is there.
+    Nothing,
+    /// A frame that was damaged on its way; its header is sound, so it is known where it ended.
+    Garbled,
+    /// A frame, and its blocks of payload.
+    Frame(Frame, BlockCount, Body),
 }
 
 /// B's attempt to reach A.
@@ -96,6 +126,9 @@ pub(crate) struct Link {
     lines: Vec<Line>,
     connections: Slab<Connection>,
     last_id: u64,
+    /// The cell, and which of its controllers the partner is.
+    cell: Uuid,
+    partner: Controller,
 }
 
 impl Link {
@@ -131,6 +164,8 @@ impl Link {
             lines,
             connections: Slab::new(),
             last_id: 0,
+            cell: settings.cell,
+            partner: settings.controller.other(),
         })
     }
 
@@ -168,10 +203,12 @@ impl Link {
             Dial::Connecting { until, .. } => until,
             Dial::Connected | Dial::Idle => None,
         };
+        let strangers = self.connections.iter().filter(|(_, c)| c.is_stranger());
         self.listeners
             .iter()
             .filter_map(Listener::next_deadline)
             .chain(self.lines.iter().filter_map(dial))
+            .chain(strangers.filter_map(|(_, c)| Some(c.stranger.as_ref()?.until)))
             .min()
     }
 
@@ -188,6 +225,13 @@ impl Link {
                 _ => {}
             }
         }
+        for (_, connection) in &mut self.connections {
+            let late = connection.stranger.as_ref().is_some_and(|s| s.until <= now);
+            if late && connection.is_stranger() {
+                debug!(connection = %connection.id, "whoever connected has not said hello");
+                connection.stream.close();
+            }
+        }
     }
 
     /// The completion of B's connect. `wanted`: connections are let in at all.
@@ -200,7 +244,9 @@ impl Link {
             _ if !wanted => {}
             Ok(_) => {
                 line.dial = Dial::Connected;
-                self.add(path as u8, socket, queue);
+                let connection = self.add(path as u8, socket, None);
+                let path = path as u8;
+                queue.push(Event::LinkOpened { path, connection });
             }
             Err(e) => {
                 debug!(path, "the partner does not answer: {e}");
@@ -210,22 +256,30 @@ impl Link {
     }
 
     /// The completion of an accept.
-    pub(crate) fn accepted(&mut self, listener: u32, completion: Completion, ring: &mut Ring, queue: &mut Queue) {
+    pub(crate) fn accepted(&mut self, listener: u32, completion: Completion, now: Time, ring: &mut Ring) {
         let Some(socket) = self.listeners[listener as usize].accepted(completion, ring) else {
             return;
         };
+        let strangers = self.connections.iter_mut().map(|(_, c)| c);
+        let mut strangers: Vec<_> = strangers.filter(|c| c.is_stranger()).collect();
+        strangers.sort_unstable_by_key(|c| c.id);
+        if strangers.len() >= STRANGERS_MAX {
+            warn!("too many connections on the link that say nothing: the oldest ends");
+            strangers[0].stream.close();
+        }
         if self.connections.len() >= CONNECTIONS_MAX {
-            // Who has said nothing makes room, for the next one at least: the partner tries again and again.
-            if let Some((_, silent)) = self.connections.iter_mut().find(|(_, c)| !c.proved) {
-                silent.stream.close();
-            }
             warn!("too many connections on the link; one more is refused");
             return;
         }
-        self.add(listener as u8, socket, queue);
+        let stranger = Stranger {
+            until: now + HELLO_WITHIN,
+            cell: self.cell,
+            partner: self.partner,
+        };
+        self.add(listener as u8, socket, Some(stranger));
     }
 
-    fn add(&mut self, path: u8, socket: Socket, queue: &mut Queue) {
+    fn add(&mut self, path: u8, socket: Socket, stranger: Option<Stranger>) -> ConnectionId {
         self.last_id += 1;
         let id = ConnectionId(self.last_id);
         debug!(connection = %id, path, peer = ?socket.peer_addr().ok().and_then(|a| a.as_socket()), "link connection open");
@@ -239,10 +293,9 @@ impl Link {
             missing: 0,
             in_place: None,
             spare: Vec::new(),
-            proved: false,
+            stranger,
         });
-        let connection = id;
-        queue.push(Event::LinkOpened { path, connection });
+        id
     }
 
     /// The completion of a receive: queues the frames that came.
@@ -376,9 +429,11 @@ impl Link {
             if !stream.is_reaped() || is_queued {
                 return true;
             }
-            queue.push(Event::LinkClosed {
-                connection: connection.id,
-            });
+            if connection.stranger.is_none() {
+                queue.push(Event::LinkClosed {
+                    connection: connection.id,
+                });
+            }
             if let Some(line) = lines.get_mut(usize::from(connection.path))
                 && matches!(line.dial, Dial::Connected)
             {
@@ -440,18 +495,45 @@ impl Drop for Link {
 }
 
 impl Connection {
+    /// Whether it is open, and the core knows nothing of it.
+    fn is_stranger(&self) -> bool {
+        self.stranger.is_some() && !self.stream.is_closed()
+    }
+
     /// Queues the frames of the input.
     fn parse_all(&mut self, key: usize, queue: &mut Queue, counters: &mut Counters) {
         loop {
             match self.parse(key) {
-                Ok(Some((event, body))) => {
+                Ok(Next::Nothing) => return,
+                Ok(Next::Garbled) => self.drop_garbled(counters),
+                Ok(Next::Frame(frame, payload, body)) => {
+                    let connection = self.id;
+                    if let Some(stranger) = self.stranger.take_if(|s| s.is_partner(&frame)) {
+                        debug!(%connection, partner = %stranger.partner, "it is the partner");
+                        let path = self.path;
+                        queue.push(Event::LinkOpened { path, connection });
+                    }
+                    if self.stranger.is_some() {
+                        return self.fail("whoever connected is not the partner");
+                    }
                     counters.frames_received += 1;
+                    let event = Event::LinkFrame {
+                        connection,
+                        frame,
+                        payload,
+                    };
                     queue.push_frame(event, body);
                 }
-                Ok(None) => return,
                 Err(e) => return self.fail(&e.to_string()),
             }
         }
+    }
+
+    /// A frame was damaged on its way, but not its header: the next begins behind it, and if it was one that must arrive
+    /// it comes again.
+    fn drop_garbled(&self, counters: &mut Counters) {
+        warn!(connection = %self.id, "a garbled frame is dropped");
+        counters.frames_garbled += 1;
     }
 
     fn fail(&mut self, why: &str) {
@@ -504,44 +586,61 @@ impl Connection {
         true
     }
 
-    /// All of the payload is there: queues the frame, if the payload is what was sent, and what came behind it.
+    /// All of the payload is there: queues the frame, if the payload is what was sent, and what came behind it. What is
+    /// wrong stays in its place, which nobody reads before it comes again.
     fn end_in_place(&mut self, key: usize, queue: &mut Queue, memories: &Memories, counters: &mut Counters) {
         let Some(in_place) = &mut self.in_place else { return };
-        let Some((event, body)) = in_place.finish(key, &mut self.crcs, memories) else {
-            self.in_place = None;
-            return self.fail(&twincell_wire::Error::Checksum { what: PAYLOAD }.to_string());
-        };
-        counters.frames_received += 1;
-        self.proved = true;
-        queue.push_frame(event, body);
+        match in_place.finish(key, &mut self.crcs, memories) {
+            Some((event, body)) => {
+                counters.frames_received += 1;
+                queue.push_frame(event, body);
+            }
+            None => {
+                self.spare = self.in_place.take().map_or(Vec::new(), InPlace::into_head);
+                self.drop_garbled(counters);
+            }
+        }
         self.parse_all(key, queue, counters);
     }
 
     /// The next frame of the input, if all of it is there.
-    fn parse(&mut self, key: usize) -> Result<Option<(Event, Body)>, twincell_wire::Error> {
+    fn parse(&mut self, key: usize) -> Result<Next, twincell_wire::Error> {
         let input = &self.stream.input()[self.parsed..];
         self.missing = 0;
         let Some(head) = input.first_chunk::<HEADER_BYTES>() else {
-            return Ok(None);
+            return Ok(Next::Nothing);
         };
         let header = FrameHeader::decode(head)?;
-        let body_end = HEADER_BYTES + header.body_len;
-        let end = body_end + header.payload_bytes();
+        if self.stranger.is_some() && !header.is_hello() {
+            let rule = "the first frame of a connection is a hello";
+            return Err(twincell_wire::Error::Contradiction { rule, at: 0 });
+        }
+        let (body_end, end) = (HEADER_BYTES + header.body_len, header.frame_bytes());
         self.missing = end.saturating_sub(input.len());
         if self.missing > 0 {
-            return Ok(None);
+            return Ok(Next::Nothing);
         }
-        let (frame, messages) = frame::decode_body(&header, &input[HEADER_BYTES..body_end])?;
+        let start = self.parsed;
+        let (frame, messages) = match frame::decode_body(&header, &input[HEADER_BYTES..body_end]) {
+            // A hello is said only once.
+            Err(twincell_wire::Error::Checksum { .. }) if !header.is_hello() => {
+                self.parsed += end;
+                return Ok(Next::Garbled);
+            }
+            decoded => decoded?,
+        };
         let crcs = self.crcs.len();
         self.crcs.extend(input[body_end..end].chunks(BUFFER_BYTES).map(crc32c));
         let granules = input[body_end..end].chunks(BUFFER_BYTES).zip(&self.crcs[crcs..]);
         let crc = granules.fold(0, |crc, (granule, next)| {
             crc::joined(crc, *next, granule.len() / BLOCK_BYTES)
         });
+        self.parsed += end;
         if header.payload_blocks > 0 && crc != header.payload_crc {
-            return Err(twincell_wire::Error::Checksum { what: PAYLOAD });
+            self.crcs.truncate(crcs);
+            return Ok(Next::Garbled);
         }
-        let (body_end, end) = (self.parsed + body_end, self.parsed + end);
+        let (body_end, end) = (start + body_end, start + end);
         let body = Body {
             key,
             in_place: false,
@@ -549,14 +648,7 @@ impl Connection {
             payload: body_end..end,
             crcs,
         };
-        self.parsed = end;
-        self.proved = true;
-        let event = Event::LinkFrame {
-            connection: self.id,
-            frame,
-            payload: BlockCount(header.payload_blocks),
-        };
-        Ok(Some((event, body)))
+        Ok(Next::Frame(frame, BlockCount(header.payload_blocks), body))
     }
 }
 
@@ -567,12 +659,12 @@ mod tests {
     use crate::nv::NvMemory;
     use crate::queue::Happening;
     use crate::testing::{TempDir, settings};
-    use std::io::Write;
+    use std::io::{Read, Write};
     use std::net::TcpStream;
     use std::time::{Duration, Instant};
     use twincell_core::config::Geometry;
-    use twincell_core::ids::{BufferIndex, Incarnation, RieGeneration, RieIndex, TransferIndex, Uuid};
-    use twincell_core::link::frame::{Mfc, Sequenced};
+    use twincell_core::ids::{BufferIndex, Epoch, Incarnation, ProcessId, RieGeneration, RieIndex, TransferIndex};
+    use twincell_core::link::frame::{Hello, Mfc, Sequenced};
     use twincell_core::list::List;
     use twincell_core::memory::Segment;
 
@@ -629,7 +721,7 @@ mod tests {
             for completion in completions {
                 let (result, queue) = (completion.result, &mut self.queue);
                 match completion.token {
-                    Token::LinkAccept(i) => self.link.accepted(i, completion, &mut self.ring, queue),
+                    Token::LinkAccept(i) => self.link.accepted(i, completion, clock::now(), &mut self.ring),
                     Token::LinkConnect(path) => {
                         self.link.connected(path, completion, clock::now(), true, queue);
                     }
@@ -649,11 +741,40 @@ mod tests {
             }
         }
 
+        /// The next connection, and the hello on it.
+        fn met(&mut self) -> ConnectionId {
+            let opened = self.opened();
+            match self.next("a hello").event {
+                Event::LinkFrame {
+                    connection,
+                    frame: Frame::Hello(_),
+                    ..
+                } if connection == opened => opened,
+                other => panic!("{other:?} before a hello"),
+            }
+        }
+
+        /// Turns until `is_so`.
+        fn turn_until(&mut self, what: &str, is_so: impl Fn(&Side) -> bool) {
+            let begun = Instant::now();
+            while !is_so(self) {
+                assert!(begun.elapsed() < Duration::from_secs(5), "waited 5 s for {what}");
+                self.turn();
+            }
+        }
+
         /// What of a payload is in a transfer buffer after it was absorbed there.
         fn absorbed(&mut self, body: &Body, blocks: u16) -> Vec<u8> {
             let into = transfer(0, blocks);
             self.link.absorb(body, &into, &self.memories);
             self.memories.slices(&into).flatten().copied().collect()
+        }
+
+        /// Says hello as B.
+        fn say_hello(&mut self, to: ConnectionId) {
+            let (memories, counters) = (&self.memories, &mut self.counters);
+            self.link
+                .send(to, &hello(Controller::B, CELL), None, memories, counters);
         }
 
         fn send(&mut self, to: ConnectionId, (frame, messages): &(Frame, Messages)) {
@@ -673,14 +794,53 @@ mod tests {
         (Side::new(&of_a), Side::new(&of_b))
     }
 
+    /// What `of` says first.
+    fn hello(of: Controller, cell: Uuid) -> Frame {
+        Frame::Hello(Hello {
+            controller: of,
+            cell,
+            instance: Uuid(1),
+            process: ProcessId::default(),
+            incarnation: Incarnation(0),
+            session: Incarnation(0),
+            met: Uuid::NIL,
+            epoch: Epoch(1),
+            image: Uuid(2),
+            undecided: false,
+        })
+    }
+
+    /// The cell of the tests' settings.
+    const CELL: Uuid = Uuid(0xce11);
+
+    fn bytes_of(frame: &Frame) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        frame::encode(frame, &[], 0, 0, &mut bytes);
+        bytes
+    }
+
+    /// Turns both until B's connection is open, and A knows by its hello whose it is.
     fn connect(a: &mut Side, b: &mut Side) -> (ConnectionId, ConnectionId) {
         let begun = Instant::now();
-        while a.queue.is_empty() || b.queue.is_empty() {
+        let mut to_a = None;
+        while a.queue.is_empty() {
             assert!(begun.elapsed() < Duration::from_secs(5), "waited 5 s for the link");
             a.turn();
             b.turn();
+            if !b.queue.is_empty() {
+                let connection = b.opened();
+                b.say_hello(connection);
+                to_a = Some(connection);
+            }
         }
-        (a.opened(), b.opened())
+        (a.met(), to_a.expect("B opens it"))
+    }
+
+    /// A connection to A that has said hello as B does.
+    fn partner(a: &mut Side) -> (TcpStream, ConnectionId) {
+        let mut client = TcpStream::connect(a.link.listeners[0].address()).expect("connected");
+        client.write_all(&bytes_of(&hello(Controller::B, CELL))).expect("sent");
+        (client, a.met())
     }
 
     fn transfer(transfer: u16, blocks: u16) -> Memory {
@@ -738,7 +898,7 @@ mod tests {
                 "{blocks} blocks of payload differ"
             );
         }
-        assert_eq!((b.counters.frames_sent, a.counters.frames_received), (4, 4));
+        assert_eq!((b.counters.frames_sent, a.counters.frames_received), (5, 5));
         assert_eq!(b.counters.link_bytes_sent, a.counters.link_bytes_received);
     }
 
@@ -778,29 +938,122 @@ mod tests {
         assert!(again_b != to_b && again_a != to_a, "a connection number was used again");
     }
 
+    /// Whether the other end of a connection has ended it.
+    fn is_ended(client: &mut TcpStream) -> bool {
+        client.set_nonblocking(true).expect("a socket");
+        !matches!(client.read(&mut [0; 64]), Err(e) if e.kind() == std::io::ErrorKind::WouldBlock)
+    }
+
     #[test]
-    fn garbage_ends_only_the_connection_that_it_came_on() {
+    fn a_stranger_is_nobody_to_the_core() {
         let dir = TempDir::in_memory("link");
         let (mut a, mut b) = pair(&dir);
         let (_, to_a) = connect(&mut a, &mut b);
-        let address = b.link.lines[0].to;
-        let mut stranger = TcpStream::connect(address).expect("connected");
-        stranger.write_all(&[0x55; 4096]).expect("sent");
-        let connection = a.opened();
-        assert_eq!(a.next("its end").event, Event::LinkClosed { connection });
-
-        let mut bytes = Vec::new();
-        let (frame, messages) = data(0, 2);
-        frame::encode(&frame, &messages.mfcs, 2, crc32c(&[0; 1024]), &mut bytes);
-        bytes.extend_from_slice(&[0; 1023]);
-        bytes.push(1);
-        let mut stranger = TcpStream::connect(address).expect("connected");
-        stranger.write_all(&bytes).expect("sent");
-        let connection = a.opened();
-        assert_eq!(a.next("its end").event, Event::LinkClosed { connection });
-
+        let garbled_hello = {
+            let mut bytes = bytes_of(&hello(Controller::B, CELL));
+            bytes[40] ^= 1;
+            bytes
+        };
+        let first_words = [
+            vec![0x55; 4096],
+            b"GET / HTTP/1.1\r\nHost: array.example\r\n\r\n".to_vec(),
+            bytes_of(&hello(Controller::B, Uuid(0xbad))),
+            bytes_of(&hello(Controller::A, CELL)),
+            bytes_of(&Frame::Heartbeat {
+                incarnation: Incarnation(1),
+                sent: Time(7),
+            }),
+            bytes_of(&data(0, 0).0),
+            garbled_hello,
+        ];
+        for words in first_words {
+            let mut stranger = TcpStream::connect(b.link.lines[0].to).expect("connected");
+            stranger.write_all(&words).expect("sent");
+            let begun = Instant::now();
+            while !is_ended(&mut stranger) {
+                assert!(
+                    begun.elapsed() < Duration::from_secs(5),
+                    "waited 5 s for its end: {words:?}"
+                );
+                a.turn();
+            }
+        }
+        assert!(a.queue.is_empty(), "the core hears of strangers: {:?}", a.queue.pop());
+        // One that says nothing is still there when the partner is heard.
+        let _silent = TcpStream::connect(b.link.lines[0].to).expect("connected");
+        a.turn_until("the silent one", |a| a.link.connections.len() == 2);
         b.send(to_a, &data(0, 0));
         assert!(matches!(a.next("a frame").event, Event::LinkFrame { .. }));
+    }
+
+    #[test]
+    fn a_stranger_that_says_nothing_has_to_go() {
+        let dir = TempDir::in_memory("link");
+        let mut a = Side::new(&settings(&dir, Controller::A));
+        let mut silent = TcpStream::connect(a.link.listeners[0].address()).expect("connected");
+        a.turn_until("it", |a| a.link.connections.len() == 1);
+        let until = a.link.next_deadline().expect("it may not stay for ever");
+        assert!(until <= clock::now() + HELLO_WITHIN);
+        a.link.poll(until, &mut a.ring);
+        a.turn_until("its end", |a| a.link.connections.is_empty());
+        assert!(is_ended(&mut silent) && a.queue.is_empty());
+    }
+
+    #[test]
+    fn strangers_are_few_and_the_oldest_goes() {
+        let dir = TempDir::in_memory("link");
+        let mut a = Side::new(&settings(&dir, Controller::A));
+        let address = a.link.listeners[0].address();
+        let mut strangers = Vec::new();
+        for n in 1..=3 * STRANGERS_MAX {
+            strangers.push(TcpStream::connect(address).expect("connected"));
+            a.turn_until("a stranger", |a| a.link.last_id == n as u64);
+        }
+        a.turn_until("few of them", |a| a.link.connections.len() == STRANGERS_MAX);
+        let left = strangers.iter_mut().map(|s| !is_ended(s)).collect::<Vec<_>>();
+        let newest = |n| n >= left.len() - STRANGERS_MAX;
+        assert!((0..left.len()).all(|n| left[n] == newest(n)), "{left:?}");
+        let (_partner, _) = partner(&mut a);
+    }
+
+    /// Appends a frame with its payload, with one bit of it flipped.
+    fn encode_garbled(sequence: u32, blocks: u16, bit: usize, out: &mut Vec<u8>) {
+        let start = out.len();
+        encode(sequence, blocks, &vec![7; usize::from(blocks) * 512], out);
+        out[start + bit / 8] ^= 1 << (bit % 8);
+    }
+
+    #[test]
+    fn a_garbled_frame_is_dropped_and_the_next_is_heard() {
+        let dir = TempDir::in_memory("link");
+        let mut a = Side::new(&settings(&dir, Controller::A));
+        let (mut client, _) = partner(&mut a);
+        let mut bytes = Vec::new();
+        // In the CRC of the frame, in its messages, in its payload.
+        let places = [(0, HEADER_BYTES * 8 - 1), (0, HEADER_BYTES * 8 + 70), (2, 8 * 700)];
+        for (n, (blocks, bit)) in (0..).zip(places) {
+            encode_garbled(n, blocks, bit, &mut bytes);
+        }
+        encode(9, 1, &[3; 512], &mut bytes);
+        client.write_all(&bytes).expect("sent");
+        let heard = a.next("the frame behind them");
+        assert!(matches!(heard.event, Event::LinkFrame { frame: Frame::Messages(m), .. } if m.sequence == 9));
+        assert_eq!(a.absorbed(&heard.body.expect("its payload"), 1), [3; 512]);
+        assert_eq!(a.counters.frames_garbled, 3);
+    }
+
+    #[test]
+    fn a_damaged_header_ends_the_connection() {
+        for bit in (0..(HEADER_BYTES - 4) * 8).step_by(13) {
+            let dir = TempDir::in_memory("link");
+            let mut a = Side::new(&settings(&dir, Controller::A));
+            let (mut client, connection) = partner(&mut a);
+            let mut bytes = Vec::new();
+            encode_garbled(0, 1, bit, &mut bytes);
+            encode(1, 0, &[], &mut bytes);
+            client.write_all(&bytes).expect("sent");
+            assert_eq!(a.next("its end").event, Event::LinkClosed { connection }, "bit {bit}");
+        }
     }
 
     /// Appends a frame with its payload.
@@ -826,13 +1079,13 @@ mod tests {
     /// A with a connection on which the beginning of a large frame has come, and its client.
     fn begun(dir: &TempDir) -> (Side, ConnectionId, TcpStream) {
         let mut a = Side::new(&settings(dir, Controller::A));
-        let mut client = TcpStream::connect(a.link.listeners[0].address()).expect("connected");
-        let connection = a.opened();
+        let (mut client, connection) = partner(&mut a);
+        let before = a.counters.link_bytes_received;
         let (bytes, _, place) = large();
         a.place = Some(place);
         client.write_all(&bytes[..50_000]).expect("sent");
         let begun = Instant::now();
-        while a.counters.link_bytes_received < 50_000 {
+        while a.counters.link_bytes_received < before + 50_000 {
             assert!(begun.elapsed() < Duration::from_secs(5), "waited 5 s for the beginning");
             a.turn();
         }
@@ -867,36 +1120,44 @@ mod tests {
         assert_eq!(a.absorbed(&there, 256), payload, "wanted somewhere else after all");
         let small = a.next("the small frame").body.expect("its payload");
         assert_eq!(a.absorbed(&small, 1), [3; 512]);
-        assert_eq!(a.counters.link_bytes_received, (bytes.len() + next.len()) as u64);
+        let hello = bytes_of(&hello(Controller::B, CELL));
+        assert_eq!(
+            a.counters.link_bytes_received,
+            (hello.len() + bytes.len() + next.len()) as u64
+        );
     }
 
     #[test]
-    fn large_payload_that_is_wrong_ends_its_connection() {
+    fn large_payload_that_is_wrong_is_dropped_and_comes_again() {
         let dir = TempDir::in_memory("link");
-        let (mut a, connection, mut client) = begun(&dir);
-        let mut bytes = large().0;
-        bytes[60_000] ^= 1;
-        client.write_all(&bytes[50_000..]).expect("sent");
-        assert_eq!(a.next("its end").event, Event::LinkClosed { connection });
-        assert_eq!(a.counters.frames_received, 0);
+        let (mut a, _, mut client) = begun(&dir);
+        let (bytes, payload, _) = large();
+        let mut wrong = bytes.clone();
+        wrong[60_000] ^= 1;
+        client.write_all(&wrong[50_000..]).expect("sent");
+        a.turn_until("its end", |a| a.counters.frames_garbled == 1);
+        assert!(a.queue.is_empty());
+        client.write_all(&bytes).expect("sent");
+        let there = a.next("the same frame").body.expect("its payload");
+        assert_eq!(a.absorbed(&there, 256), payload);
     }
 
     #[test]
     fn payload_whose_place_is_gone_takes_the_long_way_if_it_is_still_what_was_sent() {
         for overwritten in [false, true] {
             let dir = TempDir::in_memory("link");
-            let (mut a, connection, mut client) = begun(&dir);
+            let (mut a, _, mut client) = begun(&dir);
             let (bytes, payload, place) = large();
             a.place = None;
             if overwritten {
                 a.memories.copy_in(&place, 4096, b"of somebody else");
             }
             client.write_all(&bytes[50_000..]).expect("sent");
-            let happening = a.next("the frame or the end");
             if overwritten {
-                assert_eq!(happening.event, Event::LinkClosed { connection });
+                a.turn_until("its end", |a| a.counters.frames_garbled == 1);
+                assert!(a.queue.is_empty());
             } else {
-                let body = happening.body.expect("the frame");
+                let body = a.next("the frame").body.expect("its payload");
                 assert!(!body.in_place && a.absorbed(&body, 256) == payload);
             }
         }
@@ -906,8 +1167,7 @@ mod tests {
     fn large_payload_whose_place_is_not_known_arrives_all_the_same() {
         let dir = TempDir::in_memory("link");
         let mut a = Side::new(&settings(&dir, Controller::A));
-        let mut client = TcpStream::connect(a.link.listeners[0].address()).expect("connected");
-        a.opened();
+        let (mut client, _) = partner(&mut a);
         let (bytes, payload, _) = large();
         for piece in bytes.chunks(30_000) {
             client.write_all(piece).expect("sent");
@@ -939,6 +1199,11 @@ mod tests {
                 );
                 a.turn();
                 b.turn();
+                while let Some(happening) = b.queue.pop() {
+                    if let Event::LinkOpened { connection, .. } = happening.event {
+                        b.say_hello(connection);
+                    }
+                }
                 while let Some(happening) = a.queue.pop() {
                     if let Event::LinkOpened { path, .. } = happening.event {
                         paths.push(path);
@@ -958,34 +1223,5 @@ mod tests {
         let second = second.1.id;
         a.link.close(second);
         assert_eq!(opened(&mut a, &mut b, 1), [1]);
-    }
-
-    #[test]
-    fn strangers_that_say_nothing_do_not_keep_the_partner_out() {
-        let dir = TempDir::in_memory("link");
-        let of_a = settings(&dir, Controller::A);
-        let of_b = Settings {
-            controller: Controller::B,
-            nv_memory: dir.path("nv-B"),
-            ..of_a.clone()
-        };
-        let mut a = Side::new(&of_a);
-        let _strangers: Vec<TcpStream> = (0..CONNECTIONS_MAX)
-            .map(|_| {
-                let stranger = TcpStream::connect(of_a.link[0][0]).expect("connected");
-                a.opened();
-                stranger
-            })
-            .collect();
-        let mut b = Side::new(&of_b);
-        let begun = Instant::now();
-        loop {
-            assert!(begun.elapsed() < Duration::from_secs(5), "waited 5 s for the partner");
-            a.turn();
-            b.turn();
-            if let Some(Event::LinkOpened { .. }) = a.queue.pop().map(|h| h.event) {
-                return;
-            }
-        }
     }
 }

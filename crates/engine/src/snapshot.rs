@@ -55,6 +55,8 @@ pub struct Counters {
     pub frames_sent: u64,
     /// Link frames received.
     pub frames_received: u64,
+    /// Link frames that were damaged on their way, and dropped.
+    pub frames_garbled: u64,
     /// Link bytes sent, payload included.
     pub link_bytes_sent: u64,
     /// Link bytes received, payload included.

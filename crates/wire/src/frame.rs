@@ -28,8 +28,11 @@ pub const VERSION: u16 = 1;
 
 const WHAT: &str = "link frame";
 const MAGIC: [u8; 4] = *b"tcLF";
+const HEADER: &str = "header of a link frame";
 /// Where the header has the length of the body.
 const BODY_LEN_AT: usize = 10;
+/// Where the header has its own CRC, which covers what is before it.
+const HEADER_CRC_AT: usize = HEADER_BYTES - 8;
 /// What the CRC of a frame covers of its header: everything but the CRC itself.
 const CHECKED_BYTES: usize = HEADER_BYTES - 4;
 
@@ -57,11 +60,13 @@ pub fn encode(frame: &Frame, mfcs: &[Mfc], payload_blocks: u32, payload_crc: u32
     let (header, body) = out[start..].split_at_mut(HEADER_BYTES);
     assert!(body.len() <= BODY_BYTES_MAX, "a frame of {} bytes", body.len());
     header[BODY_LEN_AT..BODY_LEN_AT + 2].copy_from_slice(&(body.len() as u16).to_le_bytes());
+    let crc = crc32c(&header[..HEADER_CRC_AT]);
+    header[HEADER_CRC_AT..CHECKED_BYTES].copy_from_slice(&crc.to_le_bytes());
     let crc = crc32c_append(crc32c(&header[..CHECKED_BYTES]), body);
     header[CHECKED_BYTES..].copy_from_slice(&crc.to_le_bytes());
 }
 
-/// All of the header, with zero for what is only known once the body is there: its length and the CRC.
+/// All of the header, with zero for what is only known once the body is there: its length and both CRCs.
 fn put_header(out: &mut impl Sink, frame: &Frame, payload_blocks: u32, payload_crc: u32) {
     let (kind, incarnation) = kind_and_incarnation(frame);
     out.put(&MAGIC);
@@ -77,8 +82,8 @@ fn put_header(out: &mut impl Sink, frame: &Frame, payload_blocks: u32, payload_c
     out.u32(0);
 }
 
-/// The header of a frame. Its own fields are only certain once [`decode_body`] has checked the CRC over both; until
-/// then they are merely within bounds.
+/// The header of a frame. It has a CRC of its own, so that its lengths can be trusted where the body or the payload is
+/// damaged: the next frame begins behind them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameHeader {
     kind: u8,
@@ -101,7 +106,18 @@ impl FrameHeader {
         self.payload_blocks as usize * BLOCK_BYTES
     }
 
-    /// Reads a header, and refuses what is too long to be true.
+    /// Whether it is that of a hello.
+    pub fn is_hello(&self) -> bool {
+        self.kind == kind::HELLO
+    }
+
+    /// Bytes of the whole frame: header, body and payload.
+    pub fn frame_bytes(&self) -> usize {
+        HEADER_BYTES + self.body_len + self.payload_bytes()
+    }
+
+    /// Reads a header, and refuses one that is damaged or too long to be true. Where the next frame begins nobody knows
+    /// then.
     pub fn decode(bytes: &[u8; HEADER_BYTES]) -> Result<FrameHeader> {
         let mut r = Reader::new(bytes, WHAT);
         if r.array()? != MAGIC {
@@ -114,6 +130,9 @@ impl FrameHeader {
                 found,
                 newest: VERSION,
             });
+        }
+        if bytes[HEADER_CRC_AT..CHECKED_BYTES] != crc32c(&bytes[..HEADER_CRC_AT]).to_le_bytes() {
+            return Err(Error::Checksum { what: HEADER });
         }
         if features != 0 {
             return Err(Error::Features {
@@ -131,7 +150,7 @@ impl FrameHeader {
         let incarnation = Incarnation(r.u32()?);
         let payload_blocks = payload_blocks(r.u32()?)?;
         let payload_crc = r.u32()?;
-        r.zeroes(4)?;
+        r.u32()?;
         if payload_blocks > 0 && kind != kind::MESSAGES {
             return Err(unknown("the kind of a frame with payload", kind));
         }
@@ -171,7 +190,8 @@ fn payload_blocks(bytes: u32) -> Result<u32> {
 }
 
 /// The frame whose header is `header` and whose body is `body`, after the CRC over both was found good; and the bytes of
-/// its messages, which are for [`decode_mfcs`]. Its payload is not in hand here.
+/// its messages, which are for [`decode_mfcs`]. Its payload is not in hand here. `Error::Checksum` says that it was
+/// damaged on its way, any other error that its sender means something that this program does not know.
 pub fn decode_body<'a>(header: &FrameHeader, body: &'a [u8]) -> Result<(Frame, &'a [u8])> {
     if body.len() < header.body_len {
         return Err(Error::Short { what: WHAT });

@@ -53,6 +53,8 @@ fn reseal(page: &mut [u8]) {
 }
 
 fn reseal_frame(bytes: &mut [u8]) {
+    let crc = crc32c(&bytes[..HEADER_BYTES - 8]);
+    bytes[HEADER_BYTES - 8..HEADER_BYTES - 4].copy_from_slice(&crc.to_le_bytes());
     let mut all = bytes[..HEADER_BYTES - 4].to_vec();
     all.extend(&bytes[HEADER_BYTES..]);
     bytes[HEADER_BYTES - 4..HEADER_BYTES].copy_from_slice(&crc32c(&all).to_le_bytes());
@@ -87,6 +89,29 @@ proptest! {
     fn no_bit_of_a_frame_may_flip((frame, mfcs) in common::frame(), blocks in 0..2u32) {
         let blocks = if matches!(frame, Frame::Messages(_)) { blocks } else { 0 };
         refuses_flips(encode_frame(&frame, &mfcs, blocks), read_frame);
+    }
+
+    /// Where a header was accepted it is the one that was sent: a damaged body does not hide where the next frame begins.
+    #[test]
+    fn the_end_of_a_damaged_frame_is_known(
+        (frame, mfcs) in common::frame(),
+        bit in any::<prop::sample::Index>(),
+    ) {
+        let sent = encode_frame(&frame, &mfcs, 0);
+        let bit = bit.index(sent.len() * 8);
+        let mut came = sent.clone();
+        came[bit / 8] ^= 1 << (bit % 8);
+        let header = FrameHeader::decode(came.first_chunk().expect("a header"));
+        match header {
+            Ok(header) => {
+                // Of the header only the CRC of the whole frame may be damaged unseen.
+                prop_assert!(bit >= (HEADER_BYTES - 4) * 8);
+                prop_assert_eq!(header.frame_bytes(), sent.len());
+                let refused = common::read_body(&header, &came[HEADER_BYTES..]);
+                prop_assert_eq!(refused, Err(Error::Checksum { what: "link frame" }));
+            }
+            Err(_) => prop_assert!(bit < (HEADER_BYTES - 4) * 8),
+        }
     }
 
     #[test]

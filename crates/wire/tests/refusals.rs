@@ -93,11 +93,18 @@ fn header() -> [u8; HEADER_BYTES] {
     *out.first_chunk().expect("it has a header")
 }
 
+/// What becomes of a header once its own CRC is put right.
+fn resealed(mut header: [u8; HEADER_BYTES]) -> Result<FrameHeader, Error> {
+    let crc = crc32c(&header[..24]);
+    header[24..28].copy_from_slice(&crc.to_le_bytes());
+    FrameHeader::decode(&header)
+}
+
 /// What becomes of a header with two bytes changed.
 fn header_with(at: usize, to: u16) -> Result<FrameHeader, Error> {
     let mut header = header();
     header[at..at + 2].copy_from_slice(&to.to_le_bytes());
-    FrameHeader::decode(&header)
+    resealed(header)
 }
 
 #[test]
@@ -110,15 +117,11 @@ fn a_frame_is_bounded_before_it_is_believed() {
     ));
     let mut longest = header();
     longest[16..20].copy_from_slice(&(PAYLOAD_BLOCKS_MAX * 512).to_le_bytes());
-    assert_eq!(
-        FrameHeader::decode(&longest).map(|h| h.payload_blocks),
-        Ok(PAYLOAD_BLOCKS_MAX)
-    );
+    assert_eq!(resealed(longest).map(|h| h.payload_blocks), Ok(PAYLOAD_BLOCKS_MAX));
     longest[16..20].copy_from_slice(&((PAYLOAD_BLOCKS_MAX + 1) * 512).to_le_bytes());
-    assert!(matches!(
-        FrameHeader::decode(&longest),
-        Err(Error::TooLarge { value: 265, .. })
-    ));
+    assert!(matches!(resealed(longest), Err(Error::TooLarge { value: 265, .. })));
+    let what = "header of a link frame";
+    assert_eq!(FrameHeader::decode(&longest), Err(Error::Checksum { what }));
     assert!(matches!(header_with(16, 513), Err(Error::Value { .. })));
     assert!(
         matches!(header_with(8, 2), Err(Error::Value { .. })),
@@ -132,6 +135,8 @@ fn a_frame_is_bounded_before_it_is_believed() {
 fn refused(body: &[u8]) -> Error {
     let mut head = header();
     head[10..12].copy_from_slice(&(body.len() as u16).to_le_bytes());
+    let crc = crc32c(&head[..24]);
+    head[24..28].copy_from_slice(&crc.to_le_bytes());
     let crc = crc32c(&[&head[..28], body].concat());
     head[28..].copy_from_slice(&crc.to_le_bytes());
     let header = FrameHeader::decode(&head).expect("the header is good");
