@@ -67,12 +67,13 @@ pub struct Create {
     /// The NBD portal of B.
     #[arg(long, default_value = "127.0.0.1:10810", value_name = "HOST:PORT")]
     pub nbd_b: String,
-    /// The link address of A; by default a free port of this machine.
-    #[arg(long, value_name = "HOST:PORT")]
-    pub link_a: Option<String>,
-    /// The link address of B; by default a free port of this machine.
-    #[arg(long, value_name = "HOST:PORT")]
-    pub link_b: Option<String>,
+    /// The link address of A; by default a free port of this machine. Up to 4, for as many paths to B: each on a network
+    /// of its own, in the order in which they are preferred.
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', num_args = 1)]
+    pub link_a: Vec<String>,
+    /// The link address of B, the n-th for the path to the n-th of A; by default as many free ports.
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', num_args = 1)]
+    pub link_b: Vec<String>,
 }
 
 /// The directory that a new cell goes to.
@@ -116,26 +117,26 @@ fn plan(dir: &Path, file: PathBuf, asked: &Create) -> Result<CellConfig> {
     }
     for address in [&asked.iscsi_a, &asked.iscsi_b, &asked.nbd_a, &asked.nbd_b]
         .into_iter()
-        .chain(asked.link_a.as_ref())
-        .chain(asked.link_b.as_ref())
+        .chain(&asked.link_a)
+        .chain(&asked.link_b)
     {
         check_address(address).map_err(Failure::usage)?;
     }
     let mut held = Vec::new();
-    let mut link = |given: &Option<String>| match given {
-        Some(address) => Ok(address.clone()),
-        None => free_port(&mut held),
+    let mut link = |given: &[String], other: &[String]| match given {
+        [] => (0..other.len().max(1)).map(|_| free_port(&mut held)).collect(),
+        _ => Ok(given.to_vec()),
     };
-    let section = |iscsi: &String, nbd: &String, link: String| Section {
-        link: vec![link],
+    let section = |iscsi: &String, nbd: &String, link: Vec<String>| Section {
+        link,
         iscsi: vec![iscsi.clone()],
         nbd: vec![nbd.clone()],
         control: None,
         nv_memory: None,
     };
     let controllers = [
-        section(&asked.iscsi_a, &asked.nbd_a, link(&asked.link_a)?),
-        section(&asked.iscsi_b, &asked.nbd_b, link(&asked.link_b)?),
+        section(&asked.iscsi_a, &asked.nbd_a, link(&asked.link_a, &asked.link_b)?),
+        section(&asked.iscsi_b, &asked.nbd_b, link(&asked.link_b, &asked.link_a)?),
     ];
     CellConfig::new(
         file,
@@ -303,7 +304,8 @@ fn same_as(config: &CellConfig, dir: &Path, asked: &Create) -> Result<()> {
     differs("the NBD portal of B", b.nbd.join(","), asked.nbd_b.clone())?;
     for (is, given, whose) in [(&a.link, &asked.link_a, "A"), (&b.link, &asked.link_b, "B")] {
         let is = is.join(",");
-        differs(&format!("the link of {whose}"), is.clone(), given.clone().unwrap_or(is))?;
+        let wanted = if given.is_empty() { is.clone() } else { given.join(",") };
+        differs(&format!("the link of {whose}"), is, wanted)?;
     }
     if asked.paths.is_empty() {
         for disk in &config.disks {
@@ -443,9 +445,27 @@ mod tests {
             &["--nbd-b", "127.0.0.1:0"],
             &["--nbd-b", "127.0.0.1:3260"],
             &["--link-a", "nowhere"],
+            &["--link-a", "10.0.0.1:7000", "--link-a", "10.0.0.1:7000"],
+            &["--link-a", "10.0.0.1:7000", "--link-b", "10.0.0.1:7000"],
+            &["--link-a", "10.0.0.1:7000,10.0.1.1:7000", "--link-b", "10.0.0.2:7000"],
+            &["--link-a", "10.0.0.1:1,10.0.0.1:2,10.0.0.1:3,10.0.0.1:4,10.0.0.1:5"],
         ] {
             assert_eq!(planned(args).unwrap_err().code, Code::Usage, "{args:?}");
         }
+    }
+
+    #[test]
+    fn a_link_has_as_many_paths_as_addresses() {
+        let two = ["--link-a", "10.0.0.1:7000", "--link-a", "10.0.1.1:7000"];
+        let config = planned(&two).unwrap();
+        assert_eq!(config.section(Controller::A).link, ["10.0.0.1:7000", "10.0.1.1:7000"]);
+        let [first, second] = &config.section(Controller::B).link[..] else {
+            panic!("B has as many")
+        };
+        assert_ne!(first, second);
+        let both = ["--link-a", "10.0.0.1:7,10.0.1.1:7", "--link-b", "10.0.0.2:7,10.0.1.2:7"];
+        let config = planned(&both).unwrap();
+        assert_eq!(config.section(Controller::B).link, ["10.0.0.2:7", "10.0.1.2:7"]);
     }
 
     #[test]

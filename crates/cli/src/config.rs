@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use twincell_core::ids::{Controller, Uuid};
+use twincell_core::link::path::PATHS_MAX;
 use twincell_engine::{FenceChoice, Settings};
 
 /// The version of this file that this binary reads and writes.
@@ -60,7 +61,8 @@ struct Controllers {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Section {
-    /// `HOST:PORT` of the link, one for each path to the partner.
+    /// `HOST:PORT` of the link, one for each path to the partner: the n-th of A and the n-th of B are its ends. A listens
+    /// there, B connects from there.
     pub link: Vec<String>,
     /// `HOST:PORT` of each iSCSI portal.
     pub iscsi: Vec<String>,
@@ -260,6 +262,12 @@ impl CellConfig {
                 "controller.A.link has {} addresses and controller.B.link {}: each path has two ends",
                 a.link.len(),
                 b.link.len()
+            )));
+        }
+        if a.link.len() > PATHS_MAX {
+            return Err(Failure::usage(format!(
+                "controller.A.link: {} addresses; a link has 1 to {PATHS_MAX} paths",
+                a.link.len()
             )));
         }
         match first_repeated(&all) {

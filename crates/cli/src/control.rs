@@ -30,6 +30,8 @@ const ANSWER_MAX: u64 = 16 << 20;
 pub enum Request {
     /// What it sees of the cell.
     Status,
+    /// What it sees of the link to its partner.
+    Link,
     /// Stop.
     Stop,
     /// Go on without the memory of the partner, which is lost.
@@ -112,6 +114,8 @@ pub struct Reply {
 pub enum Answer {
     /// To `Status`.
     Status(Box<ControllerStatus>),
+    /// To `Link`.
+    Link(Box<LinkStatus>),
     /// It is done.
     Done {
         /// It was so already.
@@ -239,6 +243,64 @@ pub struct DiskStatus {
     pub works: bool,
     /// Whether it votes.
     pub quorum: bool,
+}
+
+/// What a controller sees of the link to its partner.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LinkStatus {
+    /// `A` or `B`.
+    pub controller: String,
+    /// The paths, in the order of the configuration.
+    pub paths: Vec<PathStatus>,
+    /// What was sent and received.
+    pub counters: LinkCounters,
+}
+
+/// A path to the partner.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PathStatus {
+    /// Its number, from 0.
+    pub path: usize,
+    /// `HOST:PORT` of this controller's end.
+    pub own: String,
+    /// Of the partner's.
+    pub partner: String,
+    /// `down`; `opening`, until both have said hello; `works`; `active`: it works, and carries the messages.
+    pub state: String,
+    /// From a heartbeat to its answer, the last time.
+    pub round_trip_us: Option<u64>,
+    /// How long ago its state changed; `None` where it never did.
+    pub since_ms: Option<u64>,
+    /// Why.
+    pub why: String,
+}
+
+/// What was sent and received on the link. Messages and frames are counted since the controller last started, in place or
+/// as a process; frames and bytes on the wire since the process did.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LinkCounters {
+    /// Messages that were built.
+    pub messages: u64,
+    /// Frames with messages, each counted once.
+    pub frames: u64,
+    /// Of them, sent again.
+    pub resent: u64,
+    /// Frames with messages that came out of turn and were dropped; they come again.
+    pub dropped: u64,
+    /// Messages of exchanges that are over, which were refused.
+    pub stale: u64,
+    /// How often messages moved to another path.
+    pub moves: u64,
+    /// Frames that were damaged on their way and dropped.
+    pub garbled: u64,
+    /// Frames of all kinds on the wire.
+    pub frames_sent: u64,
+    /// The same, received.
+    pub frames_received: u64,
+    /// Their bytes, with payload.
+    pub bytes_sent: u64,
+    /// The same, received.
+    pub bytes_received: u64,
 }
 
 /// Why there is no answer.

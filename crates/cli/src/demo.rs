@@ -128,8 +128,8 @@ impl Stage {
             iscsi_b: port()?,
             nbd_a: port()?,
             nbd_b: port()?,
-            link_a: Some(port()?),
-            link_b: Some(port()?),
+            link_a: vec![port()?],
+            link_b: vec![port()?],
         };
         drop(held);
         cell::create(&dir, &asked)?;

@@ -12,6 +12,7 @@ mod events;
 mod exit;
 mod health;
 mod journal;
+mod link;
 mod lock;
 mod loss;
 mod lun;
@@ -75,8 +76,9 @@ enum Noun {
     Host(NotBuilt),
     /// Long work (not built yet).
     Task(NotBuilt),
-    /// The link between the controllers (not built yet).
-    Link(NotBuilt),
+    /// The link between the controllers.
+    #[command(subcommand)]
+    Link(link::LinkVerb),
 }
 
 /// The verbs of a noun that is not built yet: any.
@@ -177,7 +179,8 @@ fn dispatch(cli: &Cli) -> Result<Report> {
         Noun::Rss(verb) => not_built("rss", verb),
         Noun::Host(verb) => not_built("host", verb),
         Noun::Task(verb) => not_built("task", verb),
-        Noun::Link(verb) => not_built("link", verb),
+        Noun::Link(link::LinkVerb::List) => link::list(&load(cli)?),
+        Noun::Link(link::LinkVerb::Decode { file }) => link::decode(file),
         Noun::Cell(verb) => run_cell(cli, verb),
         Noun::Controller(verb) => run_controller(&load(cli)?, verb),
         Noun::Lun(verb) => lun::run(&load(cli)?, verb),

@@ -1,8 +1,8 @@
 //! The controller's end of the control socket: threads that ask the engine.
 
 use crate::control::{
-    Answer, ControllerStatus, DiskStatus, Envelope, LunChange, LunStatus, REQUEST_MAX, Refusal, RefusalKind, Reply,
-    Request, RoleName, SCHEMA, VERSION, short_path,
+    Answer, ControllerStatus, DiskStatus, Envelope, LinkCounters, LinkStatus, LunChange, LunStatus, PathStatus,
+    REQUEST_MAX, Refusal, RefusalKind, Reply, Request, RoleName, SCHEMA, VERSION, short_path,
 };
 use crate::exit::{Code, Failure};
 use crate::size::Size;
@@ -17,8 +17,9 @@ use twincell_core::cell::record::Mode;
 use twincell_core::controller::Role;
 use twincell_core::ids::{BLOCK_BYTES, Controller, PSEG_BLOCKS};
 use twincell_core::layout::metadata::{DiskState, Name, Redundancy};
+use twincell_core::link::path::PathState;
 use twincell_core::manage::{LunView, ManageError, ManageOp, ManageReply};
-use twincell_engine::{Copies, Handle, HandleError, Snapshot, random_uuid};
+use twincell_engine::{Copies, Handle, HandleError, PathSnapshot, Snapshot, random_uuid};
 
 /// Connections at a time: more than any operator needs, and no way to fill memory.
 const CONNECTIONS_MAX: usize = 64;
@@ -106,6 +107,7 @@ fn understand(line: &[u8]) -> Result<Request, Refusal> {
 fn answer(request: Request, controller: Controller, handle: &Handle) -> Answer {
     match request {
         Request::Status => ask_snapshot(handle, |s| Answer::Status(Box::new(status(controller, &s)))),
+        Request::Link => ask_snapshot(handle, |s| Answer::Link(Box::new(link_status(controller, &s)))),
         Request::Stop if crate::controller::stop(handle) => Answer::Done { already: false },
         Request::Stop => Answer::Error(no_answer(HandleError::TimedOut)),
         Request::AcceptLoss { missing } => accept_loss(&missing, controller, handle),
@@ -361,6 +363,42 @@ fn status(controller: Controller, snapshot: &Snapshot) -> ControllerStatus {
                 quorum: d.quorum,
             })
             .collect(),
+    }
+}
+
+fn link_status(controller: Controller, snapshot: &Snapshot) -> LinkStatus {
+    let (link, counters) = (&snapshot.link, &snapshot.counters);
+    let path = |(path, p): (usize, &PathSnapshot)| PathStatus {
+        path,
+        own: p.own.to_string(),
+        partner: p.partner.to_string(),
+        state: match p.state {
+            PathState::Down => "down",
+            PathState::Opening => "opening",
+            PathState::Works => "works",
+            PathState::Active => "active",
+        }
+        .to_owned(),
+        round_trip_us: p.round_trip.map(|d| d.as_micros() as u64),
+        since_ms: p.since.map(|d| d.as_millis() as u64),
+        why: p.why.clone(),
+    };
+    LinkStatus {
+        controller: controller.to_string(),
+        paths: link.paths.iter().enumerate().map(path).collect(),
+        counters: LinkCounters {
+            messages: link.messages,
+            frames: link.frames,
+            resent: link.resent,
+            dropped: link.dropped,
+            stale: link.stale,
+            moves: link.moves,
+            garbled: counters.frames_garbled,
+            frames_sent: counters.frames_sent,
+            frames_received: counters.frames_received,
+            bytes_sent: counters.link_bytes_sent,
+            bytes_received: counters.link_bytes_received,
+        },
     }
 }
 

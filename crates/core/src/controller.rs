@@ -1065,7 +1065,7 @@ impl Core {
         self.link.messages(frame.sequence)
     }
 
-    /// The paths to the partner whose connection is open.
+    /// All paths to the partner that there may be.
     pub fn paths(&self) -> impl Iterator<Item = PathView> + '_ {
         self.link.path_views()
     }
@@ -1102,6 +1102,11 @@ impl Core {
     /// Frames that were sent again, and messages that were refused as stale, since the start.
     pub fn link_counts(&self) -> (u64, u64) {
         (self.link.resent, self.stale)
+    }
+
+    /// The link to the partner.
+    pub fn link(&self) -> &Link {
+        &self.link
     }
 
     /// The host commands in progress, in order of arrival, in words: for whoever looks for what they wait for.

@@ -435,6 +435,7 @@ impl Engine {
         Snapshot {
             luns: self.core.luns().collect(),
             disks: disks.collect(),
+            link: self.link.snapshot(&self.core, &self.settings, clock::now()),
             copies,
             partner_silent: cell.partner_last_seen.map(|seen| clock::until(seen, clock::now())),
             serving_hosts: self.hosts.is_serving(),

@@ -6,6 +6,7 @@
 use crate::crc;
 use crate::error::OpenError;
 use crate::in_place::{InPlace, Place};
+use crate::link_view::{Ends, LinkSnapshot, PathSnapshot};
 use crate::listener::Listener;
 use crate::memory::Memories;
 use crate::queue::{Body, Queue};
@@ -19,7 +20,9 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 use tracing::{debug, info, warn};
+use twincell_core::Core;
 use twincell_core::event::Event;
 use twincell_core::ids::{BLOCK_BYTES, BUFFER_BYTES, BlockCount, ConnectionId, Controller, Nanos, Time, Uuid};
 use twincell_core::link::frame::{Frame, Messages, Mfcs};
@@ -64,6 +67,8 @@ struct Connection {
     spare: Vec<u8>,
     /// It was accepted, and no hello of the partner has come.
     stranger: Option<Stranger>,
+    /// Why it ended, where that was found here.
+    why: Option<String>,
 }
 
 /// Somebody who has connected, and of whom the core knows nothing.
@@ -129,6 +134,8 @@ pub(crate) struct Link {
     /// The cell, and which of its controllers the partner is.
     cell: Uuid,
     partner: Controller,
+    /// By path: why its last connection ended.
+    ends: [Ends; PATHS_MAX],
 }
 
 impl Link {
@@ -166,7 +173,33 @@ impl Link {
             last_id: 0,
             cell: settings.cell,
             partner: settings.controller.other(),
+            ends: Default::default(),
         })
+    }
+
+    /// The link as the core and this engine know it.
+    pub(crate) fn snapshot(&self, core: &Core, settings: &Settings, now: Time) -> LinkSnapshot {
+        let [own, partner] = [settings.controller, self.partner].map(|c| &settings.link[c.index()]);
+        let paths = core.paths().zip(own.iter().zip(partner));
+        let link = core.link();
+        LinkSnapshot {
+            paths: paths
+                .map(|(path, (own, partner))| PathSnapshot {
+                    own: *own,
+                    partner: *partner,
+                    state: path.state,
+                    round_trip: path.round_trip.map(|d| Duration::from_nanos(d.0)),
+                    since: (path.since > Time(0)).then(|| Duration::from_nanos(now.since(path.since).0)),
+                    why: self.ends[path.path].told(path.why),
+                })
+                .collect(),
+            messages: link.messages,
+            frames: link.frames,
+            resent: link.resent,
+            dropped: link.dropped,
+            stale: core.link_counts().1,
+            moves: link.moves,
+        }
     }
 
     /// Lets the partner in, or begins to look for it.
@@ -244,12 +277,14 @@ impl Link {
             _ if !wanted => {}
             Ok(_) => {
                 line.dial = Dial::Connected;
-                let connection = self.add(path as u8, socket, None);
+                self.ends[path as usize].refused = None;
                 let path = path as u8;
+                let connection = self.add(path, socket, None);
                 queue.push(Event::LinkOpened { path, connection });
             }
             Err(e) => {
                 debug!(path, "the partner does not answer: {e}");
+                self.ends[path as usize].refused = Some(e.to_string());
                 line.dial = Dial::Waiting(now + DIAL_AGAIN);
             }
         }
@@ -294,6 +329,7 @@ impl Link {
             in_place: None,
             spare: Vec::new(),
             stranger,
+            why: None,
         });
         id
     }
@@ -304,11 +340,7 @@ impl Link {
         let connection = &mut self.connections[key];
         let before = connection.stream.input().len();
         if !connection.stream.received(result) {
-            if !connection.stream.is_closed() {
-                info!(connection = %connection.id, result, "the link connection has ended");
-            }
-            connection.stream.close();
-            return;
+            return connection.ended(result);
         }
         counters.link_bytes_received += (connection.stream.input().len() - before) as u64;
         connection.parse_all(key, queue, counters);
@@ -318,7 +350,7 @@ impl Link {
     pub(crate) fn sent(&mut self, key: u32, result: i32) {
         let connection = &mut self.connections[key as usize];
         if !connection.stream.sent(result) {
-            connection.stream.close();
+            connection.ended(result);
         }
     }
 
@@ -409,7 +441,7 @@ impl Link {
         (memories, counters): (&Memories, &mut Counters),
         place: Place,
     ) {
-        let lines = &mut self.lines;
+        let (lines, ends) = (&mut self.lines, &mut self.ends);
         self.connections.retain(|key, connection| {
             connection.stream.consume(std::mem::take(&mut connection.parsed));
             connection.crcs.clear();
@@ -430,6 +462,7 @@ impl Link {
                 return true;
             }
             if connection.stranger.is_none() {
+                ends[usize::from(connection.path)].ended = connection.why.take();
                 queue.push(Event::LinkClosed {
                     connection: connection.id,
                 });
@@ -538,6 +571,24 @@ impl Connection {
 
     fn fail(&mut self, why: &str) {
         warn!(connection = %self.id, "the link connection is closed: {why}");
+        self.close(why.to_owned());
+    }
+
+    /// Sending or receiving has failed.
+    fn ended(&mut self, result: i32) {
+        if self.stream.is_closed() {
+            return;
+        }
+        let why = match result {
+            0.. => "by the partner".to_owned(),
+            error => io::Error::from_raw_os_error(-error).to_string(),
+        };
+        info!(connection = %self.id, "the link connection has ended: {why}");
+        self.close(why);
+    }
+
+    fn close(&mut self, why: String) {
+        self.why.get_or_insert(why);
         self.stream.close();
     }
 
@@ -572,10 +623,7 @@ impl Connection {
         self.missing = 0;
         match in_place.receive(&mut self.stream, memories) {
             Came::Nothing => {}
-            Came::End => {
-                info!(connection = %self.id, "the link connection has ended");
-                self.stream.close();
-            }
+            Came::End => self.ended(0),
             Came::Bytes(bytes) => {
                 counters.link_bytes_received += (bytes + self.stream.input().len()) as u64;
                 if in_place.missing() == 0 {
@@ -661,7 +709,7 @@ mod tests {
     use crate::testing::{TempDir, settings};
     use std::io::{Read, Write};
     use std::net::TcpStream;
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
     use twincell_core::config::Geometry;
     use twincell_core::ids::{BufferIndex, Epoch, Incarnation, ProcessId, RieGeneration, RieIndex, TransferIndex};
     use twincell_core::link::frame::{Hello, Mfc, Sequenced};

@@ -23,7 +23,8 @@ pub struct Settings {
     pub cache_bytes: u64,
     /// Where NV memory is: a file on tmpfs or hugetlbfs, made if it is missing.
     pub nv_memory: PathBuf,
-    /// Addresses of the link between the controllers, by controller. A listens on its own, B connects to A's first.
+    /// Addresses of the link between the controllers, by controller. The n-th of both are a path: A
+    /// listens on its own, and B connects to it from its own.
     pub link: [Vec<SocketAddr>; 2],
     /// iSCSI portals by controller. Each listens on its own and tells hosts both.
     pub iscsi: [Vec<SocketAddr>; 2],

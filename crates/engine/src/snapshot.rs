@@ -1,5 +1,6 @@
 //! What an engine tells of itself at one moment.
 
+use crate::link_view::LinkSnapshot;
 use crate::placement::Copies;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,6 +18,8 @@ pub struct Snapshot {
     pub luns: Vec<LunView>,
     /// The disks, in the order of the settings.
     pub disks: Vec<DiskSnapshot>,
+    /// The link to the partner.
+    pub link: LinkSnapshot,
     /// How many copies each of these LUNs has; empty while the metadata were not yet read.
     pub copies: Vec<Copies>,
     /// For how long a partner that is in, and is waited for, has given no sign of life.

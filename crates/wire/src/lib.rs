@@ -4,13 +4,14 @@
 //! refused with an [`Error`] that says why if it is damaged, newer than this program or from another cell. Bytes
 //! from outside never cause a panic. Byte maps: docs/wire-format.md, docs/on-disk-format.md, docs/nv-layout.md.
 //!
-//! * [`frame`]: frames of the link between the controllers.
+//! * [`frame`]: frames of the link between the controllers; [`capture`]: those that somebody has recorded.
 //! * [`layout`]: where everything is on a disk; [`label`], [`slot`] and [`metadata`]: what is there.
 //! * [`nv`]: the file that NV memory is mapped from.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
 mod bytes;
+pub mod capture;
 mod crc;
 mod error;
 pub mod frame;

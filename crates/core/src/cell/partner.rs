@@ -6,7 +6,7 @@ use crate::effect::{Effect, Note};
 use crate::ids::{BlockCount, ConnectionId, Controller, Incarnation, Nanos, Uuid};
 use crate::link::Greeting;
 use crate::link::frame::{Frame, Hello, Mfc};
-use crate::link::path::PATHS_MAX;
+use crate::link::path::{PATHS_MAX, Why};
 use crate::mutant;
 
 use super::record::{Mode, Record};
@@ -18,7 +18,7 @@ impl Core {
             return self.effects.push(Effect::LinkClose { connection });
         }
         if let Some(old) = self.link.connection_of(path) {
-            self.close_path(old);
+            self.close_path(old, Why::Ended);
         }
         self.link.opened(path, connection, self.now);
         self.say_hello();
@@ -58,15 +58,19 @@ impl Core {
 
     /// The connection is over.
     pub(crate) fn on_link_closed(&mut self, connection: ConnectionId) {
-        if self.link.closed(connection, self.now) {
-            self.link_lost();
-        }
+        self.path_closed(connection, Why::Ended);
     }
 
     /// Ends one connection. If it was the last the link is over.
-    fn close_path(&mut self, connection: ConnectionId) {
+    fn close_path(&mut self, connection: ConnectionId, why: Why) {
         self.effects.push(Effect::LinkClose { connection });
-        self.on_link_closed(connection);
+        self.path_closed(connection, why);
+    }
+
+    fn path_closed(&mut self, connection: ConnectionId, why: Why) {
+        if self.link.closed(connection, why, self.now) {
+            self.link_lost();
+        }
     }
 
     /// Ends all of them.
@@ -82,7 +86,7 @@ impl Core {
         for connection in self.link.connections() {
             self.effects.push(Effect::LinkClose { connection });
         }
-        self.link.all_closed();
+        self.link.all_closed(self.now);
         self.forget_calls();
         self.destager.forget_releases();
         if !was_up {
@@ -113,7 +117,7 @@ impl Core {
             return self.drop_link();
         }
         while let Some(path) = self.link.silent_path(timing.heartbeat, timing.path_silence, self.now) {
-            self.close_path(path);
+            self.close_path(path, Why::Silent);
         }
         self.link.prefer_first(timing.heartbeat, self.now);
     }
@@ -172,7 +176,7 @@ impl Core {
 
     fn on_hello(&mut self, connection: ConnectionId, hello: Hello) {
         if hello.cell != self.config.cell || hello.controller != self.partner() {
-            return self.close_path(connection);
+            return self.close_path(connection, Why::Refused);
         }
         let own = self.config.instance;
         match self.link.greet(connection, hello, own, self.now) {
@@ -180,7 +184,7 @@ impl Core {
                 self.partner_process = hello.process;
                 self.meet_partner();
             }
-            Greeting::Refused => self.close_path(connection),
+            Greeting::Refused => self.close_path(connection, Why::Refused),
             Greeting::Void => self.drop_link(),
         }
     }

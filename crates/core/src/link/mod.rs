@@ -15,7 +15,7 @@ use crate::memory::Memory;
 use crate::mutant;
 use frame::{FRAME_BYTES_MAX, FRAME_MFCS_MAX, Frame, Hello, Messages, Mfc, Mfcs, Missing, Sequenced};
 use mfcd::Mfcd;
-use path::{PATHS_MAX, Path, PathView, Standing, agreed};
+use path::{PATHS_MAX, Path, PathState, PathView, Standing, Why, agreed};
 use std::collections::VecDeque;
 
 /// Most frames in flight. Limiting them also encourages that messages share a frame [0063].
@@ -98,6 +98,8 @@ pub enum Greeting {
 #[cfg_attr(not(feature = "model"), derive(Hash))]
 pub struct Link {
     paths: [Option<Path>; PATHS_MAX],
+    /// Why the state of each path last changed, and when.
+    changes: [(Why, Time); PATHS_MAX],
     established: Option<Established>,
     partner: Option<Hello>,
     /// Frames in flight, and frames that have arrived: that of sequence number s in place s modulo the window. Both ends
@@ -121,6 +123,10 @@ pub struct Link {
     pub dropped: u64,
     /// How often messages left on another path than before, since the start.
     pub moves: u64,
+    /// Messages that were built, since the start; and the frames that they left in, what was sent again not counted.
+    pub messages: u64,
+    /// See `messages`.
+    pub frames: u64,
 }
 
 impl Link {
@@ -138,12 +144,15 @@ impl Link {
             prepared: VecDeque::with_capacity(64),
             acknowledged: VecDeque::with_capacity(WINDOW * FRAME_MFCS_MAX),
             paths: [None; PATHS_MAX],
+            changes: [(Why::NotYet, Time(0)); PATHS_MAX],
             established: None,
             partner: None,
             incarnation: Incarnation(0),
             resent: 0,
             dropped: 0,
             moves: 0,
+            messages: 0,
+            frames: 0,
         }
     }
 
@@ -208,6 +217,7 @@ impl Link {
             last: self.incarnation,
         };
         self.paths[path] = Some(Path::new(connection, own, now));
+        self.changes[path] = (Why::Opened, now);
     }
 
     /// The next connection on which no hello was said, and what is to be said on it.
@@ -224,11 +234,12 @@ impl Link {
 
     /// A connection is over. Returns whether the link is, or never was: no path is left. Otherwise what was in flight on it
     /// leaves again on another.
-    pub fn closed(&mut self, connection: ConnectionId, now: Time) -> bool {
+    pub fn closed(&mut self, connection: ConnectionId, why: Why, now: Time) -> bool {
         let Some(path) = self.path_of(connection) else {
             return false;
         };
         let was = self.paths[path].take();
+        self.changes[path] = (why, now);
         let Some(e) = &self.established else {
             return self.paths.iter().all(Option::is_none);
         };
@@ -238,16 +249,20 @@ impl Link {
         let next = self.paths.iter().position(|p| p.is_some_and(|p| p.joined.is_some()));
         match next {
             None => return true,
-            Some(next) if e.active == path => self.leave_on(next, now),
+            Some(next) if e.active == path => self.leave_on(next, Why::TookOver, now),
             Some(_) => {}
         }
         false
     }
 
     /// Messages leave on another path from now on, those in flight once more.
-    fn leave_on(&mut self, path: usize, now: Time) {
+    fn leave_on(&mut self, path: usize, why: Why, now: Time) {
         if let Some(e) = &mut self.established {
-            e.active = path;
+            let before = std::mem::replace(&mut e.active, path);
+            self.changes[path] = (why, now);
+            if why == Why::Preferred {
+                self.changes[before] = (Why::Rests, now);
+            }
             e.wanted = u64::MAX;
             e.resends = 0;
             e.resend_at = (e.in_flight() > 0).then_some(now + self.retransmit);
@@ -256,8 +271,12 @@ impl Link {
     }
 
     /// All is over.
-    pub fn all_closed(&mut self) {
-        self.paths = [None; PATHS_MAX];
+    pub fn all_closed(&mut self, now: Time) {
+        for (path, change) in self.paths.iter_mut().zip(&mut self.changes) {
+            if path.take().is_some() {
+                *change = (Why::LinkLost, now);
+            }
+        }
         self.forget();
     }
 
@@ -277,23 +296,29 @@ impl Link {
         let Some(e) = &self.established else { return };
         let trusted = |p: &Option<Path>| p.is_some_and(|p| p.is_trusted(every, now));
         if let Some(first) = self.paths[..e.active].iter().position(trusted) {
-            self.leave_on(first, now);
+            self.leave_on(first, Why::Preferred, now);
         }
     }
 
-    /// The paths whose connection is open.
+    /// All paths that there may be.
     pub fn path_views(&self) -> impl Iterator<Item = PathView> + '_ {
         let active = self.established.as_ref().map(|e| e.active);
-        let open = self.paths.iter().enumerate();
-        open.filter_map(move |(n, path)| {
-            let path = path.as_ref()?;
-            Some(PathView {
+        self.paths
+            .iter()
+            .zip(self.changes)
+            .enumerate()
+            .map(move |(n, (path, (why, since)))| PathView {
                 path: n,
-                works: path.joined.is_some(),
-                active: active == Some(n),
-                round_trip: path.round_trip,
+                state: match path {
+                    None => PathState::Down,
+                    Some(Path { joined: None, .. }) => PathState::Opening,
+                    Some(_) if active == Some(n) => PathState::Active,
+                    Some(_) => PathState::Works,
+                },
+                round_trip: path.and_then(|p| p.round_trip),
+                why,
+                since,
             })
-        })
     }
 
     fn forget(&mut self) {
@@ -332,6 +357,7 @@ impl Link {
         if let Some(path) = &mut self.paths[n] {
             path.joined = Some(now);
             (path.beat, path.answered) = (now, now);
+            self.changes[n] = (Why::Joined, now);
         }
         Greeting::Joined
     }
@@ -563,7 +589,7 @@ impl Link {
             && let Some(path) = &mut self.paths[n]
         {
             path.answered = now;
-            path.round_trip = now.since(sent);
+            path.round_trip = Some(now.since(sent));
         }
         true
     }
@@ -646,6 +672,7 @@ impl Link {
         let (messages, flight) = (&mut self.sent[place(e.next)], &mut self.flights[place(e.next)]);
         messages.mfcs.push(mfc);
         messages.payload = payload;
+        self.messages += 1;
         flight.blocks = payload.map_or(0, |p| p.blocks());
         if last && let Some(mfcd) = self.take_request() {
             self.flights[place(self.established.as_ref().map_or(0, |e| e.next))]
@@ -676,6 +703,7 @@ impl Link {
         effects.push(Effect::LinkSend { connection, frame });
         e.blocks += self.flights[place(e.next)].blocks;
         e.next = e.next.wrapping_add(1);
+        self.frames += 1;
         e.resend_at.get_or_insert(now + self.retransmit);
         e.has_acknowledged();
     }

@@ -31,7 +31,7 @@ pub(super) struct Path {
     pub beat: Time,
     pub answered: Time,
     /// From a heartbeat to its answer, the last time.
-    pub round_trip: Nanos,
+    pub round_trip: Option<Nanos>,
 }
 
 impl Path {
@@ -44,7 +44,7 @@ impl Path {
             joined: None,
             beat: now,
             answered: now,
-            round_trip: Nanos(0),
+            round_trip: None,
         }
     }
 
@@ -69,15 +69,63 @@ pub(super) fn agreed(own: Standing, theirs: &Hello, met: bool) -> Option<Incarna
     }
 }
 
+/// What a path can be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PathState {
+    /// No connection.
+    Down,
+    /// A connection on which not both have said hello.
+    Opening,
+    /// The partner answers on it.
+    Works,
+    /// It works, and carries the messages.
+    Active,
+}
+
+/// Why the state of a path last changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Why {
+    /// There never was a connection.
+    #[default]
+    NotYet,
+    /// A connection was opened.
+    Opened,
+    /// Both have said hello.
+    Joined,
+    /// The path that carried the messages failed, and this one works.
+    TookOver,
+    /// Messages have come back to it: it comes first.
+    Preferred,
+    /// A path that comes first works again, and carries the messages.
+    Rests,
+    /// The connection ended.
+    Ended,
+    /// It did not answer for too long, while another path did.
+    Silent,
+    /// What the partner said in its hello does not fit to what goes on here.
+    Refused,
+    /// The link was given up, with all of its paths: nothing was heard on any of them, or what was heard made no sense.
+    LinkLost,
+}
+
 /// A path as an operator may see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PathView {
     /// Its number, from 0: the place of its addresses in the configuration.
     pub path: usize,
-    /// The partner answers on it.
-    pub works: bool,
-    /// It carries the messages.
-    pub active: bool,
-    /// From a heartbeat to its answer, the last time.
-    pub round_trip: Nanos,
+    /// What it can be used for.
+    pub state: PathState,
+    /// From a heartbeat to its answer, the last time; `None` where none was answered since the connection was opened.
+    pub round_trip: Option<Nanos>,
+    /// Why its state last changed, and when.
+    pub why: Why,
+    /// `Time(0)` where it never did.
+    pub since: Time,
+}
+
+impl PathView {
+    /// Whether the partner answers on it.
+    pub fn works(&self) -> bool {
+        matches!(self.state, PathState::Works | PathState::Active)
+    }
 }

@@ -13,6 +13,7 @@ use twincell_core::controller::Role;
 use twincell_core::host::{HostOp, Status};
 use twincell_core::ids::Controller;
 use twincell_core::layout::metadata::DiskState;
+use twincell_core::link::path::PathState;
 use twincell_core::manage::ManageOp;
 
 /// What a script waits for must come within this.
@@ -202,8 +203,9 @@ impl Scenario {
     pub fn paths(&self, c: Controller) -> (usize, Option<usize>) {
         let process = self.world.processes[c.index()].as_ref();
         let paths: Vec<_> = process.map_or(Vec::new(), |p| p.core.paths().collect());
-        let works = paths.iter().filter(|p| p.works).count();
-        (works, paths.iter().find(|p| p.active).map(|p| p.path))
+        let works = paths.iter().filter(|p| p.works()).count();
+        let active = paths.iter().find(|p| p.state == PathState::Active);
+        (works, active.map(|p| p.path))
     }
 
     /// Each frame that is sent from now on takes so many milliseconds longer.
