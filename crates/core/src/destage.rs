@@ -350,7 +350,7 @@ impl Core {
     /// once, else when the writes pause or much has gathered.
     fn flush_written(&mut self) {
         let written = self.cache.written();
-        let much = written > self.geometry().buffers / 8;
+        let much = written > self.geometry().buffers / 4;
         let begin = written > 0 && (self.is_urgent() || self.destager.in_flight() == 0 || much);
         if self.destager.flushes > 0 || !begin {
             return;

@@ -24,6 +24,9 @@ const ZERO_OVERDUE: Nanos = Nanos::from_millis(30_000);
 /// Whoever looks later than planned by this much has stood still, and with it what answers for the disks: a process that
 /// was stopped, or a machine that was. The disks get this much again to be heard.
 const STOOD_STILL: Nanos = Nanos::from_millis(200);
+/// A write of this much is handed to a thread of the kernel: to post it takes longer than to wake that thread, and this
+/// one has hosts to serve.
+const LARGE_BYTES: usize = 64 << 10;
 /// Zeroes that are written at a time where the medium cannot zero by itself.
 const ZEROES_BYTES: usize = 1 << 20;
 
@@ -153,7 +156,18 @@ impl Io {
         let (start, count) = (iovecs.as_ptr(), iovecs.len() as u32);
         Some(match self.step()? {
             Step::Read => opcode::Readv::new(fd, start, count).offset(self.offset).build(),
-            Step::Write => opcode::Writev::new(fd, start, count).offset(self.offset).build(),
+            Step::Write => {
+                let bytes: usize = iovecs.iter().map(|iovec| iovec.iov_len).sum();
+                let flags = if bytes >= LARGE_BYTES {
+                    squeue::Flags::ASYNC
+                } else {
+                    squeue::Flags::empty()
+                };
+                opcode::Writev::new(fd, start, count)
+                    .offset(self.offset)
+                    .build()
+                    .flags(flags)
+            }
             Step::Flush => opcode::Fsync::new(fd).flags(types::FsyncFlags::DATASYNC).build(),
             Step::Punch => {
                 let Kind::Zero { from, bytes, .. } = self.kind else {

@@ -2,6 +2,7 @@
 //! being done with it. All of this is volatile; after a crash it is made anew from the words of NV memory.
 
 mod chain;
+mod free;
 
 use crate::config::Geometry;
 use crate::ids::{BUFFER_BLOCKS, BufferIndex, Controller, LUNS_MAX, NcaeIndex, Vba};
@@ -9,6 +10,7 @@ use crate::mark::mark;
 use crate::mutant;
 use crate::nv::resolve::ValidBuffer;
 use chain::{Chain, Links};
+use free::FreeBuffers;
 
 /// A granule: eight aligned blocks of a LUN, what one buffer can hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -106,7 +108,7 @@ pub struct Cache {
     buffers: Vec<Buffer>,
     /// Free buffers of the own pair. Those of the partner's pair are never allocated here, not even while it is out:
     /// so the pair is empty when it is handed back (R9).
-    free: Vec<BufferIndex>,
+    free: FreeBuffers,
     /// Buckets of the index by granule.
     buckets: Vec<Option<BufferIndex>>,
     in_bucket: Vec<Option<BufferIndex>>,
@@ -132,8 +134,8 @@ impl Cache {
     /// An empty cache of `own`.
     pub fn new(geometry: Geometry, own: Controller) -> Cache {
         let count = geometry.buffers_of_both() as usize;
-        let mut free: Vec<_> = geometry.buffers_of(own).collect();
-        free.reverse();
+        let mut free = FreeBuffers::new(count);
+        geometry.buffers_of(own).for_each(|b| free.insert(b));
         Cache {
             geometry,
             own,
@@ -526,14 +528,15 @@ impl Cache {
     fn be_free(&mut self, buffer: BufferIndex) {
         self.buffers[buffer.index()] = Buffer::FREE;
         if self.geometry.pair_of(buffer) == Some(self.own) {
-            self.free.push(buffer);
+            self.free.insert(buffer);
         }
     }
 
-    /// Takes over a buffer that NV memory says is valid, after a restart or a takeover. `end_adoption` follows the last.
+    /// Takes over a buffer that NV memory says is valid, after a restart or a takeover.
     pub fn adopt(&mut self, valid: ValidBuffer, twinned: bool) {
         let buffer = valid.buffer;
         assert_eq!(self.get(buffer).usage, Use::Free);
+        self.free.remove(buffer);
         self.buffers[buffer.index()] = Buffer {
             usage: Use::Staged,
             granule: Granule::of(valid.ncae, valid.start.0),
@@ -542,12 +545,6 @@ impl Cache {
         };
         self.enter_index(buffer);
         self.absorb(buffer, None, twinned);
-    }
-
-    /// What was adopted is not free any more. Once for all of it: memory may be full.
-    pub fn end_adoption(&mut self) {
-        let buffers = &self.buffers;
-        self.free.retain(|b| buffers[b.index()].usage == Use::Free);
     }
 
     /// The partner is out: no buffer has a twin any more.

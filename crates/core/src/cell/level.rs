@@ -205,7 +205,6 @@ impl Core {
                 self.cache.adopt(valid, true);
             }
         }
-        self.cache.end_adoption();
         for mnode in &mut self.mnodes {
             mnode.stage = MnodeStage::AwaitRqr;
         }

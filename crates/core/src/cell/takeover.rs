@@ -119,7 +119,6 @@ impl Core {
                 self.cache.adopt(valid, mutant::is("a-takeover-finds-twins"));
             }
         }
-        self.cache.end_adoption();
     }
 
     /// Data of a LUN that is gone are nothing, also if another LUN has its place by now [0093].
