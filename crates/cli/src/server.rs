@@ -307,6 +307,13 @@ fn refusal(error: ManageError, lun: &str, to: Option<&str>, controller: Controll
             format!("controller {controller} does not wait for {lun}"),
             "`twincell status` says what it waits for",
         ),
+        ManageError::AwaitsDisk => of(
+            RefusalKind::Final,
+            Code::Refused,
+            format!("{lun}: data that hosts have written wait in memory for a disk that is out of order"),
+            "bring the disk back, see `twincell disk list`; or, to lose them, stop the controller that owns the LUN, and \
+             delete it through the other",
+        ),
         ManageError::DiskError => of(
             RefusalKind::Final,
             Code::Refused,

@@ -8,8 +8,8 @@ use crate::event::DiskError;
 use crate::host::Status;
 use crate::htb::Stage;
 use crate::ids::{
-    ATOMIC_GRANULES, BUFFER_BLOCKS, BufferIndex, Controller, DiskIndex, Incarnation, Nanos, NcaeIndex, PSEG_BLOCKS,
-    Time,
+    ATOMIC_GRANULES, BUFFER_BLOCKS, BufferIndex, Controller, DiskIndex, Incarnation, LUNS_MAX, Nanos, NcaeIndex,
+    PSEG_BLOCKS, Time,
 };
 use crate::layout::metadata::{DiskState, Metadata};
 use crate::link::mfcd::Mfcd;
@@ -184,7 +184,7 @@ impl Core {
         let now = self.now;
         let granule = self.cache.get(buffer).granule;
         let places = self.places(granule.ncae, granule.start().0);
-        let mut blocked = places.is_empty();
+        let mut blocked = places.is_empty() || self.is_being_deleted(granule.ncae);
         for (disk, _) in places.iter().filter(|(d, _)| self.disks.is_blocked(*d, now)) {
             blocked = true;
             if let Some(at) = self.disks.retry_at(*disk) {
@@ -320,6 +320,36 @@ impl Core {
             self.note(crate::effect::Note::DiskFailed { disk });
         }
         self.watch_for_overdue();
+    }
+
+    /// Whether all data of a LUN that the disks lack wait for disks of which nothing is expected any more.
+    pub(crate) fn waits_for_dead_disks(&self, ncae: NcaeIndex) -> bool {
+        self.cache.unsettled_of_lun(ncae).all(|buffer| {
+            let held = self.cache.get(buffer);
+            let places = self.places(ncae, held.granule.start().0);
+            let dead = places.iter().all(|(d, _)| self.disks.is_out_of_order(*d, self.now));
+            held.usage == Use::Dirty && dead
+        })
+    }
+
+    /// Data of LUNs that `metadata` do not have any more are nothing.
+    pub(crate) fn discard_deleted(&mut self, metadata: &Metadata) {
+        for n in 0..LUNS_MAX as u16 {
+            let ncae = NcaeIndex(n);
+            let noid = self.lun(ncae).map(|l| l.noid);
+            if noid.is_none() || metadata.luns.iter().any(|l| Some(l.noid) == noid) {
+                continue;
+            }
+            while let Some(buffer) = self.cache.oldest_of_lun(ncae) {
+                mark!("data of a deleted LUN are discarded");
+                let was = self.cache.discard(buffer);
+                self.store_bmae(buffer, Bmae::FREE);
+                if was.twinned && self.is_mirroring() && !mutant::is("deleted-data-keep-their-twins") {
+                    self.release_twin(buffer);
+                }
+            }
+        }
+        self.send_releases();
     }
 
     /// What was written to disks that are missing from now on, and not flushed, counts on the other copy, if all that is

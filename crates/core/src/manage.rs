@@ -110,6 +110,8 @@ pub enum ManageError {
     LastCopy,
     /// The metadata could not be written.
     DiskError,
+    /// Data of the LUN that only NV memory has wait for a disk that is out of order.
+    AwaitsDisk,
     /// This controller does not wait for that one's memory.
     NothingToAccept,
 }

@@ -73,6 +73,7 @@ pub const MUTANTS: &[Mutant] = &[
     code("failed-flushes-forgotten", "a failed flush counts as done"),
     code("forget-an-overdue-write", "a buffer that an overdue disk write names is used again"),
     code("forget-an-overdue-read", "a transfer buffer that an overdue disk read fills is used again"),
+    code("deleted-data-keep-their-twins", "the partner is not told that what a deleted LUN left in memory is nothing"),
     code("age-not-inherited", "new data that take the place of unwritten old ones are younger than a sync that waits for those"),
     rule("§5", "a-flush-covers-later-writes", "a flush frees also what was written after it was issued"),
     rule("§5", "two-disk-writes-at-once", "a granule may have more than one disk write in flight"),

@@ -75,8 +75,12 @@ enum Stage {
     },
     /// The ballot.
     AwaitCommit { luns: Option<Luns>, change: Change },
-    /// That the partner goes by the new record, too.
-    AwaitAdopted { epoch: Epoch },
+    /// That the partner goes by the new record, too, and has heard of what was discarded with a LUN.
+    AwaitAdopted {
+        epoch: Epoch,
+        sent: u64,
+        incarnation: Incarnation,
+    },
     /// The partner, which carries it out.
     AwaitPartner,
 }
@@ -99,9 +103,7 @@ impl Core {
         if op == ManageOp::Stop && !self.is_serving() && !decides {
             // Nothing is served; what NV memory holds stays there.
             self.answer(asker, Ok(ManageReply::Stopping));
-            self.phase = Phase::Out;
-            self.effects.push(Effect::Halt);
-            return;
+            return self.halt();
         }
         if let ManageOp::AcceptLoss { missing } = op {
             let result = self.accept_loss(missing);
@@ -226,6 +228,8 @@ impl Core {
 
     fn end_task(&mut self, result: Result<ManageReply, ManageError>) {
         if let Some(task) = self.task.take() {
+            // What was put aside because its LUN would be deleted.
+            self.cache.take_up();
             self.new_metadata = None;
             self.task = self.interrupted.take();
             self.turn_may_have_come = true;
@@ -468,10 +472,20 @@ impl Core {
             Stage::AwaitReleases { luns, .. } => luns.covers(ncae),
             Stage::AwaitCommit { luns: Some(luns), .. } => luns.covers(ncae),
             // A LUN that is being deleted takes no more commands.
-            Stage::AwaitMetadata { .. } => {
-                matches!(task.op, ManageOp::LunDelete { name } if self.lun_named(&name).is_some_and(|l| l.ncae == ncae))
-            }
+            Stage::AwaitMetadata { .. } => self.deletes(task, ncae),
             _ => false,
+        })
+    }
+
+    fn deletes(&self, task: &Task, ncae: NcaeIndex) -> bool {
+        matches!(task.op, ManageOp::LunDelete { name } if self.lun_named(&name).is_some_and(|l| l.ncae == ncae))
+    }
+
+    /// Whether a LUN is being deleted, and has been drained as far as it can be: nothing of it is written any more.
+    pub(crate) fn is_being_deleted(&self, ncae: NcaeIndex) -> bool {
+        self.tasks().any(|task| {
+            let at_the_end = matches!(task.stage, Stage::AwaitMetadata { .. } | Stage::AwaitCommit { .. });
+            at_the_end && self.deletes(task, ncae)
         })
     }
 
@@ -540,8 +554,15 @@ impl Core {
                 }
             }
             Stage::AwaitCommit { change, .. } => self.settle_commit(*change),
-            Stage::AwaitAdopted { epoch } if self.is_write_through() || *epoch <= self.partner_adopted => {
-                self.succeed()
+            Stage::AwaitAdopted {
+                epoch,
+                sent,
+                incarnation,
+            } => {
+                let adopted = self.is_write_through() || *epoch <= self.partner_adopted;
+                if adopted && self.has_heard_releases(*incarnation, *sent) {
+                    self.succeed()
+                }
             }
             _ => {}
         }
@@ -678,6 +699,9 @@ impl Core {
         };
         let drained = buffers == 0 || mutant::is("move-without-draining");
         let busy = self.order.iter().any(busy) && !mutant::is("move-under-commands");
+        if quiesced && !drained && !busy && self.disks.any_in_trouble() {
+            self.settle_stuck(luns, op);
+        }
         if quiesced && drained && !busy {
             self.send_releases();
             let (incarnation, sent) = (self.link.incarnation(), self.destager.releases_requested());
@@ -691,6 +715,40 @@ impl Core {
                 });
             }
         }
+    }
+
+    /// What is left may wait for dead disks for ever.
+    fn settle_stuck(&mut self, luns: Luns, op: ManageOp) {
+        let ncaes = self.metadata.iter().flat_map(|m| &m.luns).map(|l| l.ncae);
+        if !ncaes.filter(|n| luns.covers(*n)).all(|n| self.waits_for_dead_disks(n)) {
+            return;
+        }
+        mark!("a drain is stuck");
+        match (op, luns) {
+            (ManageOp::LunDelete { .. }, Luns::One(ncae)) => {
+                // A late write must not land on what is somebody else's by then.
+                if self.disks_of(ncae).all(|d| self.disks.answers(d)) {
+                    self.on_drained(luns, op);
+                } else {
+                    self.end_task(Err(ManageError::AwaitsDisk));
+                }
+            }
+            (ManageOp::Stop, _) => self.halt(),
+            _ => self.end_task(Err(ManageError::AwaitsDisk)),
+        }
+    }
+
+    fn disks_of(&self, ncae: NcaeIndex) -> impl Iterator<Item = DiskIndex> {
+        self.lun(ncae).into_iter().flat_map(|l| &l.psegs).map(|p| p.disk)
+    }
+
+    /// Stops as a crash would: the image stays, and the partner takes over.
+    fn halt(&mut self) {
+        if let Some(task) = self.task.take() {
+            self.answer(task.asker, Ok(task.reply));
+        }
+        self.phase = Phase::Out;
+        self.effects.push(Effect::Halt);
     }
 
     fn on_drained(&mut self, luns: Luns, op: ManageOp) {
@@ -735,8 +793,12 @@ impl Core {
                     self.note(Note::LunMoved { lun, to });
                 }
                 self.store_nca();
-                let epoch = self.epoch();
-                self.set_stage(Stage::AwaitAdopted { epoch });
+                let stage = Stage::AwaitAdopted {
+                    epoch: self.epoch(),
+                    sent: self.destager.releases_requested(),
+                    incarnation: self.link.incarnation(),
+                };
+                self.set_stage(stage);
                 self.turn_may_have_come = true;
                 self.effects.push(Effect::ViewChanged);
             }

@@ -491,6 +491,7 @@ fn put_error(out: &mut impl Sink, error: ManageError) {
         ManageError::DiskError => out.u8(0x89),
         ManageError::LastCopy => out.u8(0x8a),
         ManageError::NothingToAccept => out.u8(0x8b),
+        ManageError::AwaitsDisk => out.u8(0x8c),
     }
 }
 
@@ -518,6 +519,7 @@ fn managed(r: &mut Reader) -> Result<Result<ManageReply, ManageError>> {
         0x89 => Err(ManageError::DiskError),
         0x8a => Err(ManageError::LastCopy),
         0x8b => Err(ManageError::NothingToAccept),
+        0x8c => Err(ManageError::AwaitsDisk),
         code => return Err(unknown("the result of an operator's request", code)),
     })
 }

@@ -208,6 +208,11 @@ impl Cache {
         self.by_age[ncae.index()].first()
     }
 
+    /// All that is not yet on disk for good of `ncae`, oldest first.
+    pub fn unsettled_of_lun(&self, ncae: NcaeIndex) -> impl Iterator<Item = BufferIndex> {
+        std::iter::successors(self.oldest_of_lun(ncae), |b| self.age_links.next(*b))
+    }
+
     fn enter_age(&mut self, buffer: BufferIndex, successor: Option<BufferIndex>) {
         let ncae = self.get(buffer).granule.ncae;
         self.by_age[ncae.index()].insert_before(&mut self.age_links, buffer, successor);
@@ -470,6 +475,15 @@ impl Cache {
         state.superseded = true;
         state.usage = Use::Staged;
         self.free_if_unpinned(buffer);
+        was
+    }
+
+    /// A dirty buffer of a LUN that is deleted holds nothing any more. Returns how it was. Its NV word is the caller's to
+    /// free; the buffer itself is free now, or once nothing needs it.
+    pub fn discard(&mut self, buffer: BufferIndex) -> Buffer {
+        let was = *self.get(buffer);
+        assert_eq!(was.usage, Use::Dirty, "data of a deleted LUN are on their way");
+        self.supersede(buffer);
         was
     }
 

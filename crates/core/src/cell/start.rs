@@ -105,6 +105,7 @@ impl Core {
 
     /// The metadata in force in memory.
     pub(crate) fn take_metadata(&mut self, metadata: Metadata) {
+        self.discard_deleted(&metadata);
         self.forget_unflushed(&metadata);
         self.lun_of.fill(None);
         for (at, lun) in metadata.luns.iter().enumerate() {

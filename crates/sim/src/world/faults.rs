@@ -7,9 +7,9 @@ use super::{LUNS, MS, SeenLun, US, World};
 use crate::fault::{Fault, Point};
 use crate::history::History;
 use twincell_core::Event;
-use twincell_core::ids::{Controller, QUORUM_SPACE_BLOCKS, RequestId, Uuid};
-use twincell_core::layout::metadata::Redundancy;
-use twincell_core::manage::ManageOp;
+use twincell_core::ids::{Controller, Noid, QUORUM_SPACE_BLOCKS, RequestId, Uuid};
+use twincell_core::layout::metadata::{Name, Redundancy};
+use twincell_core::manage::{LunView, ManageOp};
 
 impl World {
     pub(super) fn fault(&mut self, fault: Fault) {
@@ -196,6 +196,16 @@ impl World {
     /// The LUNs that were made may be gone at any time.
     pub(super) fn doom_luns(&mut self) {
         for lun in &mut self.luns[LUNS..] {
+            lun.doomed = true;
+        }
+    }
+
+    /// This one may be gone at any time.
+    pub(super) fn doom_lun(&mut self, name: Name) {
+        let named = |l: &LunView| l.name == name;
+        let luns = self.processes.iter().flatten().flat_map(|p| p.core.luns());
+        let noids: Vec<Noid> = luns.filter(named).map(|l| l.noid).collect();
+        for lun in self.luns.iter_mut().filter(|l| noids.contains(&l.noid)) {
             lun.doomed = true;
         }
     }

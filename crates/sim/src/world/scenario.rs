@@ -180,8 +180,8 @@ impl Scenario {
 
     /// Asks a controller for something, as an operator.
     pub fn manage(&mut self, c: Controller, op: ManageOp) {
-        if let ManageOp::LunDelete { .. } = op {
-            self.world.doom_luns();
+        if let ManageOp::LunDelete { name } = op {
+            self.world.doom_lun(name);
         }
         self.world.manage_on(c, op);
     }
