@@ -31,6 +31,7 @@ use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 use tracing::{debug, error, info, trace, warn};
 use twincell_core::Core;
+use twincell_core::cell::record::Mode;
 use twincell_core::config::{Config, Geometry, Timing};
 use twincell_core::effect::{Effect, Note};
 use twincell_core::event::{DiskError, Event};
@@ -42,7 +43,7 @@ use twincell_core::layout::metadata::DiskState;
 use twincell_core::link::frame::Frame;
 use twincell_core::list::List;
 use twincell_core::manage::{ManageError, ManageReply};
-use twincell_core::memory::{Memory, Segment};
+use twincell_core::memory::{Memory, Segment, Sgl};
 use twincell_target::iscsi::IscsiSession;
 use twincell_target::nbd::NbdSession;
 use twincell_wire::frame::decode_mfcs;
@@ -66,12 +67,15 @@ enum End {
     Exit,
     /// The process ends, and the NV image stays.
     Halt,
+    /// The process ends as in a crash: its memory is damaged, and the partner has what was in it.
+    Damaged,
 }
 
 /// What is left of a controller in memory.
 enum Remains {
     Nothing,
     Image,
+    Damage,
 }
 
 type Reply = SyncSender<Result<ManageReply, ManageError>>;
@@ -173,6 +177,10 @@ impl Engine {
                 info!("the controller ends; its NV memory stays");
                 Ok(Outcome::Exit)
             }
+            Ok(Remains::Damage) => {
+                std::mem::forget(self);
+                Err(RunError::Damaged)
+            }
             Err(e) => {
                 // The kernel may still use memory that is posted: it must stay.
                 std::mem::forget(self);
@@ -188,11 +196,15 @@ impl Engine {
             self.link.start(clock::now(), &mut self.ring);
             self.queue.push(Event::Start);
             let end = self.serve()?;
+            if let End::Damaged = end {
+                return Ok(Remains::Damage);
+            }
             self.tear_down()?;
             match end {
                 End::Exit => return Ok(Remains::Nothing),
                 End::Halt => return Ok(Remains::Image),
                 End::Restart => self.restart(),
+                End::Damaged => unreachable!("nothing is torn down then"),
             }
         }
     }
@@ -492,6 +504,7 @@ impl Engine {
             Effect::Seal { buffer, mask } => self.memories.nv.seal(buffer, mask),
             Effect::Merge { from, to, mask } => self.merge(from, to, mask),
             Effect::Gather { from, transfer, first } => {
+                self.check(&Memory::Buffers(from));
                 self.copy(&Memory::Buffers(from), &Memory::transfer(transfer, first, &from))
             }
             Effect::Scatter { transfer, first, into } => {
@@ -503,6 +516,11 @@ impl Engine {
                 hosts.fetch(id, offset, into, &mut shared);
             }
             Effect::EndHost { id } => {
+                let (hosts, _, mut shared) = self.hosts();
+                hosts.end_host_of(id, &mut shared);
+            }
+            Effect::SendData { id, ref from, .. } if !self.check(from) => {
+                // Nobody else has these data: the host gets none.
                 let (hosts, _, mut shared) = self.hosts();
                 hosts.end_host_of(id, &mut shared);
             }
@@ -565,6 +583,7 @@ impl Engine {
             first: 0,
             count: 8,
         };
+        self.check(&Memory::Buffers(Sgl::from_slice(&[whole(from)])));
         self.memories.nv.unseal(to);
         self.memories.merge(whole(from), whole(to), mask);
         self.counters.bytes_copied += u64::from(mask.count_ones()) * 512;
@@ -602,7 +621,7 @@ impl Engine {
                 disk,
                 block,
                 ref from,
-            } if self.is_intact(io, from) => match self.disk(disk) {
+            } if self.check(from) => match self.disk(disk) {
                 Some((ios, ring, memories, disk)) => ios.write(ring, disk, io, block, memories.pieces(from)),
                 None => self.queue.push(Event::DiskDone { io, result: failed }),
             },
@@ -655,14 +674,19 @@ impl Engine {
         Some((&mut self.disk_ios, &mut self.ring, &self.memories, (disk, of)))
     }
 
-    /// Whether what is about to be written is what was sealed.
-    fn is_intact(&self, io: IoId, from: &Memory) -> bool {
-        let Memory::Buffers(sgl) = from else { return true };
-        let damaged = sgl.iter().find(|segment| !self.memories.nv.is_intact(**segment));
-        if let Some(segment) = damaged {
-            error!(?io, buffer = %segment.buffer, "NV memory is damaged: a checksum is wrong; not written to disk");
+    /// Whether what is about to be used of NV memory is what was sealed. If it is not, and the partner has it too, this
+    /// controller ends on the spot: its partner takes over, with memory that is sound.
+    fn check(&mut self, memory: &Memory) -> bool {
+        let Memory::Buffers(sgl) = memory else { return true };
+        let Some(damaged) = sgl.iter().find(|segment| !self.memories.nv.is_intact(**segment)) else {
+            return true;
+        };
+        error!(buffer = %damaged.buffer, "NV memory is damaged: a checksum is wrong");
+        let view = self.core.cell_view();
+        if view.linked && view.record.is_some_and(|r| r.mode == Mode::Both) {
+            self.ending = Some(End::Damaged);
         }
-        damaged.is_none()
+        false
     }
 
     fn write_metadata(&mut self, io: IoId, disk: DiskIndex, copy: u8) {

@@ -213,6 +213,11 @@ pub enum RunError {
     /// NV memory cannot be opened again, or removed.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// What is in NV memory is not what was put there; the partner has it, and takes over.
+    #[error(
+        "NV memory is damaged, and the partner has what was in it; check the memory of this machine, then start again"
+    )]
+    Damaged,
 }
 
 /// Why disks of a new cell were not made. Nothing is left behind that would count as a disk of a cell.
