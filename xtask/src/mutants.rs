@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// The scripts that every mutant meets.
-const SCRIPTS: [&str; 2] = ["traces", "rules"];
+const SCRIPTS: [&str; 3] = ["traces", "rules", "merging"];
 
 /// Every mutant: which scripts catch it, how many seeds it takes, and which oracle says so.
 pub fn mutants(seeds: u64, null_seeds: u64, only: Option<String>) -> Result<(), Failed> {

@@ -301,6 +301,12 @@ fn refusal(error: ManageError, lun: &str, to: Option<&str>, controller: Controll
             format!("{lun}: that disk has the last copy of something"),
             "`twincell disk list` says which disks are missing; bring one of them back first",
         ),
+        ManageError::DiskNotReady => of(
+            RefusalKind::Final,
+            Code::Refused,
+            format!("{lun}: the disk is not ready for that"),
+            "`twincell disk list` says what state it is in",
+        ),
         ManageError::NothingToAccept => of(
             RefusalKind::Final,
             Code::Conflict,

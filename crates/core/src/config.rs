@@ -12,7 +12,8 @@ pub struct Geometry {
     pub ries: u16,
     /// HTBs: host commands in progress, those of the partner included.
     pub htbs: u16,
-    /// Transfer buffers; a quarter of them (at least one) takes forwarded data of the partner.
+    /// Transfer buffers; a quarter of them (at least one) takes forwarded data of the partner. There is one more, after the
+    /// last, for what is copied to a disk that is made level.
     pub transfers: u16,
     /// Disk I/Os of the destager in flight at a time.
     pub destages: u16,

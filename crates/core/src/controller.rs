@@ -27,6 +27,7 @@ use crate::link::path::PathView;
 use crate::list::List;
 use crate::manage::LunView;
 use crate::mark::mark;
+use crate::merge::Merger;
 use crate::mirror::{Mnode, MnodeStage};
 use crate::mutant;
 use crate::nv::resolve::resolve;
@@ -103,16 +104,25 @@ pub(crate) enum Io {
     Destage { batch: u32, disk: DiskIndex },
     /// A flush of what was destaged.
     Flush { disk: DiskIndex },
+    /// A look at a disk that is missing.
+    Probe { disk: DiskIndex },
+    /// A piece for a disk that is made level, from its other copy.
+    CopyRead { disk: DiskIndex },
+    /// The same, of this LUN, to the disk.
+    CopyWrite { ncae: NcaeIndex, disk: DiskIndex },
+    /// A flush of what was copied.
+    CopyFlush { disk: DiskIndex },
 }
 
 impl Io {
     /// The disk, where it matters whether it answers.
-    fn disk(&self) -> Option<DiskIndex> {
+    pub(crate) fn disk(&self) -> Option<DiskIndex> {
         match *self {
             Io::Read { disk, .. } | Io::OldRead { disk, .. } | Io::Destage { disk, .. } | Io::Flush { disk } => {
                 Some(disk)
             }
-            _ => None,
+            Io::CopyRead { disk } | Io::CopyWrite { disk, .. } | Io::CopyFlush { disk } => Some(disk),
+            Io::SlotRead(_) | Io::SlotWrite(_) | Io::MetadataRead | Io::Task | Io::Probe { .. } => None,
         }
     }
 }
@@ -122,6 +132,8 @@ impl Io {
 pub(crate) struct InFlight {
     pub(crate) io: Io,
     pub(crate) overdue: bool,
+    /// Its disk was given up since.
+    pub(crate) before_missing: bool,
 }
 
 /// A controller.
@@ -207,6 +219,7 @@ pub struct Core {
     pub(crate) ios: Pool<InFlight>,
     pub(crate) destager: Destager,
     pub(crate) disks: Disks,
+    pub(crate) merger: Merger,
     pub(crate) awaiting_disk: u32,
     pub(crate) turn_may_have_come: bool,
     pub(crate) short_of_memory: bool,
@@ -308,6 +321,7 @@ impl Core {
                 config.disks.into(),
                 own_transfers - (own_transfers / 4).max(1).min(own_transfers),
             ),
+            merger: Merger::new(config.disks.into()),
             awaiting_disk: 0,
             turn_may_have_come: false,
             short_of_memory: false,
@@ -405,6 +419,8 @@ impl Core {
         self.settle_cell();
         self.settle_overdue();
         self.settle_forwards();
+        self.probe_missing_disks();
+        self.settle_merging();
         loop {
             while std::mem::take(&mut self.turn_may_have_come) {
                 self.give_turns();
@@ -437,7 +453,8 @@ impl Core {
         // Whoever has hosts is never without an event for so long that it would take that for a pause (R12).
         let alive = self.is_accepting().then(|| self.now + Nanos(timing.pause.0 / 2));
         let (destage, overdue, forwards) = (self.destage_deadline(), self.look_for_overdue, self.forwards_rest_until);
-        [cell, link, destage, overdue, forwards, alive]
+        let merger = self.merger_deadline();
+        [cell, link, destage, overdue, forwards, alive, merger]
             .into_iter()
             .flatten()
             .min()
@@ -591,7 +608,12 @@ impl Core {
     // ---- disk I/O ----
 
     pub(crate) fn new_io(&mut self, io: Io) -> IoId {
-        let (index, generation) = self.ios.take(InFlight { io, overdue: false });
+        let (overdue, before_missing) = (false, false);
+        let (index, generation) = self.ios.take(InFlight {
+            io,
+            overdue,
+            before_missing,
+        });
         IoId { index, generation }
     }
 
@@ -611,7 +633,7 @@ impl Core {
     }
 
     fn on_disk_done(&mut self, io: IoId, result: Result<(), DiskError>) {
-        let InFlight { io, overdue } = self.take_io(io);
+        let InFlight { io, overdue, .. } = self.take_io(io);
         if let Some(disk) = io.disk().filter(|_| overdue) {
             self.on_late_end(disk);
         }
@@ -633,6 +655,11 @@ impl Core {
             Io::Flush { .. } if overdue => {}
             Io::Destage { batch, disk } => self.on_destaged(batch, disk, result),
             Io::Flush { disk } => self.on_flushed(disk, result),
+            Io::Probe { disk } => self.on_probed(disk, result),
+            Io::CopyRead { .. } => self.on_copy_read(result),
+            Io::CopyWrite { disk, .. } => self.on_copied(disk, result),
+            Io::CopyFlush { .. } if overdue => {}
+            Io::CopyFlush { disk } => self.on_copies_flushed(disk, result),
         }
     }
 
@@ -650,6 +677,8 @@ impl Core {
         match io {
             Io::Destage { batch, disk } => self.on_destage_overdue(batch, disk),
             Io::Flush { disk } => self.on_flush_overdue(disk),
+            Io::CopyRead { .. } | Io::CopyWrite { .. } => self.on_copy_overdue(),
+            Io::CopyFlush { disk } => self.on_copies_flushed(disk, Err(DiskError)),
             _ => {}
         }
         self.look_for_overdue = Some(self.now);

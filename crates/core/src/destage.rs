@@ -197,6 +197,7 @@ impl Core {
     fn is_writable(&self, buffer: BufferIndex) -> bool {
         let held = self.cache.get(buffer);
         held.usage == Use::Dirty
+            && !self.is_being_copied(held.granule)
             && (!self.cache.is_being_written(held.granule) || mutant::is("two-disk-writes-at-once"))
     }
 
@@ -315,7 +316,7 @@ impl Core {
         self.places(granule.ncae, granule.start().0).iter().any(|(d, _)| is(*d))
     }
 
-    fn disk_failed(&mut self, disk: DiskIndex, duty: Duty) {
+    pub(crate) fn disk_failed(&mut self, disk: DiskIndex, duty: Duty) {
         if self.disks.failed(disk, duty, self.now) {
             self.note(crate::effect::Note::DiskFailed { disk });
         }
@@ -358,22 +359,22 @@ impl Core {
         self.cache.take_up();
         for (n, state) in metadata.disks.iter().map(|d| d.state).enumerate() {
             let disk = DiskIndex(n as u16);
-            if state != DiskState::Normal && self.is_normal(disk) && !metadata.has_single_copies(disk) {
+            if !state.is_written() && self.is_written(disk) && !metadata.has_single_copies(disk) {
                 self.destager.unflushed[n] = false;
             }
         }
     }
 
-    fn is_normal(&self, disk: DiskIndex) -> bool {
-        let disks = self.metadata.as_ref().map(|m| &m.disks);
-        disks.is_none_or(|d| d.get(disk.index()).is_none_or(|d| d.state == DiskState::Normal))
+    fn is_written(&self, disk: DiskIndex) -> bool {
+        let metadata = self.metadata.as_ref();
+        metadata.is_none_or(|m| m.state_of(disk).is_none_or(DiskState::is_written))
     }
 
     /// The disk to go on without: it has been in trouble for too long to be only disturbed.
     pub(crate) fn disk_to_give_up(&mut self) -> Option<DiskIndex> {
         let disks = self.metadata.as_ref().map_or(&[][..], |m| &m.disks);
-        let normal = |d: DiskIndex| disks.get(d.index()).is_some_and(|d| d.state == DiskState::Normal);
-        self.disks.choose_to_give_up(self.now, normal)
+        let used = |d: DiskIndex| disks.get(d.index()).is_some_and(|d| d.state.is_written());
+        self.disks.choose_to_give_up(self.now, used)
     }
 
     /// One round of flushes at a time, for everything that was written when it began. When somebody waits it begins at
@@ -414,6 +415,7 @@ impl Core {
     /// What was written to a disk and not flushed has to be written again.
     fn flush_fails(&mut self, disk: DiskIndex) {
         mark!("a flush failed");
+        self.copies_may_be_lost(disk);
         self.destager.flush_failed[disk.index()] = true;
         self.destager.unflushed[disk.index()] = true;
     }
@@ -523,7 +525,8 @@ impl Core {
     /// memory, and are tried again.
     fn is_stuck(&self, ncae: NcaeIndex) -> bool {
         let oldest = self.cache.oldest_of_lun(ncae);
-        oldest.is_some_and(|b| !self.has_to(b, |d| !self.disks.is_out_of_order(d, self.now)))
+        let granule = oldest.map(|b| self.cache.get(b).granule);
+        granule.is_some_and(|g| !self.can_be_written(g.ncae, g.start().0, 1))
     }
 
     /// How many valid buffers the partner's pair has; none is ever allocated here.

@@ -40,14 +40,15 @@ impl Disk {
         self.overdue > 0 || self.fails != [false; 2]
     }
 
-    /// Whether it has been in trouble for too long to be only disturbed.
+    /// Whether it has been in trouble for too long to be only disturbed. One that answers with errors has been tried again
+    /// meanwhile, and has failed again: nothing is known of one that nobody needs, or that waits for another.
     fn is_given_up(&self, now: Time) -> bool {
-        let patience = if self.overdue > 0 {
-            GIVE_UP_STALLED_AFTER
+        let Some(since) = self.since else { return false };
+        if self.overdue > 0 {
+            now.since(since) >= GIVE_UP_STALLED_AFTER
         } else {
-            GIVE_UP_AFTER
-        };
-        self.since.is_some_and(|since| now.since(since) >= patience)
+            now.since(since) >= GIVE_UP_AFTER && self.not_before.since(since) >= GIVE_UP_AFTER
+        }
     }
 }
 
@@ -143,6 +144,14 @@ impl Disks {
     /// An I/O on it is overdue.
     pub fn overdue(&mut self, disk: DiskIndex, now: Time) {
         self.change(disk, now, |d| d.overdue += 1);
+    }
+
+    /// What it failed at while it was missing is forgotten: it begins anew.
+    pub fn forgive(&mut self, disk: DiskIndex, now: Time) {
+        self.change(disk, now, |d| {
+            d.fails = [false; 2];
+            d.not_before = now;
+        });
     }
 
     /// An overdue I/O has ended. Returns whether it was the last.

@@ -155,6 +155,16 @@ pub enum Effect {
         /// How many.
         blocks: u64,
     },
+    /// Look whether a disk is there, is the one that is meant, and answers; and whether this controller holds on it the lock
+    /// bytes that it holds on the others. Answer `DiskDone`.
+    DiskProbe {
+        /// Names it in the answer.
+        io: IoId,
+        /// The disk.
+        disk: DiskIndex,
+        /// What its label has to say.
+        uuid: Uuid,
+    },
     /// Read both controllers' slots of a quorum disk, from the medium. Answer `SlotRead`.
     SlotRead {
         /// Names it in the answer.

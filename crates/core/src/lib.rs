@@ -29,6 +29,7 @@ pub mod list;
 pub mod manage;
 pub mod mark;
 pub mod memory;
+pub mod merge;
 mod mirror;
 pub mod mutant;
 pub mod nv;

@@ -1,6 +1,6 @@
 //! What an operator can ask of a cell, and the answers.
 
-use crate::ids::{Controller, DiskIndex, NcaeIndex, Noid, Uuid};
+use crate::ids::{Controller, DiskIndex, Epoch, NcaeIndex, Noid, Uuid};
 use crate::layout::metadata::{Name, Redundancy};
 
 /// A request of an operator.
@@ -48,6 +48,20 @@ pub enum ManageOp {
     DiskMissing {
         /// Which.
         disk: DiskIndex,
+    },
+    /// A disk that was missing answers again, and nothing that was to be written there before is on its way any more: bring
+    /// it level. Controllers ask this of themselves, and of each other.
+    DiskReturned {
+        /// Which.
+        disk: DiskIndex,
+    },
+    /// A disk is level: everything that has a copy there. Controllers ask this of themselves, and of each other for what the
+    /// other owns.
+    DiskLevel {
+        /// Which.
+        disk: DiskIndex,
+        /// The record that says who owns what.
+        epoch: Epoch,
     },
     /// Go on without the partner's memory, which may have what the disks lack: `ALONE(c, dirty)` without c (R8). Only a
     /// controller that waits for exactly this takes it.
@@ -108,6 +122,8 @@ pub enum ManageError {
     ControllerOut,
     /// Without this disk there would be no copy left of something.
     LastCopy,
+    /// The disk is not what it would have to be for that.
+    DiskNotReady,
     /// The metadata could not be written.
     DiskError,
     /// Data of the LUN that only NV memory has wait for a disk that is out of order.

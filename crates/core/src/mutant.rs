@@ -157,6 +157,16 @@ pub const MUTANTS: &[Mutant] = &[
     rule("R11", "move-under-commands", "a LUN is moved while commands for it are in progress"),
     rule("R11", "move-before-the-releases", "a LUN is moved before the partner has heard of every release"),
     code("new-luns-are-not-zeroed", "the PSEGs of a new LUN are not zeroed"),
+    // Disks that come back.
+    code("a-merging-disk-is-read", "a disk that is made level is read from before it is"),
+    code("a-merging-disk-gets-no-writes", "what is written while a disk is made level does not go there"),
+    code("move-under-a-merge", "a LUN is moved while a piece of it is on its way to a disk"),
+    code("merge-under-a-disk-write", "a piece is copied while older data of its range are on their way to disk"),
+    code("disk-writes-under-a-merge", "data of a range go to disk while a piece of it is copied"),
+    code("normal-before-the-last-piece", "the last piece of each PSEG is not copied"),
+    code("merge-without-a-flush", "what was copied counts as there before it is flushed"),
+    code("nobody-asks-whether-all-is-level", "a merging disk is Normal once what the coordinator owns is level"),
+    code("nobody-asks-the-partner-of-disks", "a missing disk is made level though the partner may have a write on its way"),
     code("metadata-without-a-majority", "metadata count as written whatever the disks say"),
 ];
 

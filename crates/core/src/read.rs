@@ -141,7 +141,9 @@ impl Core {
 
     /// The copy that an extent is read from: one on a disk that answers, if there is one.
     fn source(&self, ncae: NcaeIndex, extent: &Extent) -> Option<Place> {
-        let mut copies = self.copies(ncae, extent.start, |state| state == DiskState::Normal);
+        let level =
+            |state: DiskState| state == DiskState::Normal || mutant::is("a-merging-disk-is-read") && state.is_written();
+        let mut copies = self.copies(ncae, extent.start, level);
         if extent.start / PSEG_BLOCKS % 2 == 1 {
             copies.as_mut_slice().reverse();
         }
@@ -167,11 +169,19 @@ impl Core {
     /// Where a block of a LUN is written: every copy on a disk that is in order, or is being brought level. What has one
     /// copy is written there, whatever becomes of it.
     pub(crate) fn places(&self, ncae: NcaeIndex, block: u64) -> List<Place, COPIES_MAX> {
-        self.copies(ncae, block, |state| state == DiskState::Normal)
+        let normal = mutant::is("a-merging-disk-gets-no-writes");
+        self.copies(ncae, block, |state| {
+            state == DiskState::Normal || state.is_written() && !normal
+        })
     }
 
     /// The copies of a block that lie on disks of such a state; the only copy lies on a disk of any.
-    fn copies(&self, ncae: NcaeIndex, block: u64, is: impl Fn(DiskState) -> bool) -> List<Place, COPIES_MAX> {
+    pub(crate) fn copies(
+        &self,
+        ncae: NcaeIndex,
+        block: u64,
+        is: impl Fn(DiskState) -> bool,
+    ) -> List<Place, COPIES_MAX> {
         let lun = self.lun(ncae).expect("the command was checked");
         let rstore = lun.rstore((block / PSEG_BLOCKS) as usize);
         let place = |p: &PsegAddress| {
@@ -186,7 +196,7 @@ impl Core {
     /// Whether all of a range could be written to disk as things are: at least one copy of each block.
     pub(crate) fn can_be_written(&self, ncae: NcaeIndex, start: u64, blocks: u32) -> bool {
         extents(start, blocks).all(|extent| {
-            let places = self.places(ncae, extent.start);
+            let places = self.copies(ncae, extent.start, |state| state == DiskState::Normal);
             places.iter().any(|(d, _)| !self.disks.is_out_of_order(*d, self.now))
         })
     }

@@ -83,6 +83,8 @@ enum Stage {
     },
     /// The partner, which carries it out.
     AwaitPartner,
+    /// What the partner says of the disk that is to change its state.
+    AwaitWord,
 }
 
 /// A task.
@@ -114,6 +116,10 @@ impl Core {
 
     /// The partner asks on behalf of its operator.
     pub(crate) fn on_managed_for_partner(&mut self, id: XmfcId, op: ManageOp) {
+        if let ManageOp::DiskReturned { .. } | ManageOp::DiskLevel { .. } = op {
+            let word = self.word_on_disk(&op);
+            return self.answer(Asker::Partner(id), word);
+        }
         self.begin_task(Asker::Partner(id), op);
     }
 
@@ -180,7 +186,7 @@ impl Core {
         }
     }
 
-    fn coordinator(&self) -> Controller {
+    pub(crate) fn coordinator(&self) -> Controller {
         match self.mode() {
             Some(Mode::Both) => Controller::A,
             _ => self.own(),
@@ -222,6 +228,7 @@ impl Core {
         let Some(task) = &mut self.task else { return };
         match (&task.stage, result) {
             (Stage::AwaitMove, Ok(_)) => self.begin_drain_of_task(),
+            (Stage::AwaitWord, Ok(_)) => self.on_word(),
             _ => self.end_task(result),
         }
     }
@@ -251,6 +258,7 @@ impl Core {
             ManageOp::LunDelete { name } => self.delete_lun(name),
             ManageOp::LunMove { name, to } => self.move_lun(name, to),
             ManageOp::DiskMissing { disk } => self.give_up_disk(disk),
+            ManageOp::DiskReturned { .. } | ManageOp::DiskLevel { .. } => self.begin_disk_change(op),
             ManageOp::AcceptLoss { .. } => Err(ManageError::NothingToAccept),
             ManageOp::Stop => Ok(self.stop()),
         }
@@ -361,17 +369,73 @@ impl Core {
         let Some(state) = metadata.disks.get(disk.index()).map(|d| d.state) else {
             return Err(ManageError::DiskError);
         };
-        if state != DiskState::Normal {
+        if !state.is_written() {
             return Ok(Step::Done(ManageReply::Done));
         }
         if has_last_copy(metadata, disk) {
             return Err(ManageError::LastCopy);
         }
-        let mut next = metadata.clone();
-        next.generation = self.next_generation();
-        next.disks[disk.index()].state = DiskState::Missing;
         mark!("a disk is given up");
-        Ok(self.zero_then_write(next, &[], ManageReply::Done))
+        if state == DiskState::Merging {
+            mark!("a merging disk is given up");
+        }
+        Ok(self.set_disk_state(disk, DiskState::Missing))
+    }
+
+    fn set_disk_state(&mut self, disk: DiskIndex, state: DiskState) -> Step {
+        let mut next = self.metadata.clone().expect("a disk was found in it");
+        next.generation = self.next_generation();
+        next.disks[disk.index()].state = state;
+        self.zero_then_write(next, &[], ManageReply::Done)
+    }
+
+    /// A missing disk is to be made level, or one that is level to be used. The partner is asked where it has a say: of a disk
+    /// that returns always, of one that is level where it owns something.
+    fn begin_disk_change(&mut self, op: ManageOp) -> Result<Step, ManageError> {
+        let asks = match op {
+            ManageOp::DiskLevel { disk, .. } => !self.is_all_level(disk),
+            _ => true,
+        };
+        if !asks || self.mode() != Some(Mode::Both) || mutant::is("nobody-asks-the-partner-of-disks") {
+            return self.change_disk(op);
+        }
+        self.word_on_disk(&op)?;
+        if !self.link.is_up() || self.calls.free() == 0 {
+            return Err(ManageError::Busy);
+        }
+        self.call_partner(op);
+        Ok(Step::Wait(Stage::AwaitWord, ManageReply::Done))
+    }
+
+    /// The partner has nothing against it.
+    fn on_word(&mut self) {
+        let Some(op) = self.task.as_ref().map(|t| t.op) else {
+            return;
+        };
+        if let ManageOp::DiskLevel { disk, epoch } = op {
+            self.partner_is_level(disk, epoch);
+        }
+        match self.change_disk(op) {
+            Ok(Step::Wait(stage, _)) => self.set_stage(stage),
+            Ok(Step::Done(reply)) => self.end_task(Ok(reply)),
+            Err(error) => self.end_task(Err(error)),
+        }
+    }
+
+    /// The change itself, if it is still right.
+    fn change_disk(&mut self, op: ManageOp) -> Result<Step, ManageError> {
+        match op {
+            ManageOp::DiskReturned { disk } => {
+                self.word_on_disk(&op)?;
+                mark!("a missing disk is made level");
+                Ok(self.set_disk_state(disk, DiskState::Merging))
+            }
+            ManageOp::DiskLevel { disk, .. } if self.is_all_level(disk) => {
+                mark!("a merging disk is level");
+                Ok(self.set_disk_state(disk, DiskState::Normal))
+            }
+            _ => Err(ManageError::DiskNotReady),
+        }
     }
 
     fn changed_lun(&self, name: &Name, change: impl FnOnce(&mut Lun)) -> Metadata {
@@ -530,6 +594,12 @@ impl Core {
             if self.task.is_none() {
                 self.task = self.interrupted.take();
             }
+        }
+        if self.task.is_none()
+            && let Some(op) = self.due_disk_change()
+        {
+            self.ask_of_disks_later();
+            self.begin_task(Asker::Nobody, op);
         }
         let Some(task) = &self.task else { return };
         match &task.stage {
@@ -699,6 +769,7 @@ impl Core {
         };
         let drained = buffers == 0 || mutant::is("move-without-draining");
         let busy = self.order.iter().any(busy) && !mutant::is("move-under-commands");
+        let busy = busy || self.has_copy_on_its_way(|ncae| luns.covers(ncae));
         if quiesced && !drained && !busy && self.disks.any_in_trouble() {
             self.settle_stuck(luns, op);
         }

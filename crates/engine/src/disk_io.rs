@@ -14,7 +14,10 @@ use twincell_core::cell::record::Slot;
 use twincell_core::event::{DiskError, Event};
 use twincell_core::ids::{BLOCK_BYTES, Controller, DiskIndex, IoId, Nanos, Time, Uuid};
 use twincell_core::layout::metadata::Metadata;
-use twincell_wire::layout::{METADATA_AREA_BYTES, METADATA_OFFSETS, PAGE_BYTES, SLOT_OFFSETS, slot_offsets};
+use twincell_wire::label::{self, LABEL_BYTES};
+use twincell_wire::layout::{
+    LABEL_OFFSETS, METADATA_AREA_BYTES, METADATA_OFFSETS, PAGE_BYTES, SLOT_OFFSETS, slot_offsets,
+};
 use twincell_wire::{metadata, slot};
 
 /// A step of an I/O that takes longer is overdue.
@@ -52,6 +55,10 @@ enum Kind {
     },
     MetadataRead,
     MetadataWrite,
+    /// A look at both copies of the label, which have to name this disk.
+    Probe {
+        uuid: Uuid,
+    },
 }
 
 /// One thing for the kernel to do.
@@ -108,6 +115,7 @@ impl Io {
     fn step(&self) -> Option<Step> {
         match (&self.kind, self.done) {
             (Kind::Read | Kind::MetadataRead, 0) | (Kind::SlotRead { .. }, 0..4) => Some(Step::Read),
+            (Kind::Probe { .. }, 0..2) => Some(Step::Read),
             (Kind::Write | Kind::MetadataWrite, 0) | (Kind::SlotWrite { .. }, 0 | 2) => Some(Step::Write),
             // The second copy is written when the first is durable: at no instant are both in doubt.
             (Kind::Flush, 0) | (Kind::MetadataWrite, 1) | (Kind::SlotWrite { .. }, 1 | 3) => Some(Step::Flush),
@@ -130,6 +138,11 @@ impl Io {
                 // SAFETY: the memory of a slot read has four pages.
                 let page = unsafe { page.add(n * PAGE_BYTES) };
                 (one(page, PAGE_BYTES), SLOT_OFFSETS[n / 2][n % 2])
+            }
+            (Kind::Probe { .. }, n @ 0..2, Some(page)) => {
+                // SAFETY: the memory of a probe has two labels.
+                let label = unsafe { page.add(n * LABEL_BYTES) };
+                (one(label, LABEL_BYTES), LABEL_OFFSETS[n])
             }
             (Kind::SlotWrite { controller }, n @ (0 | 2), Some(page)) => {
                 (one(page, PAGE_BYTES), slot_offsets(*controller)[n / 2])
@@ -266,9 +279,32 @@ impl Io {
                 io,
                 metadata: result.and_then(|()| decode_metadata(pages.bytes(), cell, self.disk)),
             }),
+            (Kind::Probe { uuid }, Some(pages)) => {
+                let result = result.and_then(|()| check_labels(pages.bytes(), cell, *uuid));
+                Ended::without_slots(Event::DiskDone { io, result })
+            }
             _ => Ended::without_slots(Event::DiskDone { io, result }),
         }
     }
+}
+
+/// Whether both labels are good, and say that this is disk `uuid` of `cell`.
+fn check_labels(labels: &[u8], cell: Uuid, uuid: Uuid) -> Result<(), DiskError> {
+    let names = |bytes: &[u8; LABEL_BYTES]| match label::decode(bytes) {
+        Ok(label) if label.cell == cell && label.disk == uuid => true,
+        Ok(label) => {
+            warn!(is = %label.disk, wanted = %uuid, "a disk answers that is another one");
+            false
+        }
+        Err(e) => {
+            warn!("a disk answers whose label cannot be used: {e}");
+            false
+        }
+    };
+    let good = labels
+        .chunks(LABEL_BYTES)
+        .all(|bytes| bytes.try_into().is_ok_and(names));
+    if good { Ok(()) } else { Err(DiskError) }
 }
 
 /// How an I/O ended.
@@ -486,6 +522,12 @@ impl DiskIos {
             Vec::new(),
             Some(pages),
         );
+    }
+
+    /// Looks whether this is disk `uuid`.
+    pub(crate) fn probe(&mut self, ring: &mut Ring, disk: (DiskIndex, &Disk), io: IoId, uuid: Uuid) {
+        let pages = Pages::new(2 * LABEL_BYTES);
+        self.start(ring, disk, io, Kind::Probe { uuid }, 0, Vec::new(), Some(pages));
     }
 
     /// Reads a copy of the metadata.

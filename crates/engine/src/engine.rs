@@ -145,7 +145,7 @@ impl Engine {
             ),
             link,
             hosts,
-            memories: Memories::new(nv, geometry.transfers),
+            memories: Memories::new(nv, geometry.transfers + 1),
             failed_at: vec![None; disks.len()],
             disks,
             story: Teller::new(inbox.story.clone()),
@@ -570,6 +570,7 @@ impl Engine {
             | Effect::DiskWrite { .. }
             | Effect::DiskFlush { .. }
             | Effect::DiskZero { .. }
+            | Effect::DiskProbe { .. }
             | Effect::SlotRead { .. }
             | Effect::SlotWrite { .. }
             | Effect::MetadataRead { .. }
@@ -639,6 +640,14 @@ impl Engine {
                 Some((ios, ring, _, disk)) => ios.zero(ring, disk, io, block, blocks),
                 None => self.queue.push(Event::DiskDone { io, result: failed }),
             },
+            Effect::DiskProbe { io, disk, uuid } => {
+                let held = |of: &Disk| self.locks.hold(of.fd());
+                let held = self.disks.get(disk.index()).and_then(Option::as_ref).is_some_and(held);
+                match self.disk(disk) {
+                    Some((ios, ring, _, disk)) if held => ios.probe(ring, disk, io, uuid),
+                    _ => self.queue.push(Event::DiskDone { io, result: failed }),
+                }
+            }
             Effect::SlotRead { io, disk } => match self.disk(disk) {
                 Some((ios, ring, _, disk)) => ios.read_slots(ring, disk, io),
                 None => self.queue.push(Event::SlotRead { io, result: failed }),

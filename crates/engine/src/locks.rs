@@ -46,6 +46,16 @@ impl Byte {
         self.settled.iter().all(|s| *s)
     }
 
+    /// Whether it is held on this disk, or can be had there now.
+    pub(crate) fn hold(&self, disk: RawFd) -> bool {
+        set_lock(disk, libc::F_WRLCK, self.offset).is_ok()
+    }
+
+    /// Whether it is settled on any disk.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.settled.contains(&true)
+    }
+
     pub(crate) fn release(&mut self, disks: &[RawFd]) {
         for (fd, settled) in disks.iter().zip(&mut self.settled) {
             if std::mem::take(settled)
@@ -91,6 +101,11 @@ impl Locks {
     /// Lets the partner in again.
     pub(crate) fn unfence(&mut self) {
         self.fence.release();
+    }
+
+    /// Whether what is held on all disks is so on this one, which may have been out of reach when the others were locked.
+    pub(crate) fn hold(&self, disk: RawFd) -> bool {
+        self.own.hold(disk) && self.fence.holds(disk)
     }
 
     /// Gives everything back. Only when no disk I/O of this process is in flight.

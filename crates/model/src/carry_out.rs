@@ -218,7 +218,7 @@ impl World {
                 let metadata = Ok(Box::new(metadata()));
                 ready.push_back(Event::MetadataRead { io, metadata });
             }
-            Effect::DiskZero { .. } | Effect::MetadataWrite { .. } => {
+            Effect::DiskZero { .. } | Effect::MetadataWrite { .. } | Effect::DiskProbe { .. } => {
                 return Err(format!("{c} changes the layout, which nobody asked for"));
             }
             Effect::TakeLocks => self.process_mut(c).wants_locks = true,

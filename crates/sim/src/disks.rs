@@ -46,6 +46,8 @@ pub struct Trouble {
     pub fails_flushes: bool,
     /// It answers nothing until then.
     pub stalled_until: u64,
+    /// Writes that are overdue by then land so many nanoseconds later.
+    pub late: u64,
 }
 
 impl SimDisk {
@@ -75,6 +77,11 @@ impl SimDisk {
             || t.gone
             || t.stalled_until > now
             || !self.bad.is_empty()
+    }
+
+    /// Whether it has blocks that cannot be read.
+    pub fn has_bad_blocks(&self) -> bool {
+        !self.bad.is_empty()
     }
 
     /// All that passes has passed.

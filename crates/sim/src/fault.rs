@@ -2,6 +2,7 @@
 
 use twincell_core::Effect;
 use twincell_core::ids::Controller;
+use twincell_core::memory::Memory;
 
 /// A point at which a process may end: just before it carries out an effect of this kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,6 +23,8 @@ pub enum Point {
     MetadataWrite,
     /// A new LUN's blocks are zeroed.
     DiskZero,
+    /// A piece is written to a disk that is made level.
+    DiskCopy,
     /// The partner is fenced.
     Fence,
     /// Hosts are accepted.
@@ -30,7 +33,7 @@ pub enum Point {
 
 impl Point {
     /// All.
-    pub const ALL: [Point; 10] = [
+    pub const ALL: [Point; 11] = [
         Point::Absorb,
         Point::Merge,
         Point::Complete,
@@ -39,6 +42,7 @@ impl Point {
         Point::SlotWrite,
         Point::MetadataWrite,
         Point::DiskZero,
+        Point::DiskCopy,
         Point::Fence,
         Point::Serve,
     ];
@@ -54,6 +58,13 @@ impl Point {
             Point::SlotWrite => matches!(effect, Effect::SlotWrite { .. }),
             Point::MetadataWrite => matches!(effect, Effect::MetadataWrite { .. }),
             Point::DiskZero => matches!(effect, Effect::DiskZero { .. }),
+            Point::DiskCopy => matches!(
+                effect,
+                Effect::DiskWrite {
+                    from: Memory::Transfer { .. },
+                    ..
+                }
+            ),
             Point::Fence => matches!(effect, Effect::Fence { .. }),
             Point::Serve => matches!(effect, Effect::Serve),
         }

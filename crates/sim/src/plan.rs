@@ -194,12 +194,13 @@ enum Kind {
     Clock,
     Link,
     Disk,
+    Return,
     Operator,
     Loss,
 }
 
 impl Kind {
-    const ALL: [Kind; 9] = [
+    const ALL: [Kind; 10] = [
         Kind::Crash,
         Kind::CrashBoth,
         Kind::Recovery,
@@ -207,12 +208,13 @@ impl Kind {
         Kind::Clock,
         Kind::Link,
         Kind::Disk,
+        Kind::Return,
         Kind::Operator,
         Kind::Loss,
     ];
 
     fn draw(random: &mut Random) -> Kind {
-        match random.below(34) {
+        match random.below(37) {
             0..=7 => Kind::Crash,
             8..=11 => Kind::CrashBoth,
             12..=15 => Kind::Recovery,
@@ -221,6 +223,7 @@ impl Kind {
             19..=23 => Kind::Link,
             24..=26 => Kind::Disk,
             27..=32 => Kind::Operator,
+            33..=35 => Kind::Return,
             _ => Kind::Loss,
         }
     }
@@ -251,7 +254,11 @@ impl Draw {
                 _ => random.between(1, 3000) * MS / 10,
             };
             let kind = kind.unwrap_or_else(|| Kind::draw(random));
-            faults.push((at, self.fault(kind, random)));
+            if kind == Kind::Return {
+                at = self.disk_returns(at, random, &mut faults);
+            } else {
+                faults.push((at, self.fault(kind, random)));
+            }
         }
         (faults, at)
     }
@@ -278,7 +285,7 @@ impl Draw {
             },
             Kind::Clock => self.clock(controller, random),
             Kind::Link => link(controller, random),
-            Kind::Disk => self.disk(random),
+            Kind::Disk | Kind::Return => self.disk(random),
             Kind::Operator => operator(controller, point, random),
             Kind::Loss => self.loss(controller, random),
         }
@@ -314,6 +321,40 @@ impl Draw {
             6 if for_good => Fault::LoseDisk(disk),
             _ => Fault::FailDisk(disk, random.between(1, 2000)),
         }
+    }
+
+    /// A disk fails for so long that it is given up, and comes back; what is more comes while it is made level, or about then.
+    /// Returns when.
+    fn disk_returns(&self, at: u64, random: &mut Random, faults: &mut Vec<(u64, Fault)>) -> u64 {
+        let disk = random.below(4) as usize;
+        let ms = random.between(1000, 5000);
+        let fault = match random.below(4) {
+            0 => Fault::StallDisk(disk, ms + 2500),
+            1 => Fault::FailWrites(disk, ms),
+            _ => Fault::FailDisk(disk, ms),
+        };
+        faults.push((at, fault));
+        let back = at + (ms + if matches!(fault, Fault::StallDisk(..)) { 2500 } else { 0 }) * MS;
+        let controller = Controller::BOTH[random.below(2) as usize];
+        let next = match random.below(12) {
+            0..=3 => Fault::CrashBefore(controller, Point::DiskCopy),
+            4 => Fault::CrashBothAround(controller, Point::DiskCopy, random.below(3000)),
+            5 => Fault::CrashBefore(controller, Point::MetadataWrite),
+            6 => Fault::MoveLun(random.below(2) as u16, controller),
+            7 => Fault::FailDisk(disk, random.between(1, 3000)),
+            8 => Fault::StallDisk(disk ^ 1, random.between(500, 3000)),
+            9 => self.fault(Kind::Link, random),
+            10 => self.fault(Kind::CrashBoth, random),
+            _ => self.fault(Kind::Operator, random),
+        };
+        // It is made level a second or more after it is back, and that does not take long.
+        let then = match random.below(3) {
+            0 => back,
+            1 => back + random.below(1500) * MS,
+            _ => back + random.below(5000) * MS,
+        };
+        faults.push((then, next));
+        then
     }
 
     fn loss(&self, controller: Controller, random: &mut Random) -> Fault {

@@ -134,7 +134,7 @@ impl Process {
             crash_after: None,
             crash_before: None,
             commands: BTreeMap::new(),
-            transfers: vec![[0; TRANSFER_BLOCKS]; geometry.transfers.into()],
+            transfers: vec![[0; TRANSFER_BLOCKS]; usize::from(geometry.transfers) + 1],
             tick_at: 0,
         }
     }

@@ -413,6 +413,15 @@ fn put_manage_op(out: &mut impl Sink, op: &ManageOp) {
             out.u8(7);
             out.u16(disk.0);
         }
+        ManageOp::DiskReturned { disk } => {
+            out.u8(9);
+            out.u16(disk.0);
+        }
+        ManageOp::DiskLevel { disk, epoch } => {
+            out.u8(10);
+            out.u16(disk.0);
+            out.u64(epoch.0);
+        }
     }
 }
 
@@ -443,6 +452,13 @@ fn manage_op(r: &mut Reader) -> Result<ManageOp> {
         },
         8 => ManageOp::AcceptLoss {
             missing: record::controller(r)?,
+        },
+        9 => ManageOp::DiskReturned {
+            disk: DiskIndex(r.u16()?),
+        },
+        10 => ManageOp::DiskLevel {
+            disk: DiskIndex(r.u16()?),
+            epoch: Epoch(r.u64()?),
         },
         code => return Err(unknown("the operation of an operator's request", code)),
     })
@@ -492,6 +508,7 @@ fn put_error(out: &mut impl Sink, error: ManageError) {
         ManageError::LastCopy => out.u8(0x8a),
         ManageError::NothingToAccept => out.u8(0x8b),
         ManageError::AwaitsDisk => out.u8(0x8c),
+        ManageError::DiskNotReady => out.u8(0x8d),
     }
 }
 
@@ -520,6 +537,7 @@ fn managed(r: &mut Reader) -> Result<Result<ManageReply, ManageError>> {
         0x8a => Err(ManageError::LastCopy),
         0x8b => Err(ManageError::NothingToAccept),
         0x8c => Err(ManageError::AwaitsDisk),
+        0x8d => Err(ManageError::DiskNotReady),
         code => return Err(unknown("the result of an operator's request", code)),
     })
 }

@@ -107,6 +107,7 @@ impl Core {
     pub(crate) fn take_metadata(&mut self, metadata: Metadata) {
         self.discard_deleted(&metadata);
         self.forget_unflushed(&metadata);
+        self.note_disk_states(&metadata);
         self.lun_of.fill(None);
         for (at, lun) in metadata.luns.iter().enumerate() {
             self.lun_of[lun.ncae.index()] = Some(at as u16);

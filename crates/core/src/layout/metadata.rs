@@ -120,6 +120,11 @@ impl Lun {
         blocks.div_ceil(PSEG_BLOCKS)
     }
 
+    /// Whether it has more than one copy, and one of them, in part or as a whole, on `disk`.
+    pub fn has_copies_on(&self, disk: DiskIndex) -> bool {
+        self.redundancy.width() > 1 && self.psegs.iter().any(|p| p.disk == disk)
+    }
+
     /// The PSEGs of RStore `k`.
     pub fn rstore(&self, k: usize) -> &[PsegAddress] {
         let width = self.redundancy.width();
@@ -140,7 +145,19 @@ pub struct Metadata {
     pub luns: Vec<Lun>,
 }
 
+impl DiskState {
+    /// Whether what has copies is written to the one on such a disk.
+    pub fn is_written(self) -> bool {
+        matches!(self, DiskState::Normal | DiskState::Merging)
+    }
+}
+
 impl Metadata {
+    /// The state of `disk`, if there is such a disk.
+    pub fn state_of(&self, disk: DiskIndex) -> Option<DiskState> {
+        self.disks.get(disk.index()).map(|d| d.state)
+    }
+
     /// Whether a LUN without redundancy lies on `disk`.
     pub fn has_single_copies(&self, disk: DiskIndex) -> bool {
         let single = self.luns.iter().filter(|l| l.redundancy.width() == 1);

@@ -76,6 +76,10 @@ impl Fence for KillFence {
         None
     }
 
+    fn holds(&self, disk: RawFd) -> bool {
+        !self.byte.is_wanted() || self.byte.hold(disk)
+    }
+
     fn next_deadline(&self) -> Option<Time> {
         self.retry_at
     }

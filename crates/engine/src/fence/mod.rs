@@ -34,6 +34,8 @@ pub(crate) trait Fence: Send {
     /// What is proven now, once for each `take`: the partner is out, and stays so until `release`. `oldest_io` tells when
     /// the oldest of this controller's own disk I/Os in flight was posted.
     fn poll(&mut self, now: Time, oldest_io: &dyn Fn() -> Option<Time>) -> Option<Proof>;
+    /// Whether a partner that is kept out is so on this disk, too, which may have been out of reach when it was fenced.
+    fn holds(&self, disk: RawFd) -> bool;
     /// When to poll next.
     fn next_deadline(&self) -> Option<Time>;
     /// The partner may enter again: it is attached for joining.

@@ -8,6 +8,7 @@
 use super::watchdog::{Device, Watchdog};
 use super::{Fence, Proof};
 use crate::error::OpenError;
+use std::os::fd::RawFd;
 use std::path::Path;
 use tracing::{error, info};
 use twincell_core::ids::{Nanos, ProcessId, Time};
@@ -96,6 +97,11 @@ impl Fence for OwnFence {
             Some(_) => Proof::Watchdog,
             None => Proof::Window,
         })
+    }
+
+    /// A partner that has stopped, or was reset, writes nowhere.
+    fn holds(&self, _: RawFd) -> bool {
+        true
     }
 
     fn next_deadline(&self) -> Option<Time> {

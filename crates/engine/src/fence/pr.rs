@@ -15,7 +15,7 @@ use crate::error::OpenError;
 use crate::settings::Settings;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use tracing::{error, warn};
@@ -140,6 +140,8 @@ pub(super) struct PrFence {
     entry: Entry,
     taking: Taking,
     poll_at: Option<Time>,
+    /// The partner is kept out, or is to be.
+    keeps_out: bool,
     grant: Nanos,
 }
 
@@ -167,6 +169,7 @@ impl PrFence {
             entry: Entry::Out,
             taking: Taking::Not,
             poll_at: None,
+            keeps_out: false,
             grant,
         }
     }
@@ -207,6 +210,7 @@ impl Fence for PrFence {
     fn take(&mut self, now: Time, _: ProcessId) {
         self.taking = Taking::AskAgain(now);
         self.poll_at = Some(now);
+        self.keeps_out = true;
     }
 
     fn poll(&mut self, now: Time, _: &dyn Fn() -> Option<Time>) -> Option<Proof> {
@@ -232,6 +236,12 @@ impl Fence for PrFence {
         None
     }
 
+    /// A disk that was gone when the partner was preempted may still let its writes through: such a disk comes back only when
+    /// the partner is in again, and says itself that it has none.
+    fn holds(&self, _: RawFd) -> bool {
+        !self.keeps_out
+    }
+
     fn next_deadline(&self) -> Option<Time> {
         self.poll_at
     }
@@ -240,6 +250,7 @@ impl Fence for PrFence {
     fn release(&mut self) {
         self.taking = Taking::Not;
         self.poll_at = None;
+        self.keeps_out = false;
     }
 
     fn leave(&mut self) {

@@ -10,7 +10,7 @@ use twincell_core::cell::record::Mode as RecordMode;
 use twincell_core::controller::Role;
 use twincell_core::host::HostOp;
 use twincell_core::ids::{Controller, DiskIndex, PSEG_BLOCKS, QUORUM_SPACE_BLOCKS};
-use twincell_core::layout::metadata::{PsegAddress, Redundancy};
+use twincell_core::layout::metadata::{DiskState, PsegAddress, Redundancy};
 use twincell_core::manage::ManageOp;
 use twincell_core::nv::resolve::resolve;
 
@@ -55,11 +55,12 @@ impl World {
 
     fn drain(&mut self) -> Result<(), String> {
         let limit = self.now + LIVENESS;
-        while self.in_flight > 0 || !self.is_well() {
+        while self.in_flight > 0 || !self.is_well() || !self.have_disks_come_back() {
             if !self.advance()? || self.now > limit {
                 return Err(format!(
-                    "not well {} s after healing: {}",
+                    "not well {} s after healing: disks {:?}, {}",
                     LIVENESS / MS / 1000,
+                    self.disk_states(),
                     self.state()
                 ));
             }
@@ -99,6 +100,21 @@ impl World {
             view.is_some_and(|v| v.role == Role::Serving && v.record.is_some_and(|r| r.mode == RecordMode::Both))
         };
         self.processes.iter().all(well)
+    }
+
+    /// Whether every disk that works is a full copy again, but for those that cannot be: something of theirs cannot be read.
+    fn have_disks_come_back(&self) -> bool {
+        let partner = |n: usize| &self.shelf.disks[n ^ 1];
+        let back = |(n, state): (usize, &DiskState)| {
+            *state == DiskState::Normal || self.shelf.disks[n].trouble.gone || partner(n).has_bad_blocks()
+        };
+        self.disk_states().iter().enumerate().all(back)
+    }
+
+    fn disk_states(&self) -> Vec<DiskState> {
+        let serving = self.processes.iter().flatten().find(|p| p.serves);
+        let metadata = serving.and_then(|p| p.core.metadata());
+        metadata.map_or(Vec::new(), |m| m.disks.iter().map(|d| d.state).collect())
     }
 
     pub(super) fn state(&self) -> String {

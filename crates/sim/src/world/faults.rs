@@ -120,8 +120,15 @@ impl World {
                 self.heal_after(ms, fault);
             }
             Fault::StallDisk(disk, ms) => {
-                self.shelf.disks[disk].trouble.stalled_until = self.now + ms * MS;
+                let late = if self.random.one_in(2) {
+                    self.random.below(4000)
+                } else {
+                    0
+                };
+                let trouble = &mut self.shelf.disks[disk].trouble;
+                (trouble.stalled_until, trouble.late) = (self.now + ms * MS, late * MS);
                 self.heal_after(ms, fault);
+                self.heal_after(ms + late, fault);
             }
             Fault::LoseDisk(disk) => self.shelf.disks[disk].trouble.gone = true,
             Fault::BadBlocks(disk, block, blocks) => self.shelf.disks[disk].spoil(QUORUM_SPACE_BLOCKS + block, blocks),
@@ -155,7 +162,7 @@ impl World {
         }
     }
 
-    fn heal_after(&mut self, ms: u64, fault: Fault) {
+    pub(super) fn heal_after(&mut self, ms: u64, fault: Fault) {
         self.after(ms * MS, Happening::Heal(fault));
     }
 

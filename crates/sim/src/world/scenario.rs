@@ -11,7 +11,7 @@ use crate::random::Random;
 use twincell_core::cell::record::{Mode, Record};
 use twincell_core::controller::Role;
 use twincell_core::host::{HostOp, Status};
-use twincell_core::ids::Controller;
+use twincell_core::ids::{Controller, QUORUM_SPACE_BLOCKS};
 use twincell_core::layout::metadata::DiskState;
 use twincell_core::link::path::PathState;
 use twincell_core::manage::ManageOp;
@@ -264,6 +264,19 @@ impl Scenario {
         self.world.release_held();
     }
 
+    /// Blocks of a PSEG, the first of a disk, cannot be read until they are written anew.
+    pub fn spoil(&mut self, disk: usize, block: u64, blocks: u64) {
+        self.world.shelf.disks[disk].spoil(QUORUM_SPACE_BLOCKS + block, blocks);
+    }
+
+    /// The same for one disk, of which nothing is stalled any more; but writes that are overdue land so many milliseconds later.
+    pub fn unstall_disk(&mut self, disk: usize, late: u64) {
+        let trouble = &mut self.world.shelf.disks[disk].trouble;
+        (trouble.stalled_until, trouble.late) = (self.world.now, late * MS);
+        self.world.release_held();
+        self.world.heal_after(late, Fault::StallDisk(disk, late));
+    }
+
     /// The state of a disk in the metadata as `c` knows them.
     ///
     /// # Panics
@@ -272,6 +285,12 @@ impl Scenario {
         let process = self.world.processes[c.index()].as_ref();
         let metadata = process.and_then(|p| p.core.metadata());
         metadata.expect("the metadata were read").disks[disk].state
+    }
+
+    /// Waits until a disk is of this state in the metadata as `c` knows them.
+    pub fn until_disk(&mut self, c: Controller, disk: usize, state: DiskState) {
+        let what = format!("disk {disk} being {state:?} for {c}");
+        self.wait(&what, |s| s.disk_state(c, disk) == state);
     }
 
     /// From now on these disks, and no others, answer with errors.

@@ -27,6 +27,7 @@ pub(super) enum Io {
     Read { disk: DiskIndex, block: u64, into: Memory },
     Write { disk: DiskIndex, block: u64, from: Memory },
     Flush(DiskIndex),
+    Probe(DiskIndex),
     Zero { disk: DiskIndex, block: u64, blocks: u64 },
     SlotRead(DiskIndex),
     SlotWrite(DiskIndex, Box<Slot>),
@@ -50,7 +51,7 @@ impl Io {
     fn writes(&self) -> bool {
         !matches!(
             self,
-            Io::Read { .. } | Io::SlotRead(_) | Io::MetadataRead(..) | Io::Flush(_)
+            Io::Read { .. } | Io::SlotRead(_) | Io::MetadataRead(..) | Io::Flush(_) | Io::Probe(_)
         )
     }
 
@@ -74,7 +75,7 @@ impl Io {
     fn disk(&self) -> DiskIndex {
         match self {
             Io::Read { disk, .. } | Io::Write { disk, .. } | Io::Zero { disk, .. } => *disk,
-            Io::Flush(disk) | Io::SlotRead(disk) | Io::SlotWrite(disk, _) => *disk,
+            Io::Flush(disk) | Io::Probe(disk) | Io::SlotRead(disk) | Io::SlotWrite(disk, _) => *disk,
             Io::MetadataRead(disk, _) | Io::MetadataWrite(disk, ..) => *disk,
         }
     }
@@ -120,8 +121,15 @@ impl World {
 
     /// Disks that answered nothing may do so again: all that they were asked for is done, in some order.
     pub(super) fn release_held(&mut self) {
-        let answers =
-            |disks: &[SimDisk], now, h: &Held| disks[h.landing.what.disk().index()].trouble.stalled_until <= now;
+        let answers = |disks: &[SimDisk], now, h: &Held| {
+            let trouble = &disks[h.landing.what.disk().index()].trouble;
+            let late = if h.overdue && h.landing.what.writes() {
+                trouble.late
+            } else {
+                0
+            };
+            trouble.stalled_until.saturating_add(late) <= now
+        };
         loop {
             let ready = |h: &Held| answers(&self.shelf.disks, self.now, h);
             let places: Vec<usize> = (0..self.held.len()).filter(|n| ready(&self.held[*n])).collect();
@@ -205,10 +213,11 @@ impl World {
                 }
                 let gone = self.shelf.disks[disk].trouble.gone;
                 if result.is_ok() || !gone && self.random.one_in(2) {
-                    self.land_write(controller, disk, block, &from);
+                    self.land_write(controller, disk, block, &from, &tags);
                 }
                 Event::DiskDone { io, result }
             }
+            Io::Probe(_) => Event::DiskDone { io, result },
             Io::Flush(_) => {
                 if result.is_ok() {
                     self.shelf.disks[disk].flush();
@@ -270,10 +279,14 @@ impl World {
         }
     }
 
-    /// The bytes are taken when the write lands, not when it was submitted: memory must not change until the answer.
-    pub(super) fn land_write(&mut self, controller: Controller, disk: usize, block: u64, from: &Memory) {
+    /// The bytes of NV memory are taken when the write lands, not when it was submitted: memory must not change until the
+    /// answer. Those of volatile memory may be gone by then, with their process; they were `tags`.
+    pub(super) fn land_write(&mut self, controller: Controller, disk: usize, block: u64, from: &Memory, tags: &[u64]) {
         let Memory::Buffers(sgl) = from else {
-            return self.fail("a disk write from volatile memory".into());
+            for (at, tag) in (block..).zip(tags) {
+                self.shelf.disks[disk].write(at, *tag);
+            }
+            return;
         };
         let Some(nv) = &self.nv[controller.index()] else { return };
         let mut at = block;

@@ -153,6 +153,7 @@ fn effect_in_words(c: Controller, effect: &Effect, core: &Core) -> Option<String
         Effect::LinkClose { .. } => format!("{c} closes the link"),
         Effect::DiskRead { disk, block, into, .. } => format!("{c} -> disk {disk}: read {block}+{}", into.blocks()),
         Effect::DiskWrite { disk, block, from, .. } => format!("{c} -> disk {disk}: write {block}+{}", from.blocks()),
+        Effect::DiskProbe { disk, .. } => format!("{c} -> disk {disk}: probe"),
         Effect::DiskFlush { disk, .. } => format!("{c} -> disk {disk}: flush"),
         Effect::DiskZero {
             disk, block, blocks, ..

@@ -151,6 +151,12 @@ fn manage_op() -> impl Strategy<Value = ManageOp> {
         (name(), controller()).prop_map(|(name, to)| ManageOp::LunMove { name, to }),
         Just(ManageOp::Stop),
         controller().prop_map(|missing| ManageOp::AcceptLoss { missing }),
+        any::<u16>().prop_map(|disk| ManageOp::DiskMissing { disk: DiskIndex(disk) }),
+        any::<u16>().prop_map(|disk| ManageOp::DiskReturned { disk: DiskIndex(disk) }),
+        (any::<u16>(), any::<u64>()).prop_map(|(disk, epoch)| ManageOp::DiskLevel {
+            disk: DiskIndex(disk),
+            epoch: Epoch(epoch),
+        }),
     ]
 }
 
@@ -215,6 +221,7 @@ fn manage_error() -> impl Strategy<Value = ManageError> {
         ManageError::DiskError,
         ManageError::LastCopy,
         ManageError::NothingToAccept,
+        ManageError::DiskNotReady,
     ]);
     prop_oneof![
         plain,
