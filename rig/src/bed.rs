@@ -87,8 +87,6 @@ pub struct Bed {
     ground: Ground,
     /// The processes that were started last: of A, and of B.
     pub(crate) children: [Option<Child>; 2],
-    /// A disk has answered with errors for so long that it may have been given up.
-    pub(crate) may_lack_a_disk: bool,
     /// When A was last started, and B.
     started: [Option<Instant>; 2],
     urls: Vec<Url>,
@@ -127,7 +125,6 @@ impl Bed {
             proxy,
             ground,
             children: [None, None],
-            may_lack_a_disk: false,
             started: [None; 2],
             urls: Vec::new(),
             seed,
@@ -252,7 +249,7 @@ impl Bed {
         let deadline = Instant::now() + SETTLE;
         loop {
             let status = self.start_missing()?;
-            if self.is_whole(&status) {
+            if Bed::is_whole(&status) {
                 return Ok(());
             }
             if Instant::now() > deadline {
@@ -262,16 +259,10 @@ impl Bed {
         }
     }
 
-    /// Whether the cell is as it should be: all of it there, but for a disk that was given up.
-    fn is_whole(&self, status: &Value) -> bool {
+    /// Whether the cell is as it should be: all of it there, a disk that was given up and came back, too.
+    fn is_whole(status: &Value) -> bool {
         let both = (0..2).all(|n| status["controllers"][n]["state"] == "serving");
-        let sound = status["cell"]["state"] == "ok" || self.may_lack_a_disk;
-        both && sound && status["cell"]["mirroring"] == "on"
-    }
-
-    /// Whether a disk was given up. It does not come back in this version.
-    pub fn lacks_a_disk(&self) -> bool {
-        self.may_lack_a_disk && self.cell.status()["cell"]["state"] != "ok"
+        both && status["cell"]["state"] == "ok" && status["cell"]["mirroring"] == "on"
     }
 
     /// Starts whichever controllers do not run; what was seen.

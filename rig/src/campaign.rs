@@ -2,7 +2,7 @@
 //! directory, so that a campaign can be resumed; what went wrong is left there.
 
 use crate::bed::{Bed, Ground};
-use crate::fault::{Fault, Kind, Who};
+use crate::fault::{Fault, Kind};
 use crate::noise::Noise;
 use crate::tally::{Cycle, Tally};
 use serde::{Deserialize, Serialize};
@@ -165,11 +165,6 @@ impl Campaign {
             if self.is_over(until) {
                 break;
             }
-            if bed.lacks_a_disk() {
-                // The old copy on it must not be read, also not by those who start anew.
-                restart_both(&mut bed).map_err(|e| bed.evidence(&format!("{what}, both killed after it: {e}")))?;
-                break;
-            }
         }
         self.tally.writes = writes + bed.end()?;
         self.tally.milliseconds = milliseconds + begun.elapsed().as_millis() as u64;
@@ -205,10 +200,4 @@ impl Campaign {
         self.tally.count(&bed.label(kind), cycle);
         Ok(())
     }
-}
-
-fn restart_both(bed: &mut Bed) -> Result<(), String> {
-    let before = bed.before()?;
-    bed.inject(Fault::Kill(Who::Both), &before)?;
-    bed.recover(&before, Instant::now(), false)
 }

@@ -10,8 +10,6 @@ use std::io::{Read, Seek, SeekFrom};
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-/// A disk that fails for this long may be given up.
-const GIVEN_UP: Duration = Duration::from_millis(750);
 /// How often a log is looked at for a moment that passes in milliseconds.
 const WATCH: Duration = Duration::from_millis(1);
 
@@ -42,8 +40,6 @@ impl Bed {
                 shelf.tell(n, trouble);
                 std::thread::sleep(lasts);
                 shelf.tell(n, Trouble::None);
-                let fails = matches!(trouble, Trouble::Errors | Trouble::WriteErrors);
-                self.may_lack_a_disk |= fails && lasts >= GIVEN_UP;
             }
             Fault::Again(who, moment, second) => return self.strike_again(who, moment, second, before),
         }

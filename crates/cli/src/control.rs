@@ -243,6 +243,33 @@ pub struct DiskStatus {
     pub works: bool,
     /// Whether it votes.
     pub quorum: bool,
+    /// How far it is, of what the answering controllers own, while it is being made level.
+    #[serde(default)]
+    pub merged: Option<Merged>,
+}
+
+/// How much of a disk is level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Merged {
+    /// PSEGs that are level.
+    pub psegs: u64,
+    /// All that have a copy there.
+    pub of: u64,
+}
+
+impl Merged {
+    /// In percent, rounded down.
+    pub fn percent(self) -> u64 {
+        (self.psegs * 100).checked_div(self.of).unwrap_or(100)
+    }
+
+    /// With what another controller has to say.
+    pub fn and(self, other: Merged) -> Merged {
+        Merged {
+            psegs: self.psegs + other.psegs,
+            of: self.of + other.of,
+        }
+    }
 }
 
 /// What a controller sees of the link to its partner.

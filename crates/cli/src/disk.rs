@@ -1,7 +1,7 @@
 //! `twincell disk`.
 
 use crate::config::CellConfig;
-use crate::control::DiskStatus;
+use crate::control::{ControllerStatus, DiskStatus, Merged};
 use crate::exit::{Code, Failure, Result};
 use crate::output::{Report, table};
 use crate::size::Size;
@@ -56,9 +56,20 @@ fn disks(config: &CellConfig) -> Result<Vec<DiskStatus>> {
         .iter()
         .filter(|s| s.status().is_some())
         .max_by_key(|s| (s.serves(), s.status().map(|s| s.epoch)));
-    best.and_then(Seen::status)
+    let mut disks = best
+        .and_then(Seen::status)
         .map(|s| s.disks.clone())
-        .ok_or_else(|| no_controller(config))
+        .ok_or_else(|| no_controller(config))?;
+    for disk in &mut disks {
+        disk.merged = merged(seen.iter().filter_map(Seen::status), &disk.name);
+    }
+    Ok(disks)
+}
+
+/// How far a disk is that is made level: each controller knows it of what it owns.
+pub fn merged<'a>(seen: impl Iterator<Item = &'a ControllerStatus>, disk: &str) -> Option<Merged> {
+    let of = |s: &ControllerStatus| s.disks.iter().find(|d| d.name == disk).and_then(|d| d.merged);
+    seen.filter_map(of).reduce(Merged::and)
 }
 
 /// No controller answers.
@@ -76,10 +87,10 @@ pub fn no_controller(config: &CellConfig) -> Failure {
 fn list(disks: &[DiskStatus]) -> String {
     let row = |d: &DiskStatus| {
         let size = Size(d.size_bytes).to_string();
-        let state = if d.works {
-            d.state.clone()
-        } else {
-            format!("{}, fails", d.state)
+        let state = match d.merged {
+            Some(merged) => format!("{}, {} %", d.state, merged.percent()),
+            None if d.works => d.state.clone(),
+            None => format!("{}, fails", d.state),
         };
         let votes = if d.quorum { "yes" } else { "no" };
         [

@@ -3,6 +3,7 @@
 use crate::config::CellConfig;
 use crate::control::{ControllerStatus, DiskStatus, LunStatus, RoleName};
 use crate::daemon::is_paused;
+use crate::disk::merged;
 use crate::events::utc;
 use crate::journal::{last_event, last_mode};
 use crate::status::Seen;
@@ -326,7 +327,16 @@ impl Look<'_> {
                 "missing" => problem(
                     "disk_missing",
                     format!("Disk {name} ({path}) is missing: nothing is read from it or written to it any more."),
-                    "What it had is on other disks, once. Make a backup of what matters: this version cannot fill a new disk yet.",
+                    "It is used again by itself once it answers: look at its cable, its power, and the kernel's log. What it had is on other disks, once: make a backup of what matters.",
+                ),
+                "merging" => problem(
+                    "disk_merging",
+                    format!(
+                        "Disk {name} ({path}) is back, and is being made level{}.",
+                        merged(self.seen.iter().filter_map(Seen::status), name)
+                            .map_or(String::new(), |m| format!(": {} %", m.percent()))
+                    ),
+                    "Nothing; it is a full copy again when that is done.",
                 ),
                 state => problem(
                     "disk_at_work",

@@ -1,7 +1,7 @@
 //! The controller's end of the control socket: threads that ask the engine.
 
 use crate::control::{
-    Answer, ControllerStatus, DiskStatus, Envelope, LinkCounters, LinkStatus, LunChange, LunStatus, PathStatus,
+    Answer, ControllerStatus, DiskStatus, Envelope, LinkCounters, LinkStatus, LunChange, LunStatus, Merged, PathStatus,
     REQUEST_MAX, Refusal, RefusalKind, Reply, Request, RoleName, SCHEMA, VERSION, short_path,
 };
 use crate::exit::{Code, Failure};
@@ -374,6 +374,10 @@ fn status(controller: Controller, snapshot: &Snapshot) -> ControllerStatus {
                 state: disk_state(d.state).to_owned(),
                 works: d.works,
                 quorum: d.quorum,
+                merged: snapshot.merging.filter(|m| m.disk.index() == i).map(|m| Merged {
+                    psegs: m.done,
+                    of: m.all,
+                }),
             })
             .collect(),
     }

@@ -425,6 +425,7 @@ pub(crate) mod tests {
             state: "normal".into(),
             works: true,
             quorum: n < 5,
+            merged: None,
         };
         let status = ControllerStatus {
             controller: controller.into(),

@@ -110,6 +110,8 @@ pub struct Engine {
     placement: Placement,
     /// When something that was asked of a disk failed last.
     failed_at: Vec<Option<Time>>,
+    /// The metadata that were looked at last.
+    generation: u64,
 }
 
 impl Engine {
@@ -147,6 +149,7 @@ impl Engine {
             hosts,
             memories: Memories::new(nv, geometry.transfers + 1),
             failed_at: vec![None; disks.len()],
+            generation: 0,
             disks,
             story: Teller::new(inbox.story.clone()),
             inbox,
@@ -449,6 +452,7 @@ impl Engine {
             disks: disks.collect(),
             link: self.link.snapshot(&self.core, &self.settings, clock::now()),
             copies,
+            merging: self.core.merging(),
             partner_silent: cell.partner_last_seen.map(|seen| clock::until(seen, clock::now())),
             serving_hosts: self.hosts.is_serving(),
             counters: Counters {
@@ -556,6 +560,7 @@ impl Engine {
             }
             Effect::Serve => self.hosts.serve(&mut self.ring),
             Effect::ViewChanged => {
+                self.forgive_what_returned();
                 self.story.look(clock::now(), &self.core);
                 let view = view::next(self.hosts.view(), &self.core);
                 let (hosts, _, mut shared) = self.hosts();
@@ -575,6 +580,19 @@ impl Engine {
             | Effect::SlotWrite { .. }
             | Effect::MetadataRead { .. }
             | Effect::MetadataWrite { .. } => self.start_disk_io(effect),
+        }
+    }
+
+    /// A disk that is made level has answered again: what failed before says nothing any more.
+    fn forgive_what_returned(&mut self) {
+        let Some(metadata) = self.core.metadata().filter(|m| m.generation != self.generation) else {
+            return;
+        };
+        self.generation = metadata.generation;
+        for (disk, failed_at) in metadata.disks.iter().zip(&mut self.failed_at) {
+            if disk.state == DiskState::Merging {
+                *failed_at = None;
+            }
         }
     }
 

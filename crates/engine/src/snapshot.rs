@@ -8,6 +8,7 @@ use twincell_core::controller::CellView;
 use twincell_core::ids::Uuid;
 use twincell_core::layout::metadata::DiskState;
 use twincell_core::manage::LunView;
+use twincell_core::merge::MergeView;
 
 /// What an engine tells of itself at one moment.
 #[derive(Clone, Debug)]
@@ -22,6 +23,8 @@ pub struct Snapshot {
     pub link: LinkSnapshot,
     /// How many copies each of these LUNs has; empty while the metadata were not yet read.
     pub copies: Vec<Copies>,
+    /// How far the disk is that is being made level, of what this controller owns.
+    pub merging: Option<MergeView>,
     /// For how long a partner that is in, and is waited for, has given no sign of life.
     pub partner_silent: Option<Duration>,
     /// Whether hosts are served.

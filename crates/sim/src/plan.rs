@@ -8,6 +8,8 @@ use twincell_core::config::Geometry;
 use twincell_core::ids::Controller;
 
 const MS: u64 = 1_000_000;
+/// In one seed of so many a disk is given up and comes back.
+const DISK_RETURNS: u64 = 8;
 /// One pause of a host in so many is long.
 pub const LONG_PAUSES: u64 = 8;
 
@@ -140,7 +142,10 @@ impl Plan {
             mode,
             only_redundant: luns == 1,
         };
-        let (faults, at) = draw.faults(random);
+        let (mut faults, mut at) = draw.faults(random);
+        if mode != Mode::Calm && seed % DISK_RETURNS == 0 {
+            at = draw.disk_returns(at, &mut Random::new(!seed), &mut faults);
+        }
         let restart = match random.below(3) {
             0 => (MS / 10, 5 * MS),
             1 => (10 * MS, 300 * MS),
@@ -194,13 +199,12 @@ enum Kind {
     Clock,
     Link,
     Disk,
-    Return,
     Operator,
     Loss,
 }
 
 impl Kind {
-    const ALL: [Kind; 10] = [
+    const ALL: [Kind; 9] = [
         Kind::Crash,
         Kind::CrashBoth,
         Kind::Recovery,
@@ -208,13 +212,12 @@ impl Kind {
         Kind::Clock,
         Kind::Link,
         Kind::Disk,
-        Kind::Return,
         Kind::Operator,
         Kind::Loss,
     ];
 
     fn draw(random: &mut Random) -> Kind {
-        match random.below(37) {
+        match random.below(34) {
             0..=7 => Kind::Crash,
             8..=11 => Kind::CrashBoth,
             12..=15 => Kind::Recovery,
@@ -223,7 +226,6 @@ impl Kind {
             19..=23 => Kind::Link,
             24..=26 => Kind::Disk,
             27..=32 => Kind::Operator,
-            33..=35 => Kind::Return,
             _ => Kind::Loss,
         }
     }
@@ -254,11 +256,7 @@ impl Draw {
                 _ => random.between(1, 3000) * MS / 10,
             };
             let kind = kind.unwrap_or_else(|| Kind::draw(random));
-            if kind == Kind::Return {
-                at = self.disk_returns(at, random, &mut faults);
-            } else {
-                faults.push((at, self.fault(kind, random)));
-            }
+            faults.push((at, self.fault(kind, random)));
         }
         (faults, at)
     }
@@ -285,7 +283,7 @@ impl Draw {
             },
             Kind::Clock => self.clock(controller, random),
             Kind::Link => link(controller, random),
-            Kind::Disk | Kind::Return => self.disk(random),
+            Kind::Disk => self.disk(random),
             Kind::Operator => operator(controller, point, random),
             Kind::Loss => self.loss(controller, random),
         }

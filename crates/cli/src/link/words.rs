@@ -188,6 +188,8 @@ fn asked(request: &Request) -> String {
         ManageOp::LunDelete { name } => format!("delete LUN {}", name.as_str()),
         ManageOp::LunMove { name, to } => format!("move LUN {} to {to}", name.as_str()),
         ManageOp::DiskMissing { disk } => format!("disk {disk} is missing"),
+        ManageOp::DiskReturned { disk } => format!("disk {disk} may come back"),
+        ManageOp::DiskLevel { disk, epoch } => format!("disk {disk} is level, under epoch {epoch}"),
         ManageOp::AcceptLoss { missing } => format!("accept the loss of the memory of {missing}"),
         ManageOp::Stop => "stop".to_owned(),
     }

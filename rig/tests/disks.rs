@@ -1,0 +1,118 @@
+//! Disks that fail under load and come back: they are made level, and then the other disk of the pair may go.
+
+use serde_json::Value;
+use std::thread::sleep;
+use std::time::Duration;
+use tempfile::TempDir;
+use twincell_client::Url;
+use twincell_client::checker::{Checker, Options, Regions};
+use twincell_client::multipath::Timing;
+use twincell_rig::cell::{Cell, Pool, SETTLE, addresses_on};
+use twincell_rig::poll_for;
+use twincell_rig::ports::Ports;
+use twincell_rig::shelf::{Shelf, Trouble};
+
+/// The disk that fails, and the other of its pair.
+const PAIR: [usize; 2] = [1, 0];
+const DISKS: usize = 4;
+const DISK_BYTES: u64 = 192 << 20;
+/// What the load writes, in blocks: all of the LUN.
+const REGION: u64 = (64 << 20) / 512;
+
+/// A cell on disks that fail when they are told to, and its load.
+struct Bed {
+    checker: Checker,
+    urls: Vec<Url>,
+    cell: Cell,
+    shelf: Shelf,
+    _dir: TempDir,
+}
+
+impl Bed {
+    fn new() -> Bed {
+        let dir = tempfile::tempdir().expect("a directory");
+        let shelf = Shelf::mount(dir.path(), DISKS, DISK_BYTES).expect("disks");
+        let ports = Ports::reserve();
+        let addresses = addresses_on(&ports);
+        let root = tempfile::tempdir_in(dir.path()).expect("a directory");
+        let cell = Cell::create_in(root, ports, &Pool::Given(shelf.paths()), "16M", &addresses).expect("a cell");
+        cell.twincell(&["cell", "start"]).success();
+        cell.wait_until_mirrored();
+        let lun = cell.lun("data", "64M", "vraid1");
+        let url = |c| [cell.iscsi_url(&lun, c), cell.nbd_url(&lun, c)];
+        let urls = [url("A"), url("B")].concat();
+        let urls: Vec<Url> = urls.iter().map(|u| u.parse().expect("an address")).collect();
+        let checker = Checker::start(Options {
+            urls: urls.clone(),
+            writers: 4,
+            readers: 1,
+            regions: Regions::Shared,
+            region: 0..REGION,
+            seed: 7,
+            history: None,
+            timing: Timing::default(),
+        });
+        Bed {
+            checker: checker.expect("the load"),
+            urls,
+            cell,
+            shelf,
+            _dir: dir,
+        }
+    }
+
+    fn until_disk(&self, disk: usize, state: &str) -> Value {
+        let what = format!("disk {disk} being {state}");
+        let seen = poll_for(&what, SETTLE, || {
+            let listed = self.cell.twincell(&["disk", "list", "--json"]);
+            let listed: Value = serde_json::from_str(&listed.stdout).unwrap_or(Value::Null);
+            let is_so = listed["disks"][disk]["state"] == state;
+            is_so.then(|| listed.clone()).ok_or(listed.to_string())
+        });
+        seen.unwrap_or_else(|e| panic!("{e}\n{}", self.cell.logs()))
+    }
+
+    /// The disk fails for three seconds.
+    fn fail_for_a_while(&self) {
+        sleep(Duration::from_millis(500));
+        self.shelf.tell(PAIR[0], Trouble::Errors);
+        sleep(Duration::from_secs(3));
+        self.until_disk(PAIR[0], "missing");
+        self.shelf.tell(PAIR[0], Trouble::None);
+    }
+
+    /// It is a full copy again; the other of the pair dies, and all that was written is read, through each path.
+    fn ends_without_the_other(mut self) {
+        let listed = self.until_disk(PAIR[0], "normal");
+        assert_eq!(listed["disks"][PAIR[0]]["works"], true, "{listed}");
+        self.cell.wait_until_mirrored();
+        let load = self.checker.stop();
+        assert!(load.is_sound() && load.writes > 0, "{load}");
+        self.cell
+            .wait_until("everything on the disks", |s| s["cell"]["dirty_buffers"] == 0);
+        self.shelf.tell(PAIR[1], Trouble::Errors);
+        for url in &self.urls {
+            let report = self.checker.verify_all(url).expect("all is read");
+            assert!(report.is_sound(), "{report}");
+        }
+    }
+}
+
+#[test]
+fn a_disk_comes_back_under_load_and_is_a_full_copy() {
+    let bed = Bed::new();
+    bed.fail_for_a_while();
+    bed.ends_without_the_other();
+}
+
+#[test]
+fn a_controller_ends_while_a_disk_is_made_level() {
+    let bed = Bed::new();
+    bed.fail_for_a_while();
+    bed.until_disk(PAIR[0], "merging");
+    let owner = bed.cell.owner("data");
+    bed.cell.kill(&owner);
+    sleep(Duration::from_secs(1));
+    bed.cell.twincell(&["cell", "start"]).success();
+    bed.ends_without_the_other();
+}
