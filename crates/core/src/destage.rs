@@ -342,7 +342,6 @@ impl Core {
                 continue;
             }
             while let Some(buffer) = self.cache.oldest_of_lun(ncae) {
-                mark!("data of a deleted LUN are discarded");
                 let was = self.cache.discard(buffer);
                 self.store_bmae(buffer, Bmae::FREE);
                 if was.twinned && self.is_mirroring() && !mutant::is("deleted-data-keep-their-twins") {
