@@ -8,6 +8,7 @@ pub mod fault;
 pub mod image;
 mod keeper;
 pub mod noise;
+pub mod paths;
 pub mod ports;
 pub mod proxy;
 pub mod restart;

@@ -34,8 +34,10 @@ impl Way {
 /// What happens to the bytes of one direction.
 #[derive(Clone, Copy, Debug, Default)]
 struct Treatment {
-    /// Nothing is passed on. What was sent waits, here and in the sender's socket.
+    /// Nothing is read, nor passed on. What was sent waits, here and in the sender's socket.
     held: bool,
+    /// Everything is read, and nothing passed on.
+    swallowed: bool,
     /// Each piece is passed on so much later.
     delay: Duration,
     /// The bit with this number, modulo its length, of the next piece is flipped.
@@ -118,6 +120,12 @@ impl Proxy {
     /// Goes silent in these directions: connections stay, nothing comes through any more.
     pub fn hold(&self, ways: &[Way]) {
         self.change(|state| ways.iter().for_each(|w| state.ways[w.index()].held = true));
+    }
+
+    /// Takes everything in these directions and passes nothing on, as a network does that has lost its way. A connection
+    /// that something was taken from is good for nothing any more.
+    pub fn swallow(&self, ways: &[Way]) {
+        self.change(|state| ways.iter().for_each(|w| state.ways[w.index()].swallowed = true));
     }
 
     /// Passes everything on later by `delay`, in both directions.
@@ -226,18 +234,18 @@ fn pump(way: Way, connection: &Connection, shared: &Shared) {
             Ok(length) => length,
             Err(_) => return connection.close(),
         };
-        let Some(delay) = treat(way, &mut chunk[..length], connection, shared) else {
+        let Some(treatment) = treat(way, &mut chunk[..length], connection, shared) else {
             return;
         };
-        std::thread::sleep(delay);
-        if to.write_all(&chunk[..length]).is_err() {
+        std::thread::sleep(treatment.delay);
+        if !treatment.swallowed && to.write_all(&chunk[..length]).is_err() {
             return connection.close();
         }
     }
 }
 
-/// Waits while this direction is held, and says how much longer a piece waits; `None` when the connection is over.
-fn treat(way: Way, piece: &mut [u8], connection: &Connection, shared: &Shared) -> Option<Duration> {
+/// Waits while this direction is held, and says what else becomes of a piece; `None` when the connection is over.
+fn treat(way: Way, piece: &mut [u8], connection: &Connection, shared: &Shared) -> Option<Treatment> {
     let state = shared.state();
     let mut state = shared
         .changed
@@ -253,7 +261,7 @@ fn treat(way: Way, piece: &mut [u8], connection: &Connection, shared: &Shared) -
         let bit = (bit % (piece.len() as u64 * 8)) as usize;
         piece[bit / 8] ^= 1 << (bit % 8);
     }
-    Some(state.ways[way.index()].delay)
+    Some(state.ways[way.index()])
 }
 
 #[cfg(test)]
@@ -324,6 +332,17 @@ mod tests {
         assert!(is_silent(&mut pair.a));
         pair.proxy.heal();
         assert_eq!(receive(&mut pair.a, 7), b"request");
+    }
+
+    #[test]
+    fn what_is_swallowed_never_comes() {
+        let mut pair = Pair::new();
+        pair.proxy.swallow(&[Way::ToA]);
+        pair.b.write_all(b"lost").expect("sent");
+        assert!(is_silent(&mut pair.a));
+        pair.proxy.heal();
+        pair.b.write_all(b"found").expect("sent");
+        assert_eq!(receive(&mut pair.a, 5), b"found");
     }
 
     #[test]
