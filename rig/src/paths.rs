@@ -6,7 +6,7 @@ use crate::proxy::Proxy;
 use crate::{poll_for, wait_for};
 use serde_json::Value;
 use std::net::SocketAddr;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use twincell_client::checker::{Checker, Options, Regions};
 use twincell_client::multipath::Timing;
@@ -27,6 +27,18 @@ pub struct TwoPaths {
     pub cell: Cell,
     /// By path.
     pub proxies: [Proxy; 2],
+    children: Vec<Child>,
+}
+
+impl Drop for TwoPaths {
+    fn drop(&mut self) {
+        self.checker.stop();
+        for child in &mut self.children {
+            // It may have ended already.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
 }
 
 /// What became of a fault of a path.
@@ -59,18 +71,20 @@ impl TwoPaths {
         });
         let file_of_b = cell.dir().join("cell-B.toml");
         std::fs::write(&file_of_b, of_b).expect("cell-B.toml");
+        let mut children = Vec::new();
         for (name, file) in [("A", cell.file()), ("B", file_of_b)] {
             let log = std::fs::File::create(cell.dir().join(name).join("log")).expect("a log");
             let mut command = Command::new(binary());
             command.args(["controller", "run", "--detach", "--name", name, "--config"]);
             command.arg(file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-            command.spawn().expect("a controller");
+            children.push(command.spawn().expect("a controller"));
         }
         cell.wait_until_mirrored();
         let link = TwoPaths {
             checker: load(&cell),
             cell,
             proxies,
+            children,
         };
         link.until_on("the beginning", 0);
         link

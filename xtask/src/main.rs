@@ -85,7 +85,11 @@ enum Task {
         seed: u64,
     },
     /// The figures, with real processes: beside what the machine can do in the same run.
-    Bench,
+    Bench {
+        /// Those of the link between the controllers.
+        #[arg(long)]
+        link: bool,
+    },
     /// Real processes: faults of processes, link and operators, one after the other, under a verifying load.
     Soak(Box<soak::Asked>),
     /// Every fuzz target for a while.
@@ -124,7 +128,7 @@ fn dispatch(task: Task) -> Result<(), Failed> {
         } => mutants::mutants(seeds, null_seeds, only),
         Task::Model { states, scope, mutant } => model::model(states, scope, mutant),
         Task::Repro { seed } => step(test::simulator("sim").arg("repro").arg(seed.to_string())),
-        Task::Bench => test::bench(),
+        Task::Bench { link } => test::bench(if link { "link" } else { "figures" }),
         Task::Soak(asked) => soak::soak(&asked),
         Task::Fuzz { seconds } => fuzz::fuzz(seconds),
     }

@@ -91,8 +91,8 @@ pub fn simulator(profile: &str) -> Command {
     sim
 }
 
-/// The figures.
-pub fn bench() -> Result<(), Failed> {
+/// The figures; `figures` names the program in `rig/benches`.
+pub fn bench(figures: &str) -> Result<(), Failed> {
     let twincell = release_binary()?;
     step(
         cargo([
@@ -102,7 +102,7 @@ pub fn bench() -> Result<(), Failed> {
             "-p",
             "twincell-rig",
             "--bench",
-            "figures",
+            figures,
         ])
         .env(BINARY, twincell),
     )
