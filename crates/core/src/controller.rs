@@ -332,6 +332,17 @@ impl Core {
         }
     }
 
+    /// Whether the next step is followed by another at once: then what it has to say to the partner may wait for that. The
+    /// last of them must be told that there is no more.
+    pub fn expect_more(&mut self, more: bool) {
+        self.link.expect_more(more);
+    }
+
+    /// Whether the last step was told that another follows.
+    pub fn awaits_more(&self) -> bool {
+        self.link.awaits_more()
+    }
+
     /// Handles one event, then everything that this makes possible. Appends to `effects`, which are to be carried
     /// out in order. `now` never goes back.
     pub fn step(&mut self, now: Time, event: Event, effects: &mut Vec<Effect>) {

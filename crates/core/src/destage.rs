@@ -12,6 +12,7 @@ use crate::ids::{
     PSEG_BLOCKS, Time,
 };
 use crate::layout::metadata::{DiskState, Metadata};
+use crate::link::frame::RELEASE_MAX;
 use crate::link::mfcd::Mfcd;
 use crate::list::List;
 use crate::mark::mark;
@@ -19,6 +20,7 @@ use crate::memory::{Memory, Segment, Sgl};
 use crate::mutant;
 use crate::nv::word::Bmae;
 use crate::read::{COPIES_MAX, runs};
+use std::collections::VecDeque;
 
 /// Most dirty buffers that one search for something to write looks at.
 const LOOK_AT: usize = 64;
@@ -54,6 +56,8 @@ pub struct Destager {
     /// Twins to be released, each once; whether the message that says so is requested; how often it was, and how many of
     /// these requests the partner has heard of.
     releases: Vec<BufferIndex>,
+    /// How many of them belong to each request that is closed: what is released later must not go with it.
+    closed: VecDeque<usize>,
     release_requested: bool,
     releases_requested: u64,
     releases_heard: u64,
@@ -74,6 +78,7 @@ impl Destager {
             flushes: 0,
             flush_failed: vec![false; disks],
             releases: Vec::with_capacity(buffers),
+            closed: VecDeque::with_capacity(buffers),
             release_requested: false,
             releases_requested: 0,
             releases_heard: 0,
@@ -86,14 +91,29 @@ impl Destager {
         self.batches.in_use() - self.left_behind
     }
 
-    /// Twins that are to be released.
-    pub fn pending_releases(&mut self) -> &mut Vec<BufferIndex> {
-        &mut self.releases
+    /// At most `most` of the twins that the next request is to release, and whether there are more of them.
+    pub fn next_releases(&mut self, most: usize) -> (List<BufferIndex, RELEASE_MAX>, bool) {
+        let all = self.closed.front().copied().unwrap_or(self.releases.len());
+        let buffers: List<_, RELEASE_MAX> = self.releases.drain(..all.min(most).min(RELEASE_MAX)).collect();
+        let left = all - buffers.len();
+        match self.closed.front_mut() {
+            Some(closed) if left > 0 => *closed = left,
+            Some(_) => {
+                self.closed.pop_front();
+            }
+            None if left == 0 => self.release_requested = false,
+            None => {}
+        }
+        (buffers, left > 0)
     }
 
-    /// All of them are in messages now.
-    pub fn releases_are_built(&mut self) {
-        self.release_requested = false;
+    /// Something is about to be said that must be heard before what is released from now on.
+    pub fn close_release(&mut self) {
+        if self.release_requested && !mutant::is("releases-join-an-earlier-request") {
+            let earlier: usize = self.closed.iter().sum();
+            self.closed.push_back(self.releases.len() - earlier);
+            self.release_requested = false;
+        }
     }
 
     /// The partner has heard of what was released by this request, and by those before it.
@@ -109,6 +129,7 @@ impl Destager {
     /// The partner is out of reach: it hears of nothing any more.
     pub fn forget_releases(&mut self) {
         self.releases.clear();
+        self.closed.clear();
         self.release_requested = false;
         self.releases_heard = self.releases_requested;
     }
@@ -552,4 +573,42 @@ fn whole_or_run(buffers: &[BufferIndex], first: u8, count: u8) -> Sgl {
         count,
     };
     buffers.iter().map(segment).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn released(destager: &mut Destager, most: usize) -> (Vec<u32>, bool) {
+        let (buffers, more) = destager.next_releases(most);
+        (buffers.iter().map(|b| b.0).collect(), more)
+    }
+
+    /// As `send_releases` does it.
+    fn request(destager: &mut Destager) -> bool {
+        !std::mem::replace(&mut destager.release_requested, true)
+    }
+
+    #[test]
+    fn what_is_released_after_a_withdrawal_does_not_go_before_it() {
+        let destager = &mut Destager::new(1, 1, 100);
+        destager.releases.extend((0..3).map(BufferIndex));
+        assert!(request(destager));
+        destager.releases.extend((3..40).map(BufferIndex));
+        assert!(!request(destager), "they go with what was requested before");
+        destager.close_release();
+        destager.releases.push(BufferIndex(40));
+        assert!(request(destager));
+        destager.close_release();
+        destager.close_release();
+        destager.releases.push(BufferIndex(41));
+        assert!(request(destager));
+
+        assert_eq!(released(destager, 30), ((0..30).collect(), true));
+        assert_eq!(released(destager, 30), ((30..40).collect(), false));
+        assert_eq!(released(destager, 30), (vec![40], false));
+        assert!(!request(destager), "the last one is still to come");
+        assert_eq!(released(destager, 30), (vec![41], false));
+        assert!(request(destager));
+    }
 }

@@ -363,6 +363,8 @@ impl Core {
         let (ncae, p) = (self.htb(h).ncae, self.htb(h).portion);
         if p.requested && !mutant::is("withdraw-unsaid") {
             let (rie, generation) = (p.rie, p.generation);
+            // What is released now was named by this write: the mirror must hear first that it is over.
+            self.destager.close_release();
             self.link.request(Mfcd::Withdraw { rie, generation });
         }
         for (new, old) in p.new.iter().zip(p.old.iter()) {

@@ -234,6 +234,11 @@ impl Engine {
                     return;
                 }
             }
+            if self.core.awaits_more() {
+                // The event that was to follow was none: its frame made no sense.
+                self.queue.push(Event::Tick);
+                continue;
+            }
             self.finish();
             if self.queue.is_empty() {
                 return;
@@ -248,6 +253,7 @@ impl Engine {
             return;
         }
         let mut effects = std::mem::take(&mut self.effects);
+        self.core.expect_more(!self.queue.is_empty());
         self.core.step(now, happening.event, &mut effects);
         // By reference: an effect is half a KiB, and a write has dozens of them.
         for effect in &effects {

@@ -104,6 +104,8 @@ pub struct Plan {
     pub apart: bool,
     /// Paths between the controllers: 1 or 2.
     pub paths: usize,
+    /// Steps follow each other so closely that messages wait for the next one to share its frame.
+    pub crowded: bool,
 }
 
 impl Plan {
@@ -126,6 +128,7 @@ impl Plan {
             slow_hosts: false,
             apart: false,
             paths: 1,
+            crowded: false,
         }
     }
 
@@ -174,6 +177,7 @@ impl Plan {
             slow_hosts: random.one_in(8),
             apart: random.one_in(3),
             paths: if random.one_in(2) { 2 } else { 1 },
+            crowded: random.one_in(2),
         }
     }
 

@@ -115,6 +115,8 @@ pub struct Link {
     prepared: VecDeque<Mfc>,
     /// Requests that were acknowledged, for their ack routines.
     acknowledged: VecDeque<Mfcd>,
+    /// More is about to happen that may request messages.
+    more: bool,
     incarnation: Incarnation,
     retransmit: Nanos,
     /// Frames that were sent again, since the start.
@@ -143,6 +145,7 @@ impl Link {
             waiting_max: waiting,
             prepared: VecDeque::with_capacity(64),
             acknowledged: VecDeque::with_capacity(WINDOW * FRAME_MFCS_MAX),
+            more: false,
             paths: [None; PATHS_MAX],
             changes: [(Why::NotYet, Time(0)); PATHS_MAX],
             established: None,
@@ -403,6 +406,21 @@ impl Link {
         } else {
             e.choked = true;
         }
+    }
+
+    /// Whether more is about to happen: messages without data may wait for others to share their frame.
+    pub fn expect_more(&mut self, more: bool) {
+        self.more = more;
+    }
+
+    /// What `expect_more` was told last.
+    pub fn awaits_more(&self) -> bool {
+        self.more
+    }
+
+    /// Whether what is requested may wait: others may come, and would fit into the same frame.
+    pub fn may_wait(&self) -> bool {
+        self.more && self.data.is_empty() && self.control.len() < FRAME_MFCS_MAX
     }
 
     /// Requests that this message be sent, which the cell machine has built.
@@ -811,6 +829,23 @@ mod tests {
         link.unsaid();
         link.establish(0, Incarnation(1), partner, Time(1));
         link
+    }
+
+    #[test]
+    fn messages_wait_for_what_is_about_to_happen_and_share_a_frame() {
+        let mut link = established();
+        link.send(Mfc::LevelEnd);
+        assert!(!link.may_wait());
+        link.expect_more(true);
+        assert!(link.may_wait());
+        (1..FRAME_MFCS_MAX).for_each(|_| link.send(Mfc::LevelEnd));
+        assert!(!link.may_wait(), "the frame is full");
+        link.control.clear();
+        link.request(Mfcd::MirrorData {
+            rie: crate::ids::RieIndex(0),
+            generation: crate::ids::RieGeneration(0),
+        });
+        assert!(!link.may_wait(), "data take long: they do not wait");
     }
 
     /// The window is full to the last frame when the flush ends: the frame that comes next has the place of the oldest one

@@ -2,8 +2,9 @@
 //! at the sender [0062], and the one that is called at the receiver [0061].
 
 use super::frame::XmfcId;
-use super::frame::{Mfc, RELEASE_MAX, Request, Response, Sequenced};
+use super::frame::{Mfc, Request, Response, Sequenced};
 use super::mfcd::{Built, Mfcd, ReadData};
+use crate::cell::Phase;
 use crate::controller::{Core, Violation};
 use crate::forward::Call;
 use crate::host::{HostOp, Status};
@@ -16,8 +17,12 @@ use crate::mutant;
 impl Core {
     // ---- the sender ----
 
-    /// Builds what is requested into frames, as far as the window has room, and sends again what is missing.
+    /// Builds what is requested into frames, as far as the window has room, and sends again what is missing. Not while more
+    /// is about to happen: then the messages of all of it share frames.
     pub(crate) fn flush_link(&mut self) {
+        if self.link.may_wait() && self.phase == Phase::Serving {
+            return;
+        }
         self.link.send_again(self.now, &mut self.effects);
         while let Some(mfcd) = self.link.next_request() {
             match self.build(mfcd, self.link.room()) {
@@ -117,17 +122,15 @@ impl Core {
     /// As many twins as fit.
     fn build_release(&mut self, room: usize) -> Built {
         let none: Mfc = Mfc::Release(List::new());
-        let fit = (room.saturating_sub(none.bytes()) / 4).min(RELEASE_MAX);
-        let pending = self.destager.pending_releases();
-        if fit == 0 && !pending.is_empty() {
+        let fit = room.saturating_sub(none.bytes()) / 4;
+        if fit == 0 {
             return Built::TooLarge;
         }
-        let buffers = pending.drain(..fit.min(pending.len())).collect();
+        let (buffers, more) = self.destager.next_releases(fit);
         let mfc = Mfc::Release(buffers);
-        if !pending.is_empty() {
+        if more {
             return Built::First(mfc);
         }
-        self.destager.releases_are_built();
         if buffers.is_empty() || mutant::is("drop-releases") {
             return Built::Nothing;
         }

@@ -74,6 +74,7 @@ impl World {
         self.processes.iter().all(quiet)
             && self.nv.iter().flatten().all(|nv| !nv.is_flipped)
             && self.wire.is_empty()
+            && !self.processes.iter().flatten().any(|p| p.core.awaits_more())
             && self.wire.is_sound_for(self.now, SETTLES)
     }
 

@@ -79,6 +79,7 @@ impl World {
         let mut ready = VecDeque::from([event]);
         let mut effects = std::mem::take(&mut self.effects);
         let step = self.step;
+        let crowded = self.plan.crowded && self.random.one_in(2);
         while let Some(event) = ready.pop_front() {
             event.hash(&mut self.digest);
             self.report.marks.event(&event, mfcs);
@@ -93,6 +94,7 @@ impl World {
             let faultless = is_faultless(&event, mfcs)
                 && !process.core.holds_frames()
                 && process.core.cell_view().role != Role::Stopping;
+            process.core.expect_more(crowded && event != Event::Tick);
             step(&mut process.core, Time(local), event, &mut effects);
             // A single path may be given up at any time.
             let ends_link = effects.iter().any(|e| matches!(e, Effect::LinkClose { .. }));
@@ -117,6 +119,11 @@ impl World {
             }
         }
         self.effects = effects;
+        let waits = self.process(controller, id).is_some_and(|p| p.core.awaits_more());
+        if waits {
+            let delay = self.random.between(US, 200 * US);
+            self.after(delay, Happening::Event(controller, id, Event::Tick));
+        }
         self.schedule_tick(controller, id);
     }
 
