@@ -33,15 +33,22 @@ fn writes() {
         cache: "64M",
     });
     let lun = cell.lun("writes", "64M", "vraid1");
-    let url: Url = cell.iscsi_url(&lun, &cell.owner("writes")).parse().expect("a URL");
+    let url = |url: String| url.parse::<Url>().expect("a URL");
+    let owner = cell.owner("writes");
+    let [iscsi, nbd] = [cell.iscsi_url(&lun, &owner), cell.nbd_url(&lun, &owner)].map(url);
     println!(
-        "On the link for a mirrored write over iSCSI, both directions together, {} s each",
+        "On the link for a mirrored write, both directions together, {} s each",
         ROUND.as_secs()
     );
     println!(
-        "  write     depth    writes/s  messages  frames with them  frames of all kinds      bytes  of them payload"
+        "                  depth    writes/s  messages  frames with them  of all kinds      bytes  of them payload"
     );
-    for (name, blocks) in [("4 KiB", 8), ("128 KiB", 256)] {
+    for (name, url, blocks) in [
+        ("4 KiB, iSCSI", &iscsi, 8),
+        ("128 KiB, iSCSI", &iscsi, 256),
+        ("4 KiB, NBD", &nbd, 8),
+        ("128 KiB, NBD", &nbd, 256),
+    ] {
         for depth in [1, 32] {
             let load = Load {
                 operation: Operation::Write,
@@ -58,7 +65,7 @@ fn writes() {
             device.close(Duration::from_secs(1));
             let per = |n: usize| (after[n] - before[n]) as f64 / figures.requests as f64;
             println!(
-                "  {name:9} {depth:5} {:11.0} {:9.2} {:17.2} {:20.2} {:10.0} {:16}",
+                "  {name:15} {depth:5} {:11.0} {:9.2} {:17.2} {:13.2} {:10.0} {:16}",
                 figures.iops(),
                 per(0),
                 per(1),
