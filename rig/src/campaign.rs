@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use twincell_client::checker::Random;
 
+/// A host gives a request up after 3 s. Where the machine itself took this long for one page, that says nothing of a move.
+const DISTURBED: Duration = Duration::from_secs(1);
+
 /// The file of a campaign in its directory.
 const STATE: &str = "campaign.json";
 /// Cycles of one cell: a long life, and a failure leaves no more than its history.
@@ -147,7 +150,7 @@ impl Campaign {
         let (milliseconds, writes) = (self.tally.milliseconds, self.tally.writes);
         let ground = self.plan(kinds, self.next, &mut Random::new(self.seed, self.next)).1;
         let mut bed = Bed::start(&self.dir, self.seed.wrapping_add(self.next << 16), ground)?;
-        let noise = Noise::start();
+        let noise = Noise::start(&self.dir).map_err(|e| format!("{}: {e}", self.dir.display()))?;
         for n in 1..=ROUND {
             let mut random = Random::new(self.seed, self.next);
             let (kind, here) = self.plan(kinds, self.next, &mut random);
@@ -179,13 +182,16 @@ impl Campaign {
         bed.take_longest_gap();
         let since = Instant::now();
         let as_meant = bed.inject(fault, &before).map_err(|e| format!("{fault:?}: {e}"))?;
+        if fault == Fault::Move && !as_meant && noise.longest().disk < DISTURBED {
+            return Err("hosts saw errors of a planned move".to_owned());
+        }
         bed.recover(&before, since, matches!(fault, Fault::Again(..)))
             .map_err(|e| format!("{fault:?}: {e}"))?;
         let cycle = Cycle {
             counts: before.at_stake && as_meant,
             changed: bed.epoch() != before.epoch,
             pause: bed.take_longest_gap(),
-            noise: noise.take_longest(),
+            noise: noise.take_longest().longer(),
         };
         let ms = |d: Duration| d.as_millis();
         println!(

@@ -18,7 +18,7 @@ pub struct Line {
     pub changed: u64,
     /// Of each counted cycle, the longest time without an acknowledged write, in microseconds.
     pub pauses: Vec<u64>,
-    /// Of each counted cycle, the longest time by which an idle thread's timer was late, in microseconds.
+    /// Of each counted cycle, the longest time by which the machine itself was late, in microseconds.
     pub noise: Vec<u64>,
 }
 
@@ -42,7 +42,7 @@ pub struct Cycle {
     pub changed: bool,
     /// The longest time without an acknowledged write.
     pub pause: Duration,
-    /// The longest time by which an idle thread's timer was late.
+    /// The longest time by which the machine itself was late: a timer, or a page that was to be durable.
     pub noise: Duration,
 }
 

@@ -4,7 +4,7 @@
 use crate::ids::{DiskIndex, Nanos, Time};
 
 /// How long a disk is left alone after an error.
-const AFTER_ERROR: Nanos = Nanos::from_millis(500);
+const AFTER_ERROR: Nanos = Nanos::from_millis(300);
 /// A disk that has failed for this long is out of order: another copy has to do, and where there is none hosts get errors.
 const GIVE_UP_AFTER: Nanos = Nanos::from_millis(900);
 /// The same of one that has not answered since something was overdue: longer, for it may only be slow.
@@ -47,7 +47,8 @@ impl Disk {
         if self.overdue > 0 {
             now.since(since) >= GIVE_UP_STALLED_AFTER
         } else {
-            now.since(since) >= GIVE_UP_AFTER && self.not_before.since(since) >= GIVE_UP_AFTER
+            // It is left alone for a while from its last error on.
+            self.not_before.since(since) >= Nanos(GIVE_UP_AFTER.0 + AFTER_ERROR.0)
         }
     }
 }

@@ -191,6 +191,20 @@ fn a_short_stall_is_forgiven() {
     s.end();
 }
 
+/// A disk that failed for less than a second, and works again when it is tried next, is not given up.
+#[test]
+fn short_errors_are_forgiven() {
+    let mut s = both();
+    s.fail_disk(Some(1));
+    let written = s.write_fua(A, 0, 8);
+    s.pass(800);
+    s.fail_disk(None);
+    s.good(written);
+    s.pass(1_000);
+    assert_eq!(s.disk_state(A, 1), DiskState::Normal);
+    s.end();
+}
+
 /// No disk with a copy answers for a moment: reads wait, those too that begin when it is known.
 #[test]
 fn reads_wait_out_a_short_stall_of_all_copies() {
