@@ -146,7 +146,7 @@ impl Plan {
             only_redundant: luns == 1,
         };
         let (mut faults, mut at) = draw.faults(random);
-        if mode != Mode::Calm && seed % DISK_RETURNS == 0 {
+        if mode != Mode::Calm && seed.is_multiple_of(DISK_RETURNS) {
             at = draw.disk_returns(at, &mut Random::new(!seed), &mut faults);
         }
         let restart = match random.below(3) {
