@@ -93,7 +93,8 @@ fn switches() {
         "\nThe active path fails under a verifying load: longest time without an acknowledged write, {SWITCHES} times"
     );
     let link = TwoPaths::start();
-    let faults: [(&str, fn(&Proxy)); 3] = [
+    type Fault = (&'static str, fn(&Proxy));
+    let faults: [Fault; 3] = [
         ("cut", Proxy::cut),
         ("silent", |p| p.swallow(&Way::BOTH)),
         ("silent one way", |p| p.swallow(&[Way::ToB])),

@@ -28,12 +28,12 @@ const FAULTS: [(&str, Fault); 7] = [
 #[test]
 fn a_path_fails_and_no_host_notices() {
     let link = TwoPaths::start();
-    let noise = Noise::start();
+    let noise = Noise::start(link.cell.scratch()).expect("a file in the cell's directory");
     let record = link.cell.status()["cell"]["epoch"].clone();
     for (what, fault) in FAULTS {
         noise.take_longest();
         let suffered = link.suffer(what, fault);
-        let noise = noise.take_longest();
+        let noise = noise.take_longest().longer();
         println!("{what:14} {suffered:?}, noise {noise:?}");
         let most = PATH_TIMEOUT + MARGIN + 2 * noise;
         assert!(suffered.pause <= most, "{what}: {suffered:?}, and {most:?} is the most");
@@ -53,7 +53,7 @@ fn a_path_fails_and_no_host_notices() {
         link.until_on("a garbled frame", 0);
     }
     let pause = link.pause("slow and garbled");
-    let most = PATH_TIMEOUT + MARGIN + 2 * noise.take_longest();
+    let most = PATH_TIMEOUT + MARGIN + 2 * noise.take_longest().longer();
     assert!(pause <= most, "a pause of {pause:?}");
     println!("slow, garbled  pause {pause:?}");
 

@@ -94,18 +94,7 @@ pub fn simulator(profile: &str) -> Command {
 /// The figures; `figures` names the program in `rig/benches`.
 pub fn bench(figures: &str) -> Result<(), Failed> {
     let twincell = release_binary()?;
-    step(
-        cargo([
-            "bench",
-            "--quiet",
-            "--locked",
-            "-p",
-            "twincell-rig",
-            "--bench",
-            figures,
-        ])
-        .env(BINARY, twincell),
-    )
+    step(cargo(["bench", "--quiet", "--locked", "-p", "twincell-rig", "--bench", figures]).env(BINARY, twincell))
 }
 
 /// Builds the product as it is released, and says where it is.
