@@ -116,3 +116,33 @@ fn a_controller_ends_while_a_disk_is_made_level() {
     bed.cell.twincell(&["cell", "start"]).success();
     bed.ends_without_the_other();
 }
+
+/// A disk is gone for good, and is replaced under load: each controller is started again, one after the other.
+#[test]
+fn a_disk_is_replaced_by_an_empty_one() {
+    let bed = Bed::new();
+    bed.shelf.tell(PAIR[0], Trouble::Errors);
+    bed.until_disk(PAIR[0], "missing");
+    let new = bed.cell.scratch().join("new-disk");
+    let file = std::fs::File::create(&new).expect("a file");
+    file.set_len(DISK_BYTES).expect("a disk");
+    let (name, path) = (PAIR[0].to_string(), new.display().to_string());
+    let other = PAIR[1].to_string();
+    let replace = |name: &str, path: &str| bed.cell.twincell(&["disk", "replace", name, path, "--yes"]);
+    let refused = replace(&other, &path);
+    assert_eq!(refused.code, Some(6), "{}", refused.told);
+    let of_the_cell = bed.shelf.paths()[2].display().to_string();
+    let refused = replace(&name, &of_the_cell);
+    assert_eq!(refused.code, Some(5), "{}", refused.told);
+    replace(&name, &path).success();
+    // What was interrupted is done again.
+    bed.cell.twincell(&["disk", "replace", &name, &path, "--yes"]).success();
+    for controller in ["A", "B"] {
+        bed.cell.twincell(&["controller", "stop", controller]).success();
+        bed.cell.twincell(&["cell", "start"]).success();
+        bed.cell.wait_until("both in", |s| s["cell"]["mirroring"] == "on");
+    }
+    let listed = bed.until_disk(PAIR[0], "normal");
+    assert_eq!(listed["disks"][PAIR[0]]["path"], path, "{listed}");
+    bed.ends_without_the_other();
+}

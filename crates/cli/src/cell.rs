@@ -245,7 +245,8 @@ fn build(config: &CellConfig, dir: &Path, disks: &[NewDisk]) -> Result<()> {
     std::fs::rename(&new, &config.file).map_err(|e| Failure::io("write", config.file.display(), &e))
 }
 
-fn disks_refused(error: &CreateError) -> Failure {
+/// A disk that cannot be made one of a cell.
+pub fn disks_refused(error: &CreateError) -> Failure {
     let code = match error {
         CreateError::Count { .. } | CreateError::TooSmall { .. } | CreateError::Name { .. } => Code::Usage,
         CreateError::Labelled { .. } | CreateError::Twice { .. } => Code::Conflict,
@@ -255,7 +256,7 @@ fn disks_refused(error: &CreateError) -> Failure {
                 ..Failure::io("", "", source)
             };
         }
-        CreateError::SectorSize { .. } => Code::Refused,
+        CreateError::SectorSize { .. } | CreateError::NoOther => Code::Refused,
     };
     Failure::new(code, error.to_string()).next("nothing was made")
 }

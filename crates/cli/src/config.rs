@@ -480,7 +480,8 @@ pub fn resolve(address: &str) -> Result<SocketAddr> {
     found.ok_or_else(|| Failure::new(Code::NotFound, format!("{address} has no address")))
 }
 
-fn parse_uuid(text: &str) -> Option<Uuid> {
+/// The UUID that is written so.
+pub fn parse_uuid(text: &str) -> Option<Uuid> {
     let groups: Vec<&str> = text.split('-').collect();
     let lengths = groups.iter().map(|g| g.len());
     if !lengths.eq([8, 4, 4, 4, 12]) || !groups.iter().all(|g| g.bytes().all(|b| b.is_ascii_hexdigit())) {

@@ -41,6 +41,15 @@ pub enum Request {
     },
     /// Change a LUN.
     Lun(LunChange),
+    /// Another medium, which has its label, takes the place of a disk that is missing.
+    ReplaceDisk {
+        /// Which place.
+        index: u16,
+        /// The identity of the new one.
+        uuid: String,
+        /// How many PSEGs it has.
+        psegs: u32,
+    },
 }
 
 /// A change of a LUN.
@@ -243,6 +252,12 @@ pub struct DiskStatus {
     pub works: bool,
     /// Whether it votes.
     pub quorum: bool,
+    /// The redundant store set that it belongs to.
+    #[serde(default)]
+    pub rss: u16,
+    /// Its index there: an even one and the next are a pair.
+    #[serde(default)]
+    pub rss_offset: u8,
     /// How far it is, of what the answering controllers own, while it is being made level.
     #[serde(default)]
     pub merged: Option<Merged>,

@@ -1,12 +1,22 @@
 //! `twincell disk`.
 
+use crate::cell::disks_refused;
 use crate::config::CellConfig;
-use crate::control::{ControllerStatus, DiskStatus, Merged};
+use crate::confirm::confirm;
+use crate::control::{Answer, Client, ControllerStatus, DiskStatus, Merged, NoAnswer, RefusalKind, Request};
 use crate::exit::{Code, Failure, Result};
 use crate::output::{Report, table};
 use crate::size::Size;
 use crate::status::{Seen, look_at_both};
 use clap::Subcommand;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use twincell_core::ids::{Controller, DiskIndex, RssIndex};
+use twincell_engine::label_replacement;
+
+/// How long controllers may take to agree on another disk.
+const PATIENCE: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// What can be done with disks.
 #[derive(Debug, Subcommand)]
@@ -17,6 +27,16 @@ pub enum DiskVerb {
     Show {
         /// Its name, as `disk list` gives it.
         name: String,
+    },
+    /// Put an empty disk in the place of one that is missing. Both controllers are started again afterwards, one at a time.
+    Replace {
+        /// The name of the missing one.
+        name: String,
+        /// The new one: a block device or file, whose content is lost. It may have the path of the old one.
+        path: PathBuf,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
     },
     /// Add a disk while the cell runs (not built yet).
     Add {
@@ -44,6 +64,7 @@ pub fn run(config: &CellConfig, verb: &DiskVerb) -> Result<Report> {
             })?;
             Ok(Report::new(list(std::slice::from_ref(&disk)), "disk", &disk))
         }
+        DiskVerb::Replace { name, path, yes } => replace(config, name, path, *yes),
         DiskVerb::Add { .. } => Err(Failure::not_built("adding a disk to a cell")),
         DiskVerb::Remove { .. } => Err(Failure::not_built("taking a disk out of a cell")),
     }
@@ -64,6 +85,99 @@ fn disks(config: &CellConfig) -> Result<Vec<DiskStatus>> {
         disk.merged = merged(seen.iter().filter_map(Seen::status), &disk.name);
     }
     Ok(disks)
+}
+
+/// Labels the new disk, has the controllers take it for the old one, and writes its path to `cell.toml`. What was done of that
+/// by an earlier run is found again.
+fn replace(config: &CellConfig, name: &str, path: &Path, yes: bool) -> Result<Report> {
+    let path = std::path::absolute(path).map_err(|e| Failure::io("find", path.display(), &e))?;
+    let disk = disks(config)?.into_iter().find(|d| d.name == name);
+    let disk = disk.ok_or_else(|| Failure::new(Code::NotFound, format!("there is no disk {name}")))?;
+    let index: u16 = name
+        .parse()
+        .map_err(|_| Failure::usage(format!("{name:?} is not a disk")))?;
+    if disk.state != "missing" {
+        return Err(
+            Failure::new(Code::Refused, format!("disk {name} is {}, not missing", disk.state))
+                .next("only a missing disk is replaced: `twincell disk list`"),
+        );
+    }
+    let lost = format!(
+        "Disk {name} ({}) must not be used in this cell again, and all that is on {} will be lost.",
+        disk.path.display(),
+        path.display()
+    );
+    confirm(name, yes, &format!("disk {name} is not replaced"), &lost)?;
+    let others: Vec<PathBuf> = config
+        .disks
+        .iter()
+        .filter(|d| **d != disk.path && **d != path)
+        .cloned()
+        .collect();
+    let place = (RssIndex(disk.rss), disk.rss_offset);
+    let new = label_replacement(config.uuid, DiskIndex(index), place, &path, &others).map_err(|e| disks_refused(&e))?;
+    let (uuid, psegs) = (new.uuid.to_string(), new.psegs);
+    make(config, &Request::ReplaceDisk { index, uuid, psegs })?;
+    rename(config, &disk.path, &path)?;
+    let text = format!(
+        "Disk {name} is {} now. Start the controllers again, one after the other, so that they open it:\n         \x20 twincell controller stop A && twincell cell start\n         \x20 twincell controller stop B && twincell cell start\n         On two servers the same path has to be in both files {}.\n         Then it is made level by itself; `twincell disk list` shows how far it is.\n",
+        path.display(),
+        config.file.display()
+    );
+    Ok(Report::new(text, "replaced", &name))
+}
+
+/// Asks one controller after the other, until one has done it.
+fn make(config: &CellConfig, request: &Request) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let mut last = no_controller(config);
+        for controller in Controller::BOTH {
+            let client = Client::connect(&config.control(controller));
+            match client.and_then(|mut c| c.ask(request, PATIENCE)) {
+                Ok(Answer::Done { .. }) => return Ok(()),
+                Ok(Answer::Error(refusal)) if refusal.kind == RefusalKind::Final => return Err(refusal.failure()),
+                Ok(Answer::Error(refusal)) => last = refusal.failure(),
+                Ok(_) | Err(NoAnswer::NotRunning) => {}
+                Err(NoAnswer::Silent(why)) => {
+                    last = Failure::new(
+                        Code::Unreachable,
+                        format!("controller {controller} does not answer: {why}"),
+                    );
+                }
+            }
+        }
+        if Instant::now() > deadline {
+            return Err(last);
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// Names another path for a disk in `cell.toml`, and leaves all else there as it is.
+fn rename(config: &CellConfig, old: &Path, new: &Path) -> Result<()> {
+    if old == new || config.disks.iter().any(|d| d == new) {
+        return Ok(());
+    }
+    let io = |what: &'static str| move |e: std::io::Error| Failure::io(what, config.file.display(), &e);
+    let text = std::fs::read_to_string(&config.file).map_err(io("read"))?;
+    let quoted = |path: &Path| format!("\"{}\"", path.display());
+    let forms = [Some(old), old.strip_prefix(config.dir()).ok()];
+    let form = forms
+        .into_iter()
+        .flatten()
+        .map(quoted)
+        .find(|q| text.contains(q.as_str()));
+    let form = form.ok_or_else(|| {
+        Failure::new(
+            Code::Refused,
+            format!("{} does not name {}", config.file.display(), old.display()),
+        )
+        .next(format!("write {} there in its place", new.display()))
+    })?;
+    let written = config.file.with_extension("toml.new");
+    std::fs::write(&written, text.replacen(&form, &quoted(new), 1)).map_err(io("write"))?;
+    std::fs::rename(&written, &config.file).map_err(io("write"))
 }
 
 /// How far a disk is that is made level: each controller knows it of what it owns.

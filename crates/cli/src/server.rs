@@ -15,7 +15,7 @@ use std::time::Duration;
 use twincell_core::cell::Phase;
 use twincell_core::cell::record::Mode;
 use twincell_core::controller::Role;
-use twincell_core::ids::{BLOCK_BYTES, Controller, PSEG_BLOCKS};
+use twincell_core::ids::{BLOCK_BYTES, Controller, DiskIndex, PSEG_BLOCKS};
 use twincell_core::layout::metadata::{DiskState, Name, Redundancy};
 use twincell_core::link::path::PathState;
 use twincell_core::manage::{LunView, ManageError, ManageOp, ManageReply};
@@ -112,6 +112,7 @@ fn answer(request: Request, controller: Controller, handle: &Handle) -> Answer {
         Request::Stop => Answer::Error(no_answer(HandleError::TimedOut)),
         Request::AcceptLoss { missing } => accept_loss(&missing, controller, handle),
         Request::Lun(change) => make_change(&change, controller, handle),
+        Request::ReplaceDisk { index, uuid, psegs } => replace_disk(DiskIndex(index), &uuid, psegs, controller, handle),
     }
 }
 
@@ -123,6 +124,36 @@ fn accept_loss(missing: &str, controller: Controller, handle: &Handle) -> Answer
     match handle.manage(ManageOp::AcceptLoss { missing }, MANAGE_TIMEOUT) {
         Ok(Ok(_)) => Answer::Done { already: false },
         Ok(Err(error)) => Answer::Error(refusal(error, &format!("the memory of {missing}"), None, controller)),
+        Err(error) => Answer::Error(no_answer(error)),
+    }
+}
+
+fn replace_disk(disk: DiskIndex, uuid: &str, psegs: u32, controller: Controller, handle: &Handle) -> Answer {
+    let refused = |what: String, next: &str| {
+        let failure = Failure::new(Code::Refused, what).next(next);
+        Answer::Error(Refusal::new(RefusalKind::Final, failure))
+    };
+    let Some(uuid) = crate::config::parse_uuid(uuid) else {
+        return Answer::Error(Refusal::new(
+            RefusalKind::Final,
+            Failure::usage(format!("{uuid:?} is not the identity of a disk")),
+        ));
+    };
+    match handle.manage(ManageOp::DiskReplace { disk, uuid, psegs }, MANAGE_TIMEOUT) {
+        Ok(Ok(_)) => Answer::Done { already: false },
+        Ok(Err(ManageError::LastCopy)) => refused(
+            format!("disk {disk} has the only copy of LUNs without redundancy, which would be lost with it"),
+            "bring the disk back, or `twincell lun delete` them first",
+        ),
+        Ok(Err(ManageError::DiskNotReady)) => refused(
+            format!("disk {disk} is not missing, or there is no such disk"),
+            "`twincell disk list` says what state it is in",
+        ),
+        Ok(Err(ManageError::PoolFull { needed, free })) => refused(
+            format!("the new disk {disk} is too small: the LUNs use {needed} PSEGs of the old one, and it has {free}"),
+            "take a larger one",
+        ),
+        Ok(Err(error)) => Answer::Error(refusal(error, &format!("disk {disk}"), None, controller)),
         Err(error) => Answer::Error(no_answer(error)),
     }
 }
@@ -374,6 +405,8 @@ fn status(controller: Controller, snapshot: &Snapshot) -> ControllerStatus {
                 state: disk_state(d.state).to_owned(),
                 works: d.works,
                 quorum: d.quorum,
+                rss: d.place.0.0,
+                rss_offset: d.place.1,
                 merged: snapshot.merging.filter(|m| m.disk.index() == i).map(|m| Merged {
                     psegs: m.done,
                     of: m.all,

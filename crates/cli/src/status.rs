@@ -425,6 +425,8 @@ pub(crate) mod tests {
             state: "normal".into(),
             works: true,
             quorum: n < 5,
+            rss: 0,
+            rss_offset: n as u8,
             merged: None,
         };
         let status = ControllerStatus {

@@ -63,6 +63,15 @@ pub enum ManageOp {
         /// The record that says who owns what.
         epoch: Epoch,
     },
+    /// Another medium, empty but for its label, takes the place of a missing disk, and is made level as soon as it answers.
+    DiskReplace {
+        /// Which.
+        disk: DiskIndex,
+        /// What the label of the new one says.
+        uuid: Uuid,
+        /// How many PSEGs it has.
+        psegs: u32,
+    },
     /// Go on without the partner's memory, which may have what the disks lack: `ALONE(c, dirty)` without c (R8). Only a
     /// controller that waits for exactly this takes it.
     AcceptLoss {

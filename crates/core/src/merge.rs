@@ -171,7 +171,13 @@ impl Core {
             .take(self.merger.missing.len())
         {
             let disk = DiskIndex(n as u16);
-            let before = self.metadata.as_ref().and_then(|m| m.state_of(disk));
+            let known = self.metadata.as_ref().and_then(|m| m.disks.get(n));
+            let before = known.map(|d| d.state);
+            if known.is_some_and(|d| d.uuid != next.disks[n].uuid) {
+                // Another medium, on which the own slot has to be before it may vote.
+                self.merger.missing[n] = Missing::default();
+                self.announce |= self.own_slot_known;
+            }
             match (before, state) {
                 (Some(old), DiskState::Missing) if old.is_written() => self.disk_goes_missing(disk, old),
                 (None, DiskState::Missing) => self.merger.missing[n] = Missing::default(),

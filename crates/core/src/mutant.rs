@@ -165,6 +165,7 @@ pub const MUTANTS: &[Mutant] = &[
     code("merge-under-a-disk-write", "a piece is copied while older data of its range are on their way to disk"),
     code("disk-writes-under-a-merge", "data of a range go to disk while a piece of it is copied"),
     code("normal-before-the-last-piece", "the last piece of each PSEG is not copied"),
+    rule("R1", "an-empty-disk-votes", "a disk on which not both controllers have written their slots votes"),
     code("merge-without-a-flush", "what was copied counts as there before it is flushed"),
     code("nobody-asks-whether-all-is-level", "a merging disk is Normal once what the coordinator owns is level"),
     code("nobody-asks-the-partner-of-disks", "a missing disk is made level though the partner may have a write on its way"),

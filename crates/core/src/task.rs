@@ -13,6 +13,7 @@ use crate::forward::Call;
 use crate::htb::Stage as HtbStage;
 use crate::ids::{
     Controller, DiskIndex, Epoch, Incarnation, Nanos, NcaeIndex, PSEG_BLOCKS, QUORUM_SPACE_BLOCKS, RequestId, Time,
+    Uuid,
 };
 use crate::layout::allocate::allocate;
 use crate::layout::metadata::{DiskState, Lun, Metadata, Name, PsegAddress, Redundancy};
@@ -259,6 +260,7 @@ impl Core {
             ManageOp::LunMove { name, to } => self.move_lun(name, to),
             ManageOp::DiskMissing { disk } => self.give_up_disk(disk),
             ManageOp::DiskReturned { .. } | ManageOp::DiskLevel { .. } => self.begin_disk_change(op),
+            ManageOp::DiskReplace { disk, uuid, psegs } => self.replace_disk(disk, uuid, psegs),
             ManageOp::AcceptLoss { .. } => Err(ManageError::NothingToAccept),
             ManageOp::Stop => Ok(self.stop()),
         }
@@ -266,13 +268,7 @@ impl Core {
 
     // ---- LUNs ----
 
-    fn create_lun(
-        &mut self,
-        name: Name,
-        uuid: crate::ids::Uuid,
-        blocks: u64,
-        redundancy: Redundancy,
-    ) -> Result<Step, ManageError> {
+    fn create_lun(&mut self, name: Name, uuid: Uuid, blocks: u64, redundancy: Redundancy) -> Result<Step, ManageError> {
         let metadata = self.metadata.as_ref().ok_or(ManageError::NotServing)?;
         if let Some(lun) = metadata.lun_named(&name) {
             let alike = lun.blocks == blocks && lun.redundancy == redundancy;
@@ -387,6 +383,32 @@ impl Core {
         next.generation = self.next_generation();
         next.disks[disk.index()].state = state;
         self.zero_then_write(next, &[], ManageReply::Done)
+    }
+
+    /// Another medium in the place of a missing disk. What had one copy there would be lost with it: such LUNs are deleted
+    /// first.
+    fn replace_disk(&mut self, disk: DiskIndex, uuid: Uuid, psegs: u32) -> Result<Step, ManageError> {
+        let metadata = self.metadata.as_ref().ok_or(ManageError::NotServing)?;
+        let old = metadata.disks.get(disk.index()).ok_or(ManageError::DiskNotReady)?;
+        if old.uuid == uuid {
+            return Ok(Step::Done(ManageReply::Done));
+        }
+        if old.state != DiskState::Missing || metadata.disks.iter().any(|d| d.uuid == uuid) {
+            return Err(ManageError::DiskNotReady);
+        }
+        if metadata.has_single_copies(disk) {
+            return Err(ManageError::LastCopy);
+        }
+        let used = metadata.luns.iter().flat_map(|l| &l.psegs).filter(|p| p.disk == disk);
+        let needed = used.map(|p| p.pseg.0 + 1).max().unwrap_or(0);
+        if psegs < needed {
+            let (needed, free) = (needed.into(), psegs.into());
+            return Err(ManageError::PoolFull { needed, free });
+        }
+        let mut next = metadata.clone();
+        next.generation = self.next_generation();
+        (next.disks[disk.index()].uuid, next.disks[disk.index()].psegs) = (uuid, psegs);
+        Ok(self.zero_then_write(next, &[], ManageReply::Done))
     }
 
     /// A missing disk is to be made level, or one that is level to be used. The partner is asked where it has a say: of a disk

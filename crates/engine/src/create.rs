@@ -57,6 +57,68 @@ pub fn create_disks(cell: Uuid, cell_name: &str, disks: &[NewDisk]) -> Result<()
     Ok(())
 }
 
+/// An empty disk that is labelled to take the place of one that is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replacement {
+    /// Its identity.
+    pub uuid: Uuid,
+    /// How many PSEGs it has.
+    pub psegs: u32,
+}
+
+/// Makes the disk at `path` fit to take the place `index` in the cell `cell`, whose other disks are at `others`: a label, and
+/// nothing that could be taken for a slot or for metadata. One that was made so before, and is not in use yet, is found again.
+///
+/// # Errors
+/// See [`CreateError`]. A disk that carries any other label is never touched.
+pub fn label_replacement(
+    cell: Uuid,
+    index: DiskIndex,
+    place: (RssIndex, u8),
+    path: &Path,
+    others: &[PathBuf],
+) -> Result<Replacement, CreateError> {
+    let template = others.iter().find_map(|other| {
+        let labels = disk::read_labels(&Medium::open(other).ok()?.file).ok()?;
+        labels.into_iter().flatten().find(|label| label.cell == cell)
+    });
+    let template = template.ok_or(CreateError::NoOther)?;
+    let medium = Medium::open(path).map_err(|e| failed(path, "cannot be opened", e))?;
+    let made = disk::read_labels(&medium.file).map_err(|e| failed(path, "cannot be read", e))?;
+    if let [Ok(label), Ok(_)] = made
+        && label.cell == cell
+        && label.index == index
+    {
+        let (uuid, psegs) = (label.disk, label.psegs);
+        return Ok(Replacement { uuid, psegs });
+    }
+    let new = NewDisk {
+        path: path.into(),
+        size_bytes: None,
+    };
+    let candidate = open_media(&[new], &mut Files::default())?.remove(0);
+    let label = Label {
+        disk: random_uuid(),
+        index,
+        rss: place.0,
+        rss_offset: place.1,
+        blocks: candidate.blocks(),
+        psegs: psegs_for(candidate.blocks()),
+        ..template
+    };
+    let empty = slot_offsets(Controller::A)
+        .into_iter()
+        .chain(slot_offsets(Controller::B));
+    for offset in empty.chain(METADATA_OFFSETS) {
+        write_pages(&candidate, offset, &[]).map_err(|e| candidate.failed("cannot be written", e))?;
+    }
+    let synced = candidate.medium.file.sync_data();
+    synced.map_err(|e| candidate.failed("cannot be written", e))?;
+    write_label(&candidate, &label).map_err(|e| candidate.failed("its label cannot be written", e))?;
+    let (uuid, psegs) = (label.disk, label.psegs);
+    Ok(Replacement { uuid, psegs })
+}
+
 /// A disk that is fit to become one of a cell.
 struct Candidate {
     path: PathBuf,

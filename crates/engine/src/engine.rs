@@ -36,8 +36,8 @@ use twincell_core::config::{Config, Geometry, Timing};
 use twincell_core::effect::{Effect, Note};
 use twincell_core::event::{DiskError, Event};
 use twincell_core::ids::{
-    BLOCK_BYTES, BufferIndex, DiskIndex, IoId, Nanos, PSEG_BLOCKS, ProcessId, QUORUM_SPACE_BLOCKS, RequestId, Time,
-    Uuid,
+    BLOCK_BYTES, BufferIndex, DiskIndex, IoId, Nanos, PSEG_BLOCKS, ProcessId, QUORUM_SPACE_BLOCKS, RequestId, RssIndex,
+    Time, Uuid,
 };
 use twincell_core::layout::metadata::DiskState;
 use twincell_core::link::frame::Frame;
@@ -112,6 +112,8 @@ pub struct Engine {
     failed_at: Vec<Option<Time>>,
     /// The metadata that were looked at last.
     generation: u64,
+    /// By disk: it is another one than these metadata mean.
+    strange: Vec<bool>,
 }
 
 impl Engine {
@@ -150,6 +152,7 @@ impl Engine {
             memories: Memories::new(nv, geometry.transfers + 1),
             failed_at: vec![None; disks.len()],
             generation: 0,
+            strange: vec![false; disks.len()],
             disks,
             story: Teller::new(inbox.story.clone()),
             inbox,
@@ -483,6 +486,11 @@ impl Engine {
                 state => state,
             },
             uuid: disk.map_or(known.map_or(Uuid::NIL, |d| d.uuid), |d| d.label.disk),
+            place: match (known, disk) {
+                (Some(known), _) => (known.rss, known.rss_offset),
+                (None, Some(disk)) => (disk.label.rss, disk.label.rss_offset),
+                (None, None) => (RssIndex(0), 0),
+            },
             works,
             quorum: match voters {
                 Some(voters) => voters.contains(&index),
@@ -498,7 +506,7 @@ impl Engine {
         let now = clock::now();
         let works = |(n, failed_at): (usize, &Option<Time>)| {
             let fails = failed_at.is_some_and(|at| now.since(at) < FAILING);
-            self.disks[n].is_some() && !fails && !self.disk_ios.is_overdue(DiskIndex(n as u16))
+            self.disks[n].is_some() && !self.strange[n] && !fails && !self.disk_ios.is_overdue(DiskIndex(n as u16))
         };
         self.failed_at.iter().enumerate().map(works).collect()
     }
@@ -566,7 +574,7 @@ impl Engine {
             }
             Effect::Serve => self.hosts.serve(&mut self.ring),
             Effect::ViewChanged => {
-                self.forgive_what_returned();
+                self.look_at_disk_states();
                 self.story.look(clock::now(), &self.core);
                 let view = view::next(self.hosts.view(), &self.core);
                 let (hosts, _, mut shared) = self.hosts();
@@ -589,8 +597,9 @@ impl Engine {
         }
     }
 
-    /// A disk that is made level has answered again: what failed before says nothing any more.
-    fn forgive_what_returned(&mut self) {
+    /// A disk that is made level has answered again: what failed before says nothing any more. One that is not the one that the
+    /// metadata mean is left alone.
+    fn look_at_disk_states(&mut self) {
         let Some(metadata) = self.core.metadata().filter(|m| m.generation != self.generation) else {
             return;
         };
@@ -598,6 +607,15 @@ impl Engine {
         for (disk, failed_at) in metadata.disks.iter().zip(&mut self.failed_at) {
             if disk.state == DiskState::Merging {
                 *failed_at = None;
+            }
+        }
+        for (n, disk) in self.disks.iter().enumerate() {
+            let (Some(disk), Some(known)) = (disk, metadata.disks.get(n)) else {
+                continue;
+            };
+            self.strange[n] = disk.label.disk != known.uuid;
+            if self.strange[n] {
+                warn!(disk = %disk.path.display(), "another disk is in the place of this one: it is left alone");
             }
         }
     }
@@ -703,7 +721,7 @@ impl Engine {
             .disks
             .get(disk.index())
             .and_then(Option::as_ref)
-            .filter(|_| !self.disk_ios.is_overdue(disk))?;
+            .filter(|_| !self.disk_ios.is_overdue(disk) && !self.strange[disk.index()])?;
         Some((&mut self.disk_ios, &mut self.ring, &self.memories, (disk, of)))
     }
 
@@ -723,7 +741,7 @@ impl Engine {
     }
 
     fn write_metadata(&mut self, io: IoId, disk: DiskIndex, copy: u8) {
-        let answers = !self.disk_ios.is_overdue(disk);
+        let answers = !self.disk_ios.is_overdue(disk) && !self.strange.get(disk.index()).is_some_and(|s| *s);
         let of = self
             .disks
             .get(disk.index())

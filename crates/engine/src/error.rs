@@ -263,6 +263,9 @@ pub enum CreateError {
         /// Bytes of a sector.
         sector: u32,
     },
+    /// No other disk of the cell has a label to go by.
+    #[error("no other disk of the cell can be read, and without one nobody knows what the new one is to be")]
+    NoOther,
     /// The same disk twice.
     #[error("{} and {} are the same disk", first.display(), second.display())]
     Twice {

@@ -36,7 +36,7 @@ mod stream;
 mod testing;
 mod view;
 
-pub use create::{DISK_BYTES_MIN, NewDisk, create_disks};
+pub use create::{DISK_BYTES_MIN, NewDisk, Replacement, create_disks, label_replacement};
 pub use engine::{Engine, Outcome};
 pub use error::{CreateError, OpenError, RunError};
 pub use handle::{Handle, HandleError};

@@ -5,7 +5,7 @@ use crate::placement::Copies;
 use std::path::PathBuf;
 use std::time::Duration;
 use twincell_core::controller::CellView;
-use twincell_core::ids::Uuid;
+use twincell_core::ids::{RssIndex, Uuid};
 use twincell_core::layout::metadata::DiskState;
 use twincell_core::manage::LunView;
 use twincell_core::merge::MergeView;
@@ -44,6 +44,8 @@ pub struct DiskSnapshot {
     pub state: DiskState,
     /// What its label says.
     pub uuid: Uuid,
+    /// The redundant store set that it belongs to, and its index there.
+    pub place: (RssIndex, u8),
     /// Whether it works: it is there, and nothing that was asked of it failed of late.
     pub works: bool,
     /// Whether it votes.

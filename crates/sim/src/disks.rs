@@ -4,7 +4,7 @@
 use crate::random::Random;
 use std::collections::{BTreeMap, BTreeSet};
 use twincell_core::cell::record::Slot;
-use twincell_core::ids::Controller;
+use twincell_core::ids::{Controller, Uuid};
 use twincell_core::layout::metadata::Metadata;
 
 /// Blocks of a page.
@@ -17,6 +17,8 @@ fn place(block: u64) -> (usize, usize) {
 /// One disk.
 #[derive(Clone, Debug, Default)]
 pub struct SimDisk {
+    /// What its label says.
+    pub uuid: Uuid,
     /// Pages that were ever written.
     pages: Vec<Option<Box<[u64; PAGE]>>>,
     /// What was there before writes that were not flushed yet, oldest first.
@@ -51,6 +53,14 @@ pub struct Trouble {
 }
 
 impl SimDisk {
+    /// An empty one.
+    pub fn empty(uuid: Uuid) -> SimDisk {
+        SimDisk {
+            uuid,
+            ..SimDisk::default()
+        }
+    }
+
     /// Reads a block; 0 was never written.
     pub fn read(&self, block: u64) -> u64 {
         let (page, at) = place(block);
@@ -158,8 +168,9 @@ pub struct Shelf {
 impl Shelf {
     /// `count` empty disks.
     pub fn new(count: usize) -> Shelf {
+        let disk = |n| SimDisk::empty(Uuid(100 + n as u128));
         Shelf {
-            disks: vec![SimDisk::default(); count],
+            disks: (0..count).map(disk).collect(),
             locks: [None; 2],
             in_flight: BTreeMap::new(),
             write_delay: 0,

@@ -5,6 +5,7 @@
 //! first RStore is on disk 0, the second on disk 1, the third on disk 2.
 
 use twincell_core::ids::Controller::{self, A, B};
+use twincell_core::ids::{DiskIndex, Uuid};
 use twincell_core::layout::metadata::DiskState::{Merging, Missing, Normal};
 use twincell_core::layout::metadata::Name;
 use twincell_core::manage::ManageOp;
@@ -328,4 +329,71 @@ fn a_disk_is_back_at_the_start() {
     s.start(B);
     s.until_both_serve();
     ends_level(s, 1, &[(0, 256, first)]);
+}
+
+/// A disk is gone for good; an empty one takes its place, and becomes a full copy.
+#[test]
+fn an_empty_disk_takes_the_place_of_one_that_is_gone() {
+    let mut s = Scenario::new().both_serving();
+    let first = s.write_fua(A, 4096, 256);
+    s.good(first);
+    s.fail_disk(Some(3));
+    let newer = s.write_fua(A, 4096, 8);
+    s.good(newer);
+    s.until_disk(A, 3, Missing);
+    s.until_disk(B, 3, Missing);
+    s.pass(1_000);
+    s.fail_disk(None);
+    s.replace_disk(B, 3);
+    ends_level(s, 3, &[(4096, 8, newer), (4104, 248, first)]);
+}
+
+/// What has its only copy on a disk would be lost with it; and a disk that is in order is not replaced.
+#[test]
+fn a_disk_with_the_only_copy_of_something_is_not_replaced() {
+    let (mut s, _) = without_disk(1);
+    s.replace_disk(A, 1);
+    s.until("A -> operator: Err(LastCopy)");
+    let (disk, uuid, psegs) = (DiskIndex(3), Uuid(9), 16);
+    s.manage(A, ManageOp::DiskReplace { disk, uuid, psegs });
+    s.until("A -> operator: Err(DiskNotReady)");
+    let name = Name::new("lun1").expect("a name");
+    s.manage(A, ManageOp::LunDelete { name });
+    s.until("A -> operator: Ok");
+    let (disk, psegs) = (DiskIndex(1), 1);
+    s.manage(A, ManageOp::DiskReplace { disk, uuid, psegs });
+    s.until("A -> operator: Err(PoolFull");
+    s.replace_disk(A, 1);
+    s.until("A -> operator: Ok");
+    s.fail_disk(None);
+    ends_level(s, 1, &[]);
+}
+
+/// A disk that votes is replaced by an empty one. What was decided on the old one and on another only must not be forgotten: the
+/// empty one counts for nothing until both have written their slots there.
+#[test]
+fn an_empty_disk_does_not_vote() {
+    trace(&["an-empty-disk-votes"], || {
+        let (mut s, _) = without_disk(1);
+        let name = Name::new("lun1").expect("a name");
+        s.manage(A, ManageOp::LunDelete { name });
+        s.until("A -> operator: Ok");
+        s.crash(B);
+        s.until_alone(A, true);
+        // What was decided until now is on disks 0 and 2.
+        s.fail_disk(None);
+        s.replace_disk(A, 1);
+        s.until("A -> operator: Ok");
+        s.pass(100);
+        // Disk 0 does not answer: disk 2 alone is no majority, and the empty one has no slot of B.
+        s.fail_disk(Some(0));
+        s.pass(5_000);
+        let written = s.write(A, 4096, 8);
+        s.pass(1_000);
+        assert!(!s.is_good(written), "without a majority");
+        s.fail_disk(None);
+        s.start(B);
+        s.until_both_serve();
+        ends_level(s, 1, &[]);
+    });
 }

@@ -417,6 +417,12 @@ fn put_manage_op(out: &mut impl Sink, op: &ManageOp) {
             out.u8(9);
             out.u16(disk.0);
         }
+        ManageOp::DiskReplace { disk, uuid, psegs } => {
+            out.u8(11);
+            out.u16(disk.0);
+            out.u128(uuid.0);
+            out.u32(*psegs);
+        }
         ManageOp::DiskLevel { disk, epoch } => {
             out.u8(10);
             out.u16(disk.0);
@@ -459,6 +465,11 @@ fn manage_op(r: &mut Reader) -> Result<ManageOp> {
         10 => ManageOp::DiskLevel {
             disk: DiskIndex(r.u16()?),
             epoch: Epoch(r.u64()?),
+        },
+        11 => ManageOp::DiskReplace {
+            disk: DiskIndex(r.u16()?),
+            uuid: Uuid(r.u128()?),
+            psegs: r.u32()?,
         },
         code => return Err(unknown("the operation of an operator's request", code)),
     })

@@ -189,6 +189,7 @@ fn asked(request: &Request) -> String {
         ManageOp::LunMove { name, to } => format!("move LUN {} to {to}", name.as_str()),
         ManageOp::DiskMissing { disk } => format!("disk {disk} is missing"),
         ManageOp::DiskReturned { disk } => format!("disk {disk} may come back"),
+        ManageOp::DiskReplace { disk, uuid, psegs } => format!("disk {disk} is {uuid} now, of {psegs} PSEGs"),
         ManageOp::DiskLevel { disk, epoch } => format!("disk {disk} is level, under epoch {epoch}"),
         ManageOp::AcceptLoss { missing } => format!("accept the loss of the memory of {missing}"),
         ManageOp::Stop => "stop".to_owned(),

@@ -201,10 +201,13 @@ impl Quorum {
         &mut self.disks[n].found
     }
 
-    /// A read is done.
+    /// A read is done. A disk without the slots of both does not vote: it has taken the place of one that had them, and what
+    /// was promised there is in no other way known than by the word of both (R1).
     pub fn read(&mut self, n: usize, result: Result<(), DiskError>) {
-        let (_, round, _) = self.disks[n].in_flight.take().expect("a read in flight");
-        self.disks[n].answered = Some((round, result.is_ok()));
+        let disk = &mut self.disks[n];
+        let (_, round, _) = disk.in_flight.take().expect("a read in flight");
+        let votes = disk.found.iter().all(Option::is_some) || mutant::is("an-empty-disk-votes");
+        disk.answered = Some((round, result.is_ok() && votes));
     }
 
     /// Whether the round has ended, and how. Ends it.

@@ -89,7 +89,7 @@ impl World {
                 self.submit(controller, id, io, Io::Write { disk, block, from })
             }
             Effect::DiskFlush { io, disk } => self.submit(controller, id, io, Io::Flush(disk)),
-            Effect::DiskProbe { io, disk, .. } => self.submit(controller, id, io, Io::Probe(disk)),
+            Effect::DiskProbe { io, disk, uuid } => self.submit(controller, id, io, Io::Probe(disk, uuid)),
             Effect::DiskZero {
                 io,
                 disk,

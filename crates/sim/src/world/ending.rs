@@ -9,7 +9,7 @@ use crate::process::Process;
 use twincell_core::cell::record::Mode as RecordMode;
 use twincell_core::controller::Role;
 use twincell_core::host::HostOp;
-use twincell_core::ids::{Controller, DiskIndex, PSEG_BLOCKS, QUORUM_SPACE_BLOCKS};
+use twincell_core::ids::{Controller, DiskIndex, PSEG_BLOCKS, QUORUM_SPACE_BLOCKS, Uuid};
 use twincell_core::layout::metadata::{DiskState, PsegAddress, Redundancy};
 use twincell_core::manage::ManageOp;
 use twincell_core::nv::resolve::resolve;
@@ -56,6 +56,9 @@ impl World {
     fn drain(&mut self) -> Result<(), String> {
         let limit = self.now + LIVENESS;
         while self.in_flight > 0 || !self.is_well() || !self.have_disks_come_back() {
+            if self.number.is_multiple_of(4096) {
+                self.replace_gone_disks();
+            }
             if !self.advance()? || self.now > limit {
                 return Err(format!(
                     "not well {} s after healing: disks {:?}, {}",
@@ -109,6 +112,25 @@ impl World {
             *state == DiskState::Normal || self.shelf.disks[n].trouble.gone || partner(n).has_bad_blocks()
         };
         self.disk_states().iter().enumerate().all(back)
+    }
+
+    /// An operator puts an empty disk in the place of one that is gone, where nothing is lost by that.
+    fn replace_gone_disks(&mut self) {
+        let serving = self.processes.iter().flatten().find(|p| p.serves);
+        let Some(metadata) = serving.and_then(|p| p.core.metadata()).cloned() else {
+            return;
+        };
+        for (n, known) in metadata.disks.iter().enumerate() {
+            let disk = DiskIndex(n as u16);
+            let at = &mut self.shelf.disks[n];
+            if at.trouble.gone && known.state == DiskState::Missing && !metadata.has_single_copies(disk) {
+                *at = SimDisk::empty(Uuid(500 + n as u128));
+            }
+            let (uuid, psegs) = (at.uuid, known.psegs);
+            if uuid != known.uuid {
+                self.manage(ManageOp::DiskReplace { disk, uuid, psegs });
+            }
+        }
     }
 
     fn disk_states(&self) -> Vec<DiskState> {

@@ -4,6 +4,7 @@
 //! with the story so far when what it waits for does not come, or when an oracle of the simulator objects.
 
 use super::{HOSTS, MS, Step, World};
+use crate::disks::SimDisk;
 use crate::fault::Fault;
 use crate::hosts::Command;
 use crate::plan::{Plan, Pools};
@@ -11,7 +12,7 @@ use crate::random::Random;
 use twincell_core::cell::record::{Mode, Record};
 use twincell_core::controller::Role;
 use twincell_core::host::{HostOp, Status};
-use twincell_core::ids::{Controller, QUORUM_SPACE_BLOCKS};
+use twincell_core::ids::{Controller, DiskIndex, QUORUM_SPACE_BLOCKS, Uuid};
 use twincell_core::layout::metadata::DiskState;
 use twincell_core::link::path::PathState;
 use twincell_core::manage::ManageOp;
@@ -275,6 +276,14 @@ impl Scenario {
         (trouble.stalled_until, trouble.late) = (self.world.now, late * MS);
         self.world.release_held();
         self.world.heal_after(late, Fault::StallDisk(disk, late));
+    }
+
+    /// An empty medium takes the place of a disk, and an operator tells `c` so.
+    pub fn replace_disk(&mut self, c: Controller, disk: usize) {
+        let uuid = Uuid(500 + disk as u128);
+        self.world.shelf.disks[disk] = SimDisk::empty(uuid);
+        let (disk, psegs) = (DiskIndex(disk as u16), 16);
+        self.manage(c, ManageOp::DiskReplace { disk, uuid, psegs });
     }
 
     /// The state of a disk in the metadata as `c` knows them.

@@ -6,7 +6,7 @@ use crate::disks::SimDisk;
 use twincell_core::Event;
 use twincell_core::cell::record::Slot;
 use twincell_core::event::DiskError;
-use twincell_core::ids::{Controller, DiskIndex, IoId, ProcessId};
+use twincell_core::ids::{Controller, DiskIndex, IoId, ProcessId, Uuid};
 use twincell_core::layout::metadata::Metadata;
 use twincell_core::memory::Memory;
 
@@ -27,7 +27,7 @@ pub(super) enum Io {
     Read { disk: DiskIndex, block: u64, into: Memory },
     Write { disk: DiskIndex, block: u64, from: Memory },
     Flush(DiskIndex),
-    Probe(DiskIndex),
+    Probe(DiskIndex, Uuid),
     Zero { disk: DiskIndex, block: u64, blocks: u64 },
     SlotRead(DiskIndex),
     SlotWrite(DiskIndex, Box<Slot>),
@@ -51,7 +51,7 @@ impl Io {
     fn writes(&self) -> bool {
         !matches!(
             self,
-            Io::Read { .. } | Io::SlotRead(_) | Io::MetadataRead(..) | Io::Flush(_) | Io::Probe(_)
+            Io::Read { .. } | Io::SlotRead(_) | Io::MetadataRead(..) | Io::Flush(_) | Io::Probe(..)
         )
     }
 
@@ -75,7 +75,7 @@ impl Io {
     fn disk(&self) -> DiskIndex {
         match self {
             Io::Read { disk, .. } | Io::Write { disk, .. } | Io::Zero { disk, .. } => *disk,
-            Io::Flush(disk) | Io::Probe(disk) | Io::SlotRead(disk) | Io::SlotWrite(disk, _) => *disk,
+            Io::Flush(disk) | Io::Probe(disk, _) | Io::SlotRead(disk) | Io::SlotWrite(disk, _) => *disk,
             Io::MetadataRead(disk, _) | Io::MetadataWrite(disk, ..) => *disk,
         }
     }
@@ -217,7 +217,7 @@ impl World {
                 }
                 Event::DiskDone { io, result }
             }
-            Io::Probe(_) => Event::DiskDone { io, result },
+            Io::Probe(..) => Event::DiskDone { io, result },
             Io::Flush(_) => {
                 if result.is_ok() {
                     self.shelf.disks[disk].flush();
@@ -270,6 +270,7 @@ impl World {
             Io::Write { .. } => !disk.trouble.fails_writes,
             Io::Flush(_) => !disk.trouble.fails_flushes,
             Io::Read { block, into, .. } => !disk.trouble.fails_reads && disk.is_readable(*block, into.blocks().into()),
+            Io::Probe(_, uuid) => disk.uuid == *uuid,
             _ => true,
         };
         if good && !disk.trouble.fails && !disk.trouble.gone {

@@ -153,6 +153,11 @@ fn manage_op() -> impl Strategy<Value = ManageOp> {
         controller().prop_map(|missing| ManageOp::AcceptLoss { missing }),
         any::<u16>().prop_map(|disk| ManageOp::DiskMissing { disk: DiskIndex(disk) }),
         any::<u16>().prop_map(|disk| ManageOp::DiskReturned { disk: DiskIndex(disk) }),
+        (any::<u16>(), uuid(), any::<u32>()).prop_map(|(disk, uuid, psegs)| ManageOp::DiskReplace {
+            disk: DiskIndex(disk),
+            uuid,
+            psegs,
+        }),
         (any::<u16>(), any::<u64>()).prop_map(|(disk, epoch)| ManageOp::DiskLevel {
             disk: DiskIndex(disk),
             epoch: Epoch(epoch),
