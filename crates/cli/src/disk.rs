@@ -124,7 +124,7 @@ fn replace(config: &CellConfig, name: &str, path: &Path, yes: bool) -> Result<Re
         path.display(),
         config.file.display()
     );
-    Ok(Report::new(text, "replaced", &name))
+    Ok(Report::new(text, "replaced", name))
 }
 
 /// Asks one controller after the other, until one has done it.

@@ -16,7 +16,6 @@ pub const MARKS: &[&str] = &[
     "a write is withdrawn after its old data reached the disk",
     "a flush failed",
     "a disk is given up",
-    "a drain is stuck",
     "a merging disk is given up",
     "a missing disk is made level",
     "a merging disk is level",

@@ -816,7 +816,6 @@ impl Core {
         if !ncaes.filter(|n| luns.covers(*n)).all(|n| self.waits_for_dead_disks(n)) {
             return;
         }
-        mark!("a drain is stuck");
         match (op, luns) {
             (ManageOp::LunDelete { .. }, Luns::One(ncae)) => {
                 // A late write must not land on what is somebody else's by then.
