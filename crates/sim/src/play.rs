@@ -44,6 +44,10 @@ pub enum Step {
     Serves(Controller),
     /// Nothing is dirty in a controller that runs.
     Clean,
+    /// A disk is being made level.
+    Merging,
+    /// Every disk is a full copy.
+    Level,
     /// So many milliseconds pass.
     Pass(u64),
     /// A fault comes, or an operator asks for something.
@@ -211,9 +215,25 @@ fn writes() -> Vec<Script> {
 }
 
 fn cells() -> Vec<Script> {
-    use Op::{LongWrite, Read, Write};
-    use Step::{Answers, Both, Clean, Down, Fault as F, Host, Mark, Serves, Up};
+    use Op::{Fua, LongWrite, Read, Write};
+    use Step::{Answers, Both, Clean, Down, Fault as F, Host, Level, Mark, Merging, Pass, Serves, Up};
     vec![
+        script(
+            "disk-returns",
+            vec![
+                Host(A, Fua, 8, 8),
+                Answers,
+                F(Fault::FailDisk(1, 1500)),
+                Host(A, Fua, 8, 8),
+                Answers,
+                Pass(1500),
+                Mark,
+                Merging,
+                Host(A, Fua, 12, 8),
+                Answers,
+                Level,
+            ],
+        ),
         script(
             "lun-move",
             vec![
@@ -644,7 +664,7 @@ impl Play {
                 self.marked = true;
                 world.begin_story();
             }
-            Step::Answers | Step::Both | Step::Serves(_) | Step::Clean => {}
+            Step::Answers | Step::Both | Step::Serves(_) | Step::Clean | Step::Merging | Step::Level => {}
         }
     }
 
@@ -656,6 +676,8 @@ impl Play {
                 Step::Both => world.is_well(),
                 Step::Serves(c) => world.serves(c),
                 Step::Clean => world.is_clean(),
+                Step::Merging => world.has_merging_disk(),
+                Step::Level => world.have_disks_come_back(),
                 Step::Pass(_) => false,
                 _ => true,
             }

@@ -106,12 +106,16 @@ impl World {
     }
 
     /// Whether every disk that works is a full copy again, but for those that cannot be: something of theirs cannot be read.
-    fn have_disks_come_back(&self) -> bool {
+    pub(crate) fn have_disks_come_back(&self) -> bool {
         let partner = |n: usize| &self.shelf.disks[n ^ 1];
         let back = |(n, state): (usize, &DiskState)| {
             *state == DiskState::Normal || self.shelf.disks[n].trouble.gone || partner(n).has_bad_blocks()
         };
         self.disk_states().iter().enumerate().all(back)
+    }
+
+    pub(crate) fn has_merging_disk(&self) -> bool {
+        self.disk_states().contains(&DiskState::Merging)
     }
 
     /// An operator puts an empty disk in the place of one that is gone, where nothing is lost by that.
