@@ -220,6 +220,8 @@ impl Core {
             _ if self.phase == Phase::AwaitRecord || self.phase == Phase::AwaitLocks && self.own_slot_known => {
                 self.on_record_read(&found)
             }
+            // A round that was under way already says nothing new.
+            _ if self.phase == Phase::Yielding && self.announce => {}
             _ if self.phase == Phase::Yielding => self.start_anew(),
             Some(ballot) => self.on_ballot_round(ballot, &found),
             None => self.on_renewal(&found),
@@ -398,17 +400,18 @@ impl Core {
             return self.exit();
         }
         self.note(Note::Out);
-        if self.announce {
-            // This controller alone knows what was decided: it tells before it goes, or the next one finds it undecided.
-            self.effects.push(Effect::CloseHosts);
-            self.phase = Phase::Yielding;
-        } else {
-            self.start_anew();
-        }
+        self.start_anew();
     }
 
     /// Everything from the beginning: hosts are let go, disk writes are reaped, locks are given back.
     pub(crate) fn start_anew(&mut self) {
+        if self.announce && self.phase != Phase::Yielding {
+            // This controller alone knows what was decided: it tells before it goes, or the next one finds it undecided, and
+            // so on for ever.
+            self.effects.push(Effect::CloseHosts);
+            self.phase = Phase::Yielding;
+            return;
+        }
         self.phase = Phase::Out;
         if mutant::is("loser-replies") {
             for at in 0..self.order.len() {
