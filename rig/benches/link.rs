@@ -1,33 +1,122 @@
 //! The figures of the link between the controllers, with real processes.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 use twincell_client::Url;
 use twincell_client::bench::{Load, Operation, Pattern, run};
-use twincell_rig::cell::{Cell, Shape};
+use twincell_core::ids::ATOMIC_BLOCKS;
+use twincell_core::link::PACE_BLOCKS;
+use twincell_engine::link_alone::Done;
+use twincell_rig::alone::{self, Shape};
+use twincell_rig::cell::{self, Cell};
 use twincell_rig::paths::TwoPaths;
+use twincell_rig::ports::Ports;
 use twincell_rig::proxy::{Proxy, Way};
 
 const CONNECT: Duration = Duration::from_secs(10);
 const ROUND: Duration = Duration::from_secs(2);
+/// Rounds of what is compared, one after the other, so that a noisy moment hits both.
+const ROUNDS: usize = 5;
+const SHORT: Duration = Duration::from_secs(1);
 /// A quarter of the cache, so that it is all there is to it.
 const SPAN: u64 = (16 << 20) / 512;
 /// Path switches of each kind.
 const SWITCHES: usize = 10;
 
 fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match alone::child(&args) {
+        Ok(false) => {}
+        Ok(true) => return ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("the link alone: {e}");
+            return ExitCode::FAILURE;
+        }
+    }
     println!(
         "{} processors\n",
         std::thread::available_parallelism().map_or(0, usize::from)
     );
+    alone();
     writes();
     switches();
     ExitCode::SUCCESS
 }
 
+/// The link alone, beside plain TCP between the same processes; and how long a message without data takes.
+fn alone() {
+    let program = std::env::current_exe().expect("this program");
+    let dir = tempfile::tempdir_in("/dev/shm").expect("a directory on tmpfs");
+    let ports = Ports::reserve();
+    let address = SocketAddr::from(([127, 0, 0, 1], ports.get(0)));
+    let link = |transfers, paced, timed_every| {
+        let shape = Shape {
+            transfers,
+            paced,
+            timed_every,
+            duration: SHORT,
+        };
+        alone::link(&program, dir.path(), address, &shape).expect("the link alone")
+    };
+    println!(
+        "The link alone, transfers of 128 KiB one way, 8 in flight; beside plain TCP that does the same, {ROUNDS} rounds"
+    );
+    let mut ratios = Vec::new();
+    for _ in 0..ROUNDS {
+        let ours = speed(&link([8, 0], true, None));
+        let plain = alone::tcp(&program, 8, SHORT).expect("plain TCP");
+        println!("  link {:.0} MB/s, TCP {:.0} MB/s", ours / 1e6, plain / 1e6);
+        ratios.push(ours / plain);
+    }
+    println!("  share {:.2}, median", median(ratios));
+
+    println!("\nA message without data and its answer, one each millisecond; medians of {ROUNDS} rounds");
+    let bound = f64::from(PACE_BLOCKS + ATOMIC_BLOCKS) * 512.0;
+    let cases = [
+        ("idle", [0, 0], true),
+        ("data both ways", [16, 16], true),
+        ("the same, not paced", [64, 64], false),
+    ];
+    let mut seen = cases.map(|_| [const { Vec::new() }; 3]);
+    for _ in 0..ROUNDS {
+        for ((_, transfers, paced), [half, most, speeds]) in cases.iter().zip(&mut seen) {
+            let mut done = link(*transfers, *paced, Some(Duration::from_millis(1)));
+            done.answers.sort();
+            let at = |share: f64| done.answers[((done.answers.len() - 1) as f64 * share) as usize];
+            half.push(at(0.5).as_secs_f64() * 1e6);
+            most.push(at(0.99).as_secs_f64() * 1e6);
+            speeds.push(speed(&done));
+        }
+    }
+    for ((name, transfers, _), [half, most, speeds]) in cases.iter().zip(seen) {
+        let speed = median(speeds);
+        print!("  {name:20} median {:.0} us, 99% {:.0} us", median(half), median(most));
+        match transfers {
+            [0, 0] => println!(),
+            _ => println!(
+                "; {:.0} MB/s each way, at which the bound of pacing is {:.0} us",
+                speed / 1e6,
+                bound / speed * 1e6
+            ),
+        }
+    }
+    println!();
+}
+
+/// Bytes a second.
+fn speed(done: &Done) -> f64 {
+    (done.transfers as usize * alone::TRANSFER) as f64 / done.elapsed.as_secs_f64()
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
 /// What goes over the link for a mirrored write, in both directions together. Heartbeats and releases are in it.
 fn writes() {
-    let cell = Cell::start(Shape {
+    let cell = Cell::start(cell::Shape {
         disks: 8,
         disk_size: "1G",
         cache: "64M",

@@ -1,6 +1,7 @@
 //! Real cells for tests: directories, ports and processes of their own, and what hosts do to them.
 #![warn(missing_docs)]
 
+pub mod alone;
 pub mod bed;
 pub mod campaign;
 pub mod cell;

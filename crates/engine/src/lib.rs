@@ -17,6 +17,8 @@ mod handle;
 mod hosts;
 mod in_place;
 mod link;
+#[cfg(feature = "figures")]
+pub mod link_alone;
 mod link_view;
 mod listener;
 mod locks;
