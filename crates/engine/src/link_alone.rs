@@ -21,11 +21,12 @@ use twincell_core::config::{Geometry, Timing};
 use twincell_core::effect::Effect;
 use twincell_core::event::Event;
 use twincell_core::ids::{
-    ATOMIC_BLOCKS, BUFFER_BLOCKS, BlockCount, BufferIndex, ConnectionId, Controller, Epoch, Nanos,
-    ProcessId, RieGeneration, RieIndex, Time, Uuid,
+    ATOMIC_BLOCKS, BUFFER_BLOCKS, BlockCount, BufferIndex, ConnectionId, Controller, Epoch, Nanos, ProcessId,
+    RieGeneration, RieIndex, Time, Uuid,
 };
 use twincell_core::link::frame::{Frame, Hello, Mfc, Mfcs, Sequenced};
 use twincell_core::link::mfcd::Mfcd;
+use twincell_core::link::path::Why;
 use twincell_core::link::{Greeting, Link as CoreLink};
 use twincell_core::memory::{Memory, Segment};
 
@@ -99,6 +100,9 @@ pub fn run(party: Party) -> io::Result<Done> {
         alone.turn()?;
     }
     alone.done.elapsed = Duration::from_nanos(clock::now().since(begun).0);
+    if alone.ended && alone.party.controller == Controller::A {
+        return Err(io::Error::other("the connection has ended before its time"));
+    }
     Ok(alone.done)
 }
 
@@ -237,7 +241,13 @@ impl Alone {
                 self.link.opened(path.into(), connection, now);
                 self.say_hello();
             }
-            Event::LinkClosed { .. } => self.ended = true,
+            Event::LinkClosed { connection } => {
+                self.ended |= self.link.is_mutual();
+                // One that ends before both have met was to somebody else: another is opened.
+                if self.link.closed(connection, Why::Ended, now) {
+                    self.link.all_closed(now);
+                }
+            }
             Event::LinkFrame {
                 connection,
                 frame,
