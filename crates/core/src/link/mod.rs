@@ -740,6 +740,10 @@ impl Link {
             return;
         };
         let gap = (e.seen != e.expected).then_some((e.expected, e.seen));
+        if gap.is_some() {
+            // What was sent again may be lost again: it is asked for until it is there.
+            e.ack_at.get_or_insert(now + ACK_DELAY);
+        }
         let due = e.unacknowledged >= ACK_AFTER
             || e.unacknowledged_blocks >= PACE_BLOCKS / 2
             || e.ack_at.is_some_and(|at| at <= now);
