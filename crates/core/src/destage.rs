@@ -348,7 +348,7 @@ impl Core {
     pub(crate) fn waits_for_dead_disks(&self, ncae: NcaeIndex) -> bool {
         self.cache.unsettled_of_lun(ncae).all(|buffer| {
             let held = self.cache.get(buffer);
-            let places = self.places(ncae, held.granule.start().0);
+            let places = self.copies(ncae, held.granule.start().0, |state| state == DiskState::Normal);
             let dead = places.iter().all(|(d, _)| self.disks.is_out_of_order(*d, self.now));
             held.usage == Use::Dirty && dead
         })

@@ -123,6 +123,8 @@ pub struct Merger {
     piece: Option<Piece>,
     /// What was copied is being flushed.
     flushing: bool,
+    /// Another flush of the disk has failed since that one began.
+    flush_is_void: bool,
     /// Nothing is begun before this.
     not_before: Time,
     /// Everything that this controller owns was level when it was looked last.
@@ -143,6 +145,7 @@ impl Merger {
             position: None,
             piece: None,
             flushing: false,
+            flush_is_void: false,
             not_before: Time(0),
             own_is_level: false,
             ask_at: Time(0),
@@ -181,7 +184,11 @@ impl Core {
             match (before, state) {
                 (Some(old), DiskState::Missing) if old.is_written() => self.disk_goes_missing(disk, old),
                 (None, DiskState::Missing) => self.merger.missing[n] = Missing::default(),
-                (Some(DiskState::Missing), state) if state.is_written() => self.disks.forgive(disk, self.now),
+                (Some(DiskState::Missing), state) if state.is_written() => {
+                    self.disks.forgive(disk, self.now);
+                    // It answers now: an own slot that it did not take is written there again, or it would not vote.
+                    self.announce |= self.own_slot_known;
+                }
                 (Some(DiskState::Merging), DiskState::Normal) => self.merger.missing[n] = Missing::default(),
                 _ => {}
             }
@@ -382,8 +389,17 @@ impl Core {
 
     /// Goes on with the piece that waits, or begins the next one, if it is time.
     pub(crate) fn settle_merging(&mut self) {
-        if let Some(Piece { step: Step::Wait, .. }) = self.merger.piece {
-            return self.read_piece();
+        if let Some(piece) = self.merger.piece {
+            if piece.step == Step::Read && self.is_quiesced(piece.position.ncae) {
+                // The next owner may write before this read ends: what it has read is worth nothing.
+                self.merger.piece = Some(Piece {
+                    step: Step::Late,
+                    ..piece
+                });
+            }
+            if piece.step == Step::Wait {
+                return self.read_piece();
+            }
         }
         let Some(disk) = self.merger.disk else { return };
         let busy = self.merger.is_busy() || self.now < self.merger.not_before;
@@ -402,7 +418,9 @@ impl Core {
             }
             None if self.merger.position.is_some() => self.flush_copies(disk),
             None => {
-                self.merger.own_is_level = true;
+                let is_level = |l: &Lun| !self.owns(l.ncae) || self.merger.is_level(l);
+                let all = self.luns_with_copies(disk).all(is_level);
+                self.merger.own_is_level = all;
                 self.merge_later(AGAIN_AFTER);
             }
         }
@@ -567,6 +585,10 @@ impl Core {
     /// What was copied is there for good.
     pub(crate) fn on_copies_flushed(&mut self, disk: DiskIndex, result: Result<(), DiskError>) {
         self.merger.flushing = false;
+        if result.is_ok() && std::mem::take(&mut self.merger.flush_is_void) {
+            return self.merge_later(AGAIN_AFTER);
+        }
+        self.merger.flush_is_void = false;
         match result {
             Ok(()) => {
                 self.disks.worked(disk, Duty::Flush, self.now);
@@ -588,6 +610,7 @@ impl Core {
             && let Some(p) = &mut self.merger.position
         {
             p.block = 0;
+            self.merger.flush_is_void = self.merger.flushing;
         }
     }
 

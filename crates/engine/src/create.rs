@@ -4,7 +4,7 @@ use crate::disk::{self, Identity, Medium};
 use crate::error::CreateError;
 use crate::memory::Pages;
 use crate::random::random_uuid;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -88,6 +88,7 @@ pub fn label_replacement(
     if let [Ok(label), Ok(_)] = made
         && label.cell == cell
         && label.index == index
+        && is_blank(&medium.file).map_err(|e| failed(path, "cannot be read", e))?
     {
         let (uuid, psegs) = (label.disk, label.psegs);
         return Ok(Replacement { uuid, psegs });
@@ -117,6 +118,19 @@ pub fn label_replacement(
     write_label(&candidate, &label).map_err(|e| candidate.failed("its label cannot be written", e))?;
     let (uuid, psegs) = (label.disk, label.psegs);
     Ok(Replacement { uuid, psegs })
+}
+
+/// Whether no controller has written there: no votes of an earlier life, which must not count again (R1), and no metadata.
+fn is_blank(file: &File) -> io::Result<bool> {
+    let slots = Controller::BOTH.into_iter().flat_map(slot_offsets);
+    let mut page = Pages::new(PAGE_BYTES);
+    for offset in slots.chain(METADATA_OFFSETS) {
+        file.read_exact_at(page.bytes_mut(), offset)?;
+        if page.bytes().iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// A disk that is fit to become one of a cell.
@@ -444,6 +458,25 @@ mod tests {
             file.write_all_at(&[0; PAGE_BYTES], offset).expect("written");
         }
         assert!(matches!(refused(&settings), OpenError::NotLabelled { .. }));
+    }
+
+    /// It has votes of then, which are not to count again.
+    #[test]
+    fn a_disk_that_was_replaced_does_not_come_in_again_with_its_votes() {
+        let dir = TempDir::on_disk("create");
+        let settings = settings_with_disks(&dir, Controller::A, 4);
+        let (index, place) = (DiskIndex(1), (RssIndex(0), 1));
+        let old = settings.disks[1].clone();
+        let others = [settings.disks[0].clone(), settings.disks[2].clone()];
+        let new = dir.path("new");
+        std::fs::File::create(&new)
+            .and_then(|f| f.set_len(DISK_BYTES_MIN))
+            .expect("a file");
+        let first = label_replacement(settings.cell, index, place, &new, &others).expect("labelled");
+        let again = label_replacement(settings.cell, index, place, &new, &others).expect("found again");
+        assert_eq!(first, again);
+        let refused = label_replacement(settings.cell, index, place, &old, &others);
+        assert!(matches!(refused, Err(CreateError::Labelled { .. })), "{refused:?}");
     }
 
     #[test]

@@ -163,6 +163,8 @@ pub struct Shelf {
     pub in_flight: BTreeMap<u32, u32>,
     /// Writes of data that are submitted now take so many nanoseconds longer.
     pub write_delay: u64,
+    /// Reads that are submitted now have taken their data at once, and end so many nanoseconds later; 0 for as usual.
+    pub read_delay: u64,
 }
 
 impl Shelf {
@@ -174,6 +176,7 @@ impl Shelf {
             locks: [None; 2],
             in_flight: BTreeMap::new(),
             write_delay: 0,
+            read_delay: 0,
         }
     }
 

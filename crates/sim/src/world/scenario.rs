@@ -236,6 +236,11 @@ impl Scenario {
         self.world.shelf.write_delay = ms * MS;
     }
 
+    /// Disk reads that are submitted from now on take their data at once, and end so many milliseconds later.
+    pub fn disk_reads_take(&mut self, ms: u64) {
+        self.world.shelf.read_delay = ms * MS;
+    }
+
     /// A disk answers with errors, or does so no more.
     pub fn fail_disk(&mut self, disk: Option<usize>) {
         for (n, of) in self.world.shelf.disks.iter_mut().enumerate() {

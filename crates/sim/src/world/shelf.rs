@@ -18,7 +18,7 @@ pub(super) struct Landing {
     pub(super) what: Io,
     /// The process was told of an error, though it had not ended.
     pub(super) answered: bool,
-    /// Of a write of data: what was in its memory when it was submitted.
+    /// What was in memory when a write of data was submitted, or on the disk when a read was that took it at once.
     pub(super) tags: Vec<u64>,
 }
 
@@ -91,8 +91,16 @@ impl World {
         if what.writes() {
             self.shelf.submitted(process);
         }
+        // Some reads take their data at once, and end late.
+        let late = matches!(what, Io::Read { .. }) && self.plan.slow_writes && self.random.one_in(6);
         let tags = match &what {
             Io::Write { from, .. } => self.read_memory(controller.index(), from),
+            Io::Read { disk, block, into } if self.shelf.read_delay > 0 || late => {
+                let at = &self.shelf.disks[disk.index()];
+                (*block..*block + u64::from(into.blocks()))
+                    .map(|b| at.read(b))
+                    .collect()
+            }
             _ => Vec::new(),
         };
         let mut delay = if self.random.one_in(20) {
@@ -100,6 +108,12 @@ impl World {
         } else {
             self.random.between(30 * US, 800 * US)
         };
+        if matches!(what, Io::Read { .. }) {
+            delay += self.shelf.read_delay;
+            if late {
+                delay += self.random.below(600 * MS);
+            }
+        }
         if matches!(what, Io::Write { .. }) {
             delay += self.shelf.write_delay;
             if self.plan.slow_writes && self.random.one_in(6) {
@@ -200,7 +214,11 @@ impl World {
             Io::Read { block, into, .. } => {
                 if alive && result.is_ok() {
                     let at = &self.shelf.disks[disk];
-                    let tags: Vec<u64> = (block..block + u64::from(into.blocks())).map(|b| at.read(b)).collect();
+                    let tags: Vec<u64> = if tags.is_empty() {
+                        (block..block + u64::from(into.blocks())).map(|b| at.read(b)).collect()
+                    } else {
+                        tags
+                    };
                     self.write_memory(controller.index(), &into, &tags);
                 }
                 Event::DiskDone { io, result }

@@ -1,0 +1,440 @@
+//! Faults while a disk comes back, or another takes its place: attempts to break the promise of `merging.rs`.
+
+use twincell_core::ids::Controller::{self, A, B};
+use twincell_core::ids::{DiskIndex, Uuid};
+use twincell_core::layout::metadata::DiskState::{Merging, Missing, Normal};
+use twincell_core::layout::metadata::{Name, Redundancy};
+use twincell_core::manage::ManageOp;
+use twincell_sim::fault::Fault;
+use twincell_sim::{Scenario, Sent};
+
+fn without_disk(disk: usize) -> (Scenario, Sent) {
+    let mut s = Scenario::new().both_serving();
+    let first = s.write_fua(A, 0, 256);
+    s.good(first);
+    s.fail_disk(Some(disk));
+    let written = s.write_fua(A, if disk < 2 { 0 } else { 4096 } + 3000, 8);
+    s.good(written);
+    s.until_disk(A, disk, Missing);
+    s.until_disk(B, disk, Missing);
+    s.mark();
+    (s, first)
+}
+
+fn move_lun_0(s: &mut Scenario, to: Controller) {
+    let name = Name::new("lun0").expect("a name");
+    s.manage(A, ManageOp::LunMove { name, to });
+}
+
+fn ends_level(mut s: Scenario, disk: usize, reads: &[(u64, u32, Sent)]) {
+    s.until_disk(A, disk, Normal);
+    s.until_disk(B, disk, Normal);
+    s.pass(100);
+    s.fail_disk(Some(disk ^ 1));
+    for (start, blocks, written) in reads {
+        s.reads(A, *start, *blocks, *written);
+        s.reads(B, *start, *blocks, *written);
+    }
+    s.fail_disk(None);
+    s.end();
+}
+
+/// The read of a piece takes long; its LUN goes to the partner and comes back meanwhile. What the piece has read is old by then.
+#[test]
+fn a_lun_moves_away_and_back_while_a_piece_is_read() {
+    let (mut s, _) = without_disk(1);
+    s.fail_disk(None);
+    s.disk_reads_take(700);
+    s.until("A -> disk 0: read 16384+256");
+    s.disk_reads_take(0);
+    s.until_disk(B, 1, Merging);
+    s.pass(50);
+    move_lun_0(&mut s, B);
+    s.until("A -> operator: Ok");
+    s.pass(20);
+    assert_eq!(s.owner(), B);
+    let newer = s.write_fua(B, 0, 8);
+    s.good(newer);
+    s.pass(50);
+    move_lun_0(&mut s, A);
+    s.until("A -> operator: Ok");
+    assert_eq!(s.owner(), A);
+    ends_level(s, 1, &[(0, 8, newer)]);
+}
+
+/// The same, and the partner ends instead.
+#[test]
+fn a_lun_moves_away_and_its_new_owner_ends_while_a_piece_is_read() {
+    let (mut s, _) = without_disk(1);
+    s.fail_disk(None);
+    s.disk_reads_take(950);
+    s.until("A -> disk 0: read 16384+256");
+    s.disk_reads_take(0);
+    s.until_disk(B, 1, Merging);
+    s.pass(50);
+    move_lun_0(&mut s, B);
+    s.until("A -> operator: Ok");
+    s.pass(20);
+    assert_eq!(s.owner(), B);
+    let newer = s.write_fua(B, 0, 8);
+    s.good(newer);
+    s.pass(20);
+    s.crash(B);
+    s.until_alone(A, true);
+    s.start(B);
+    s.until_both_serve();
+    ends_level(s, 1, &[(0, 8, newer)]);
+}
+
+/// The new voter does not answer just when both announce themselves there. It works ever after; then another voter dies.
+#[test]
+fn a_replaced_voter_votes_though_the_announcements_failed() {
+    let (mut s, _) = without_disk(1);
+    let name = Name::new("lun1").expect("a name");
+    s.manage(A, ManageOp::LunDelete { name });
+    s.until("A -> operator: Ok");
+    s.replace_disk(A, 1);
+    // The new medium fails for a moment.
+    s.fail_disk(Some(1));
+    s.until("A -> operator: Ok");
+    s.pass(1_000);
+    s.fail_disk(None);
+    s.until_disk(A, 1, Normal);
+    s.until_disk(B, 1, Normal);
+    s.pass(10_000);
+    s.fail_disk(Some(2));
+    let written = s.write_fua(A, 4096, 8);
+    s.good(written);
+    s.fail_disk(None);
+    s.end();
+}
+
+/// The same without that failure: what goes wrong is the lost announcement.
+#[test]
+fn a_replaced_voter_votes() {
+    let (mut s, _) = without_disk(1);
+    let name = Name::new("lun1").expect("a name");
+    s.manage(A, ManageOp::LunDelete { name });
+    s.until("A -> operator: Ok");
+    s.fail_disk(None);
+    s.replace_disk(A, 1);
+    s.until("A -> operator: Ok");
+    s.until_disk(A, 1, Normal);
+    s.until_disk(B, 1, Normal);
+    s.pass(10_000);
+    s.fail_disk(Some(2));
+    let written = s.write_fua(A, 4096, 8);
+    s.good(written);
+    s.fail_disk(None);
+    s.end();
+}
+
+/// While a disk is made level the other one dies. The LUN suffers, but nobody is kept from stopping.
+#[test]
+fn stopping_when_the_last_copy_of_a_merging_pair_dies() {
+    let (mut s, _) = without_disk(3);
+    s.spoil(2, 100, 8);
+    s.fail_disk(None);
+    s.until_disk(A, 3, Merging);
+    s.until_disk(B, 3, Merging);
+    s.fail_disk(Some(2));
+    let kept = s.write(A, 4096 + 800, 8);
+    s.pass(10_000);
+    let _ = s.is_good(kept);
+    s.manage(A, ManageOp::Stop);
+    s.until("A -> operator: Ok");
+}
+
+/// The same with the disk missing.
+#[test]
+fn stopping_when_the_last_copy_of_a_pair_dies() {
+    let (mut s, _) = without_disk(3);
+    s.fail_disks(&[2, 3]);
+    let kept = s.write(A, 4096 + 800, 8);
+    s.pass(10_000);
+    let _ = s.is_good(kept);
+    s.manage(A, ManageOp::Stop);
+    s.until("A -> operator: Ok");
+}
+
+/// A LUN is quiesced when its turn comes to be copied, and its deletion fails.
+#[test]
+fn a_deletion_fails_when_the_lun_is_next_to_be_copied() {
+    let mut s = Scenario::new().both_serving();
+    let name = Name::new("lun2").expect("a name");
+    s.manage(
+        A,
+        ManageOp::LunCreate {
+            name,
+            uuid: Uuid(4711),
+            blocks: 3 * 4096,
+            redundancy: Redundancy::Vraid1,
+        },
+    );
+    s.until("A -> operator: Ok");
+    s.manage(A, ManageOp::LunMove { name, to: A });
+    s.pass(200);
+    s.fail_disk(Some(3));
+    let written = s.write_fua(A, 4096, 8);
+    s.good(written);
+    s.until_disk(A, 3, Missing);
+    s.until_disk(B, 3, Missing);
+    s.fail_disk(None);
+    s.disk_writes_take(20);
+    s.until_disk(A, 3, Merging);
+    s.until_disk(B, 3, Merging);
+    s.pass(50);
+    s.mark();
+    s.stall_disks(&[0, 1]);
+    s.manage(A, ManageOp::LunDelete { name });
+    s.until("A -> operator: Err(DiskError)");
+    s.stall_disks(&[]);
+    s.disk_writes_take(0);
+    ends_level(s, 3, &[(4096, 8, written)]);
+}
+
+/// A voter is replaced, and a controller ends, or both do, at any moment after that, or the link is cut. In the end the new one
+/// votes: another voter may go.
+#[test]
+fn a_voter_is_replaced_and_controllers_end_at_any_moment() {
+    let mut worst = Vec::new();
+    for what in 0..5 {
+        for ms in (0..60).step_by(3).chain((60..2600).step_by(130)) {
+            let run = move || {
+                let (mut s, first) = without_disk(1);
+                let name = Name::new("lun1").expect("a name");
+                s.manage(A, ManageOp::LunDelete { name });
+                s.until("A -> operator: Ok");
+                s.start_when_down();
+                s.fail_disk(None);
+                s.replace_disk(A, 1);
+                s.pass(ms);
+                match what {
+                    0 => s.crash(A),
+                    1 => s.crash(B),
+                    2 => {
+                        s.crash(A);
+                        s.crash(B);
+                    }
+                    3 => s.fault(Fault::CutLink(300)),
+                    _ => s.fault(Fault::PowerLoss),
+                }
+                // Whoever was asked may have ended before it was done.
+                s.pass(1);
+                s.until_both_serve();
+                s.pass(500);
+                if s.disk_state(A, 1) == Missing {
+                    let (disk, uuid, psegs) = (DiskIndex(1), Uuid(501), 16);
+                    s.manage(A, ManageOp::DiskReplace { disk, uuid, psegs });
+                }
+                s.until_disk(A, 1, Normal);
+                s.until_disk(B, 1, Normal);
+                s.pass(2_000);
+                s.fail_disk(Some(0));
+                let written = s.write_fua(A, 0, 8);
+                s.retries(written);
+                s.good(written);
+                s.until_disk(A, 0, Missing);
+                s.reads(A, 8, 248, first);
+                s.reads(B, 8, 248, first);
+                s.fail_disk(None);
+                s.end();
+            };
+            if std::panic::catch_unwind(run).is_err() {
+                worst.push((what, ms));
+            }
+        }
+    }
+    assert!(worst.is_empty(), "{worst:?}");
+}
+
+/// Both end in the middle of the copying; when they start the other disk of the pair is gone for a while, and the one that was
+/// merging is there. Nothing old is read.
+#[test]
+fn the_other_disk_is_missing_when_both_start() {
+    for ms in [0, 5, 12, 20, 28, 36] {
+        let (mut s, _) = without_disk(1);
+        let newer = s.write_fua(A, 0, 256);
+        s.good(newer);
+        s.fail_disk(None);
+        s.until_disk(A, 1, Merging);
+        s.pass(ms);
+        s.crash(A);
+        s.crash(B);
+        s.fail_disk(Some(0));
+        s.start(A);
+        s.start(B);
+        s.until_both_serve();
+        let read = s.read(A, 0, 256);
+        let more = s.write(B, 0, 8);
+        s.pass(8_000);
+        assert!(
+            !s.is_good(read) || s.disk_state(A, 1) == Normal,
+            "what is good is on the disk that is away"
+        );
+        s.fail_disk(None);
+        s.retries(more);
+        s.pass(1_000);
+        ends_level(s, 1, &[(8, 248, newer)]);
+    }
+}
+
+/// A LUN is deleted and made anew, or grows, while its disk is made level.
+#[test]
+fn luns_are_deleted_made_and_grow_while_a_disk_is_made_level() {
+    for ms in [0, 3, 7, 15, 25, 40, 60, 90] {
+        let mut s = Scenario::new().both_serving();
+        let name = Name::new("lun2").expect("a name");
+        let create = ManageOp::LunCreate {
+            name,
+            uuid: Uuid(4711),
+            blocks: 3 * 4096,
+            redundancy: Redundancy::Vraid1,
+        };
+        s.manage(A, create);
+        s.until("A -> operator: Ok");
+        s.fail_disk(Some(1));
+        let written = s.write_fua(A, 0, 256);
+        s.good(written);
+        s.until_disk(A, 1, Missing);
+        s.fail_disk(None);
+        s.until_disk(A, 1, Merging);
+        s.disk_writes_take(ms % 4);
+        s.pass(ms);
+        s.manage(A, ManageOp::LunDelete { name });
+        s.pass(400);
+        s.manage(A, create);
+        s.pass(5);
+        s.manage(
+            A,
+            ManageOp::LunGrow {
+                name: Name::new("lun0").expect("a name"),
+                blocks: 4 * 4096,
+            },
+        );
+        s.pass(300);
+        s.disk_writes_take(0);
+        ends_level(s, 1, &[(0, 256, written)]);
+    }
+}
+
+/// The partner joins while a disk is made level, or is about to be.
+#[test]
+fn the_partner_joins_at_any_moment() {
+    for ms in (0..1500).step_by(37) {
+        let (mut s, first) = without_disk(1);
+        s.crash(B);
+        s.until_alone(A, true);
+        let newer = s.write_fua(A, 0, 8);
+        s.good(newer);
+        s.fail_disk(None);
+        s.disk_writes_take(ms % 5);
+        s.pass(ms);
+        s.start(B);
+        s.until_both_serve();
+        s.disk_writes_take(0);
+        let last = s.write_fua(B, 8, 8);
+        s.good(last);
+        ends_level(s, 1, &[(0, 8, newer), (8, 8, last), (16, 240, first)]);
+    }
+}
+
+/// The owner ends at any moment of the copying, with slow writes on their way; the partner goes on, and then it ends, too.
+#[test]
+fn owners_end_one_after_the_other() {
+    for ms in (0..120).step_by(7) {
+        for slow in [0, 40, 400] {
+            let (mut s, first) = without_disk(1);
+            s.start_when_down();
+            s.fail_disk(None);
+            s.until_disk(A, 1, Merging);
+            s.disk_writes_take(slow);
+            s.pass(ms);
+            let newer = s.write(A, 0, 8);
+            s.retries(newer);
+            s.pass(2);
+            s.crash(A);
+            s.disk_writes_take(0);
+            s.good(newer);
+            s.until_both_serve();
+            s.crash(B);
+            s.pass(ms);
+            s.crash(A);
+            s.until_both_serve();
+            ends_level(s, 1, &[(0, 8, newer), (8, 248, first)]);
+        }
+    }
+}
+
+/// Any voter is replaced, with both in or with one alone; a controller ends at a line of the story; then another voter goes.
+#[test]
+fn any_voter_is_replaced_and_a_controller_ends_at_a_line() {
+    let lines = [
+        "metadata 0",
+        "metadata 1",
+        "votes for",
+        "record is",
+        "probe",
+        "slot",
+        "flush",
+        "read 16384+256",
+        "Serve",
+    ];
+    let mut worst = Vec::new();
+    for disk in 0..3 {
+        for (n, line) in lines.iter().enumerate() {
+            for who in [A, B] {
+                for alone in [false, true] {
+                    let line = *line;
+                    if alone && who == B && line == "probe" {
+                        // B would end under the last read, which is not tried again.
+                        continue;
+                    }
+                    let run = move || {
+                        let (mut s, first) = without_disk(disk);
+                        s.pass(300);
+                        let name = Name::new("lun1").expect("a name");
+                        s.manage(A, ManageOp::LunDelete { name });
+                        s.until("A -> operator: Ok");
+                        if alone {
+                            s.crash(B);
+                            s.until_alone(A, true);
+                        }
+                        s.fail_disk(None);
+                        s.crash_at(who, line);
+                        s.replace_disk(A, disk);
+                        s.pass(700);
+                        s.start_when_down();
+                        s.until_both_serve();
+                        s.pass(2_000);
+                        s.until_both_serve();
+                        if s.disk_state(A, disk) == Missing {
+                            let (disk, uuid, psegs) = (DiskIndex(disk as u16), Uuid(500 + disk as u128), 16);
+                            s.manage(A, ManageOp::DiskReplace { disk, uuid, psegs });
+                        }
+                        s.until_disk(A, disk, Normal);
+                        s.until_both_serve();
+                        s.until_disk(B, disk, Normal);
+                        s.pass(2_000);
+                        let other = (disk + 1) % 3;
+                        s.fail_disk(Some(other));
+                        let written = s.write_fua(A, 0, 8);
+                        s.retries(written);
+                        s.good(written);
+                        let second = s.write_fua(A, 4096, 8);
+                        s.retries(second);
+                        s.good(second);
+                        s.reads(A, 8, 248, first);
+                        s.reads(B, 8, 248, first);
+                        s.fail_disk(None);
+                        s.end();
+                    };
+                    if std::panic::catch_unwind(run).is_err() {
+                        worst.push((disk, n, who, alone));
+                    }
+                }
+            }
+        }
+    }
+    assert!(worst.is_empty(), "{worst:?}");
+}
