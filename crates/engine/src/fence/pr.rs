@@ -17,6 +17,8 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use tracing::{error, warn};
 use twincell_core::ids::{Controller, Nanos, ProcessId, Time, Uuid};
@@ -54,7 +56,7 @@ fn key(cell: Uuid, controller: Controller) -> Key {
 pub(super) fn open(settings: &Settings, disks: &[&Disk], grant: Nanos) -> Result<PrFence, OpenError> {
     let own = key(settings.cell, settings.controller);
     let partner = key(settings.cell, settings.controller.other());
-    let mut devices: Vec<Box<dyn Reservations>> = Vec::new();
+    let mut devices: Vec<(RawFd, Box<dyn Reservations>)> = Vec::new();
     for disk in disks {
         let device = disk.try_clone_file().map(KernelReservations);
         let device = device.map_err(|source| OpenError::Disk {
@@ -63,7 +65,7 @@ pub(super) fn open(settings: &Settings, disks: &[&Disk], grant: Nanos) -> Result
             source,
         })?;
         check_support(&disk.path, disk.is_block_device(), &device, own)?;
-        devices.push(Box::new(device));
+        devices.push((disk.fd(), Box::new(device)));
     }
     Ok(PrFence::new(devices, own, partner, grant))
 }
@@ -142,14 +144,23 @@ pub(super) struct PrFence {
     poll_at: Option<Time>,
     /// The partner is kept out, or is to be.
     keeps_out: bool,
+    /// Each disk, as its user names it, and whether it was gone when this controller entered: its key is not there.
+    missed: Vec<(RawFd, Arc<AtomicBool>)>,
     grant: Nanos,
 }
 
 impl PrFence {
-    fn new(devices: Vec<Box<dyn Reservations>>, own: Key, partner: Key, grant: Nanos) -> PrFence {
+    fn new(devices: Vec<(RawFd, Box<dyn Reservations>)>, own: Key, partner: Key, grant: Nanos) -> PrFence {
         let (jobs, jobs_of_thread) = channel();
         let (done_by_thread, done) = channel();
-        let disks = Disks { devices, own, partner };
+        let missed: Vec<_> = devices.iter().map(|(fd, _)| (*fd, Arc::default())).collect();
+        let devices = devices.into_iter().zip(&missed);
+        let devices = devices.map(|((_, device), (_, missed))| (device, Arc::clone(missed)));
+        let disks = Disks {
+            devices: devices.collect(),
+            own,
+            partner,
+        };
         std::thread::spawn(move || {
             for (number, job) in jobs_of_thread {
                 let good = match job {
@@ -170,6 +181,7 @@ impl PrFence {
             taking: Taking::Not,
             poll_at: None,
             keeps_out: false,
+            missed,
             grant,
         }
     }
@@ -237,9 +249,11 @@ impl Fence for PrFence {
     }
 
     /// A disk that was gone when the partner was preempted may still let its writes through: such a disk comes back only when
-    /// the partner is in again, and says itself that it has none.
-    fn holds(&self, _: RawFd) -> bool {
-        !self.keeps_out
+    /// the partner is in again, and says itself that it has none. One that was gone when this controller entered refuses its
+    /// writes until it enters again.
+    fn holds(&self, disk: RawFd) -> bool {
+        let missed = |(fd, missed): &(RawFd, Arc<AtomicBool>)| *fd == disk && missed.load(Ordering::Acquire);
+        !self.keeps_out && !self.missed.iter().any(missed)
     }
 
     fn next_deadline(&self) -> Option<Time> {
@@ -275,24 +289,47 @@ fn is_gone(e: &io::Error) -> bool {
 
 /// The disks and both keys, on a thread of their own.
 struct Disks {
-    devices: Vec<Box<dyn Reservations>>,
+    /// Each, and whether it was gone when this controller entered.
+    devices: Vec<(Box<dyn Reservations>, Arc<AtomicBool>)>,
     own: Key,
     partner: Key,
 }
 
 impl Disks {
     fn enter(&self) -> bool {
-        let enter = |device: &dyn Reservations| match device.register_anyway(self.own)? {
-            Answer::Good => device.reserve(self.own),
-            Answer::Conflict => Ok(Answer::Conflict),
-        };
-        self.each("this controller cannot enter", enter)
+        self.each("this controller cannot enter", |device, missed| {
+            let entered = self.enter_one(device);
+            missed.store(entered.as_ref().is_err_and(is_gone), Ordering::Release);
+            entered
+        })
     }
 
+    fn enter_one(&self, device: &dyn Reservations) -> io::Result<Answer> {
+        match device.register_anyway(self.own)? {
+            Answer::Good => device.reserve(self.own),
+            Answer::Conflict => Ok(Answer::Conflict),
+        }
+    }
+
+    /// First the disks that have the own key. That it is there still says that this controller was not fenced: so where the
+    /// key is not only because the disk was gone when this controller entered, it may come now.
     fn take(&self) -> bool {
-        self.each("the partner is not fenced: the own key is gone", |device| {
-            self.preempt(device)
-        })
+        let what = "the partner is not fenced: the own key is gone";
+        let entered = self.each(what, |device, missed| match missed.load(Ordering::Acquire) {
+            true => Ok(Answer::Good),
+            false => self.preempt(device),
+        });
+        entered
+            && self.each(what, |device, missed| {
+                if missed.load(Ordering::Acquire) {
+                    if self.enter_one(device)? == Answer::Conflict {
+                        return Ok(Answer::Conflict);
+                    }
+                    missed.store(false, Ordering::Release);
+                    return self.preempt(device);
+                }
+                Ok(Answer::Good)
+            })
     }
 
     /// A conflict means that the own key is gone: then the partner has fenced this controller, and not the other way round.
@@ -309,15 +346,15 @@ impl Disks {
 
     /// A key that is gone needs no removal, and one that stays is removed by the next fence.
     fn leave(&self) -> bool {
-        let left = self.devices.iter().map(|device| device.register(self.own, 0));
+        let left = self.devices.iter().map(|(device, _)| device.register(self.own, 0));
         left.filter(|result| result.is_err()).count() == 0
     }
 
     /// Whether every disk that is not gone has carried the command out.
-    fn each(&self, what: &str, command: impl Fn(&dyn Reservations) -> io::Result<Answer>) -> bool {
+    fn each(&self, what: &str, command: impl Fn(&dyn Reservations, &AtomicBool) -> io::Result<Answer>) -> bool {
         let mut good = true;
-        for (n, device) in self.devices.iter().enumerate() {
-            let mut tries = (0..ATTEMPTS).map(|_| command(device.as_ref()));
+        for (n, (device, missed)) in self.devices.iter().enumerate() {
+            let mut tries = (0..ATTEMPTS).map(|_| command(device.as_ref(), missed));
             let ended = tries.find(|result| result.as_ref().map_or_else(is_gone, |_| true));
             match ended {
                 Some(Ok(Answer::Good)) => {}
@@ -586,7 +623,12 @@ mod tests {
 
         /// The fence of initiator 1 (A) or 2 (B).
         fn fence(&self, initiator: u8) -> PrFence {
-            let devices = self.disks.iter().map(|d| d.from(initiator)).collect();
+            let devices = self
+                .disks
+                .iter()
+                .zip(0..)
+                .map(|(d, n)| (n, d.from(initiator)))
+                .collect();
             let (own, partner) = if initiator == 1 { (A, B) } else { (B, A) };
             PrFence::new(devices, own, partner, GRANT)
         }
@@ -710,6 +752,26 @@ mod tests {
             (cell.disks[0].write(1), cell.disks[2].write(1)),
             (Answer::Conflict, Answer::Conflict)
         );
+    }
+
+    /// It has no key there: its writes would be refused, so the disk does not come back before it enters again, or fences.
+    #[test]
+    fn a_disk_that_was_gone_at_the_entry_stays_out_and_is_fenced_all_the_same() {
+        let cell = Controllers::new(3);
+        cell.disks[1].unit().gone = true;
+        let mut a = cell.entered(1);
+        cell.disks[1].unit().gone = false;
+        let _b = cell.entered(2);
+        assert_eq!((0..3).map(|fd| a.holds(fd)).collect::<Vec<_>>(), [true, false, true]);
+        let mut now = cell.now;
+        a.take(now, ProcessId::default());
+        let ends = until_preempted(&mut a, &mut now);
+        assert_eq!(poll(&mut a, ends), Some(Proof::Reservations));
+        for disk in &cell.disks {
+            assert_eq!((disk.write(1), disk.write(2)), (Answer::Good, Answer::Conflict));
+        }
+        a.release();
+        assert!((0..3).all(|fd| a.holds(fd)));
     }
 
     #[test]
