@@ -202,15 +202,14 @@ impl Engine {
             self.link.start(clock::now(), &mut self.ring);
             self.queue.push(Event::Start);
             let end = self.serve()?;
-            if let End::Damaged = end {
-                return Ok(Remains::Damage);
+            if !matches!(end, End::Damaged) {
+                self.tear_down()?;
             }
-            self.tear_down()?;
             match end {
                 End::Exit => return Ok(Remains::Nothing),
                 End::Halt => return Ok(Remains::Image),
                 End::Restart => self.restart(),
-                End::Damaged => unreachable!("nothing is torn down then"),
+                End::Damaged => return Ok(Remains::Damage),
             }
         }
     }

@@ -4,46 +4,16 @@
 //! LUN 0 is mirrored, its first RStore on disks 0 and 1, the second on 2 and 3, the third on 0 and 1. LUN 1 has one copy: its
 //! first RStore is on disk 0, the second on disk 1, the third on disk 2.
 
-use twincell_core::ids::Controller::{self, A, B};
+mod disk_away;
+
+use disk_away::{ends_level, move_lun_0, without_disk};
+use twincell_core::ids::Controller::{A, B};
 use twincell_core::ids::{DiskIndex, Uuid};
 use twincell_core::layout::metadata::DiskState::{Merging, Missing, Normal};
 use twincell_core::layout::metadata::Name;
 use twincell_core::manage::ManageOp;
 use twincell_sim::fault::{Fault, Point};
-use twincell_sim::{Scenario, Sent, trace};
-
-/// Both serve, and a disk was given up. The first data are those of the write.
-fn without_disk(disk: usize) -> (Scenario, Sent) {
-    let mut s = Scenario::new().both_serving();
-    let first = s.write_fua(A, 0, 256);
-    s.good(first);
-    s.fail_disk(Some(disk));
-    let written = s.write_fua(A, 4000, 8);
-    s.good(written);
-    s.until_disk(A, disk, Missing);
-    s.until_disk(B, disk, Missing);
-    s.mark();
-    (s, first)
-}
-
-fn move_lun_0(s: &mut Scenario, to: Controller) {
-    let name = Name::new("lun0").expect("a name");
-    s.manage(A, ManageOp::LunMove { name, to });
-}
-
-/// The disk is a full copy again: everything that is mirrored is on it, and the other may go.
-fn ends_level(mut s: Scenario, disk: usize, reads: &[(u64, u32, Sent)]) {
-    s.until_disk(A, disk, Normal);
-    s.until_disk(B, disk, Normal);
-    s.pass(100);
-    s.fail_disk(Some(disk ^ 1));
-    for (start, blocks, written) in reads {
-        s.reads(A, *start, *blocks, *written);
-        s.reads(B, *start, *blocks, *written);
-    }
-    s.fail_disk(None);
-    s.end();
-}
+use twincell_sim::{Scenario, trace};
 
 /// A disk fails for some seconds. What was written meanwhile is on it in the end, what is written while it is made level, too,
 /// and the other disk may go.

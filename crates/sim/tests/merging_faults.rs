@@ -1,6 +1,9 @@
 //! Faults while a disk comes back, or another takes its place: attempts to break the promise of `merging.rs`.
 
-use twincell_core::ids::Controller::{self, A, B};
+mod disk_away;
+
+use disk_away::{ends_level, move_lun_0, without_disk};
+use twincell_core::ids::Controller::{A, B};
 use twincell_core::ids::{DiskIndex, Uuid};
 use twincell_core::layout::metadata::DiskState::{Merging, Missing, Normal};
 use twincell_core::layout::metadata::{Name, Redundancy};
@@ -8,43 +11,11 @@ use twincell_core::manage::ManageOp;
 use twincell_sim::fault::Fault;
 use twincell_sim::{Scenario, Sent};
 
-fn without_disk(disk: usize) -> (Scenario, Sent) {
-    let mut s = Scenario::new().both_serving();
-    let first = s.write_fua(A, 0, 256);
-    s.good(first);
-    s.fail_disk(Some(disk));
-    let written = s.write_fua(A, if disk < 2 { 0 } else { 4096 } + 3000, 8);
-    s.good(written);
-    s.until_disk(A, disk, Missing);
-    s.until_disk(B, disk, Missing);
-    s.mark();
-    (s, first)
-}
-
-fn move_lun_0(s: &mut Scenario, to: Controller) {
-    let name = Name::new("lun0").expect("a name");
-    s.manage(A, ManageOp::LunMove { name, to });
-}
-
-fn ends_level(mut s: Scenario, disk: usize, reads: &[(u64, u32, Sent)]) {
-    s.until_disk(A, disk, Normal);
-    s.until_disk(B, disk, Normal);
-    s.pass(100);
-    s.fail_disk(Some(disk ^ 1));
-    for (start, blocks, written) in reads {
-        s.reads(A, *start, *blocks, *written);
-        s.reads(B, *start, *blocks, *written);
-    }
-    s.fail_disk(None);
-    s.end();
-}
-
-/// The read of a piece takes long; its LUN goes to the partner and comes back meanwhile. What the piece has read is old by then.
-#[test]
-fn a_lun_moves_away_and_back_while_a_piece_is_read() {
+/// A LUN goes to the partner, which writes to it, while the read of a piece of it takes so many milliseconds.
+fn moved_while_a_piece_is_read(ms: u64) -> (Scenario, Sent) {
     let (mut s, _) = without_disk(1);
     s.fail_disk(None);
-    s.disk_reads_take(700);
+    s.disk_reads_take(ms);
     s.until("A -> disk 0: read 16384+256");
     s.disk_reads_take(0);
     s.until_disk(B, 1, Merging);
@@ -55,6 +26,13 @@ fn a_lun_moves_away_and_back_while_a_piece_is_read() {
     assert_eq!(s.owner(), B);
     let newer = s.write_fua(B, 0, 8);
     s.good(newer);
+    (s, newer)
+}
+
+/// The read of a piece takes long; its LUN goes to the partner and comes back meanwhile. What the piece has read is old by then.
+#[test]
+fn a_lun_moves_away_and_back_while_a_piece_is_read() {
+    let (mut s, newer) = moved_while_a_piece_is_read(700);
     s.pass(50);
     move_lun_0(&mut s, A);
     s.until("A -> operator: Ok");
@@ -65,19 +43,7 @@ fn a_lun_moves_away_and_back_while_a_piece_is_read() {
 /// The same, and the partner ends instead.
 #[test]
 fn a_lun_moves_away_and_its_new_owner_ends_while_a_piece_is_read() {
-    let (mut s, _) = without_disk(1);
-    s.fail_disk(None);
-    s.disk_reads_take(950);
-    s.until("A -> disk 0: read 16384+256");
-    s.disk_reads_take(0);
-    s.until_disk(B, 1, Merging);
-    s.pass(50);
-    move_lun_0(&mut s, B);
-    s.until("A -> operator: Ok");
-    s.pass(20);
-    assert_eq!(s.owner(), B);
-    let newer = s.write_fua(B, 0, 8);
-    s.good(newer);
+    let (mut s, newer) = moved_while_a_piece_is_read(950);
     s.pass(20);
     s.crash(B);
     s.until_alone(A, true);
