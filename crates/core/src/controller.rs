@@ -156,6 +156,8 @@ pub struct Core {
     pub(crate) ballot: Option<Ballot>,
     pub(crate) ballot_not_before: Time,
     pub(crate) ballot_tries: u32,
+    /// The own slot could not be written: before that is tried again, the others are read.
+    pub(crate) looks_first: bool,
     /// The highest ballot number that was ever seen.
     pub(crate) ballot_seen: u64,
     /// A vote on the next record was seen whose result is not known.
@@ -275,6 +277,7 @@ impl Core {
             ballot: None,
             ballot_not_before: Time(0),
             ballot_tries: 0,
+            looks_first: false,
             ballot_seen: 0,
             undecided: false,
             announce: false,
@@ -750,6 +753,7 @@ impl Core {
             data_in_transfer: false,
             fetching: None,
             withdrawn: false,
+            may_be_done: false,
             age: 0,
             status: Status::Good,
         });
@@ -787,7 +791,7 @@ impl Core {
             if self.htb(h).stage != Stage::AwaitTurn {
                 continue;
             }
-            if self.htb(h).withdrawn && !mutant::is("commands-of-the-gone-run") {
+            if self.may_be_withdrawn(h) && !mutant::is("commands-of-the-gone-run") {
                 self.finish(h, Status::Aborted);
                 continue;
             }
@@ -802,6 +806,13 @@ impl Core {
                 Lacks::Transfer => transfers_are_short = true,
             }
         }
+    }
+
+    /// Whether a command that waits for its turn is not wanted any more. A write that may be done is carried out all the same:
+    /// its host must not be told that it never was.
+    fn may_be_withdrawn(&self, h: u32) -> bool {
+        let htb = self.htb(h);
+        htb.withdrawn && (!htb.may_be_done || mutant::is("withdraw-what-may-be-done"))
     }
 
     /// A command of the partner brings its transfer buffer along. It must not wait behind one that needs another:

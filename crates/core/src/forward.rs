@@ -162,6 +162,7 @@ impl Core {
         let htb = self.htb_mut(h);
         htb.done += blocks;
         htb.data_in_transfer = false;
+        htb.may_be_done = false;
         if htb.left() > 0 {
             self.await_turn_again(h);
         } else {
@@ -235,6 +236,7 @@ impl Core {
             fetching: None,
             data_in_transfer: is_write,
             withdrawn: false,
+            may_be_done: false,
             age: 0,
             status: Status::Good,
         });
@@ -253,6 +255,7 @@ impl Core {
             match self.calls.give_back(index) {
                 Call::Forward { htb, remote } => {
                     self.remote_transfers.push(remote);
+                    self.htb_mut(htb).may_be_done = matches!(self.htb(htb).op, HostOp::Write { .. });
                     self.await_turn_again(htb);
                 }
                 Call::Manage => self.on_managed_by_partner(Err(crate::manage::ManageError::Unknown)),

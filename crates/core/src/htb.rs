@@ -152,6 +152,8 @@ pub struct Htb {
     pub fetching: Option<Time>,
     /// The host does not want it any more.
     pub withdrawn: bool,
+    /// The present portion of a write was forwarded, and the owner fell silent: it may be done, or not.
+    pub may_be_done: bool,
     /// What `AwaitDisk` waits for.
     pub age: u64,
     /// How it ended, for `AwaitLeave`.

@@ -42,6 +42,8 @@ pub struct Trouble {
     pub fails_writes: bool,
     /// Reads end with errors.
     pub fails_reads: bool,
+    /// Writes of slots end with errors.
+    pub fails_slots: bool,
     /// It is gone for good.
     pub gone: bool,
     /// Flushes end with errors.

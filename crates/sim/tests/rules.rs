@@ -361,3 +361,37 @@ fn both_waits_until_the_joiner_has_its_image() {
         s.end();
     });
 }
+
+/// A write that was forwarded, and whose owner fell before it could answer, may be done: when its host withdraws it now, the
+/// answer is not that it never was.
+#[test]
+fn what_may_be_done_is_not_withdrawn() {
+    trace(&["withdraw-what-may-be-done"], || {
+        let mut s = both();
+        let write = s.write(B, 0, 8);
+        s.crash_at(A, "A -> B: forwarded Good");
+        s.until("A ends");
+        s.withdraw(write);
+        s.good(write);
+        s.reads(B, 0, 8, write);
+        s.end();
+    });
+}
+
+/// A controller whose partner was voted in while it stood still finds that by reading, though no slot can be written.
+#[test]
+fn who_cannot_vote_looks_whether_it_is_out() {
+    trace(&["vote-without-looking"], || {
+        let mut s = Scenario::apart().both_serving();
+        s.pause(A, 3000);
+        s.until("B fences A");
+        // B tells what was decided.
+        s.pass(100);
+        s.fail_slot_writes(true);
+        s.cut();
+        s.until("A notes: Out");
+        s.fail_slot_writes(false);
+        s.mend();
+        s.end();
+    });
+}

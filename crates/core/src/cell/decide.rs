@@ -165,6 +165,10 @@ impl Core {
             return;
         }
         let Some(change) = self.wanted_change() else { return };
+        if std::mem::take(&mut self.looks_first) && !mutant::is("vote-without-looking") {
+            // A disk that takes nothing may still say that the partner was voted in.
+            return self.quorum.begin(Kind::Read, self.now);
+        }
         if self.phase == Phase::Deciding {
             self.note(Note::BallotBegun);
         }
@@ -211,9 +215,11 @@ impl Core {
         let Outcome::Majority(found) = outcome else {
             // What was to be announced is still to be.
             self.announce |= self.ballot.take().is_none() && self.own_slot_known;
+            self.looks_first = self.quorum.kind() == Kind::WriteRead;
             self.ballot_not_before = self.now + self.config.timing.heartbeat;
             return;
         };
+        self.looks_first = false;
         self.ballot_seen = self.ballot_seen.max(ballot::highest_begun(&found));
         self.take_own_slot(&found);
         match self.ballot {
@@ -285,7 +291,8 @@ impl Core {
         if let Some(newer) = newest.filter(|r| r.epoch > self.epoch()) {
             return self.adopt_with_metadata(newer);
         }
-        if self.phase == Phase::Serving && self.is_write_through() {
+        let shown = self.quorum.kind() == Kind::WriteRead;
+        if self.phase == Phase::Serving && self.is_write_through() && shown {
             self.lease_until = self.lease_until.max(self.quorum.began() + self.config.timing.grant);
         }
         if self.phase == Phase::AwaitAttach {

@@ -131,6 +131,11 @@ impl Quorum {
         self.open
     }
 
+    /// What the last round did on each disk.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
     /// When the last round began.
     pub fn began(&self) -> Time {
         self.began

@@ -314,6 +314,13 @@ impl Scenario {
         }
     }
 
+    /// On no disk can a slot be written any more, or on all again; they can be read.
+    pub fn fail_slot_writes(&mut self, fail: bool) {
+        for of in &mut self.world.shelf.disks {
+            of.trouble.fails_slots = fail;
+        }
+    }
+
     /// Both processes end, and the disks lose all that was not flushed.
     pub fn power_loss(&mut self) {
         self.world.fault(Fault::PowerLoss);
@@ -399,6 +406,11 @@ impl Scenario {
     /// Whether a command was answered with "good".
     pub fn is_good(&self, sent: Sent) -> bool {
         self.world.commands[sent.0].status == Some(Status::Good)
+    }
+
+    /// Whether a command was answered, however.
+    pub fn is_over(&self, sent: Sent) -> bool {
+        self.world.commands[sent.0].status.is_some()
     }
 
     /// Whether a command was answered with a read error.

@@ -287,6 +287,7 @@ impl World {
         let good = match what {
             Io::Write { .. } => !disk.trouble.fails_writes,
             Io::Flush(_) => !disk.trouble.fails_flushes,
+            Io::SlotWrite(..) => !disk.trouble.fails_slots,
             Io::Read { block, into, .. } => !disk.trouble.fails_reads && disk.is_readable(*block, into.blocks().into()),
             Io::Probe(_, uuid) => disk.uuid == *uuid,
             _ => true,
