@@ -108,10 +108,12 @@ impl World {
             self.connection(&mut actions);
         }
         self.slow(&mut actions);
-        if actions.is_empty() {
+        let time_passes = actions.is_empty();
+        // First, for a run that takes what comes first: whatever waits for the end of these writes waits no longer then.
+        self.orphans(&mut actions);
+        if time_passes {
             self.timers(&mut actions);
         }
-        self.orphans(&mut actions);
         for c in Controller::BOTH {
             if self.process(c).is_none() && !self.restarts[c.index()] {
                 actions.push(Action::Start(c));

@@ -104,6 +104,7 @@ fn come_to_rest(
     is_done: impl Fn(&World) -> bool,
 ) -> Result<(), String> {
     let mut outcomes = quietly(scope);
+    let mut last = Vec::new();
     for _ in 0..PATIENCE {
         let down = starts && world.processes.iter().any(Option::is_none);
         if is_done(world) || world.is_quiet() && world.is_at_rest() && !down {
@@ -112,11 +113,15 @@ fn come_to_rest(
         let optional = |a: &Action| matches!(a, Action::Start(c) if !world.restarts[c.index()]);
         let next = world.actions(&outcomes).into_iter().find(|a| starts || !optional(a));
         match next {
-            Some(action) => world.act(action, &mut outcomes)?,
+            Some(action) => {
+                world.act(action, &mut outcomes)?;
+                last.push(action);
+            }
             None => return Ok(()),
         }
     }
-    Err("it does not come to rest".into())
+    let last = &last[PATIENCE - 12..];
+    Err(format!("it does not come to rest; the last actions were {last:?}"))
 }
 
 struct Search<'a> {

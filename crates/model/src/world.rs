@@ -46,6 +46,7 @@ pub fn timing() -> Timing {
     Timing {
         heartbeat: HEARTBEAT,
         silence: NEVER,
+        path_silence: NEVER,
         grant: NEVER,
         still: NEVER,
         mirror_data: NEVER,
