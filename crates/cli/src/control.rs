@@ -50,6 +50,11 @@ pub enum Request {
         /// How many PSEGs it has.
         psegs: u32,
     },
+    /// Look for disks that are missing.
+    LookForDisks {
+        /// Where each disk of the cell is.
+        paths: Vec<PathBuf>,
+    },
 }
 
 /// A change of a LUN.

@@ -28,7 +28,10 @@ pub enum DiskVerb {
         /// Its name, as `disk list` gives it.
         name: String,
     },
-    /// Put an empty disk in the place of one that is missing. Both controllers are started again afterwards, one at a time.
+    /// Have the controllers that run on this machine look for missing disks at the paths that `cell.toml` has for them now.
+    /// They do so by themselves at the paths that they know.
+    Rescan,
+    /// Put an empty disk in the place of one that is missing. Hosts go on meanwhile.
     Replace {
         /// The name of the missing one.
         name: String,
@@ -63,6 +66,14 @@ pub fn run(config: &CellConfig, verb: &DiskVerb) -> Result<Report> {
                     .next("`twincell disk list` shows which there are")
             })?;
             Ok(Report::new(list(std::slice::from_ref(&disk)), "disk", &disk))
+        }
+        DiskVerb::Rescan => {
+            let asked = look_for_disks(config)?;
+            let text = format!(
+                "Asked: {}. `twincell disk list` shows what they have found.\n",
+                asked.join(", ")
+            );
+            Ok(Report::new(text, "asked", &asked))
         }
         DiskVerb::Replace { name, path, yes } => replace(config, name, path, *yes),
         DiskVerb::Add { .. } => Err(Failure::not_built("adding a disk to a cell")),
@@ -118,13 +129,42 @@ fn replace(config: &CellConfig, name: &str, path: &Path, yes: bool) -> Result<Re
     let new = label_replacement(config.uuid, DiskIndex(index), place, &path, &others).map_err(|e| disks_refused(&e))?;
     let (uuid, psegs) = (new.uuid.to_string(), new.psegs);
     make(config, &Request::ReplaceDisk { index, uuid, psegs })?;
-    rename(config, &disk.path, &path)?;
+    let config = rename(config, &disk.path, &path)?;
+    let asked = look_for_disks(&config)?;
+    let elsewhere = match asked.len() {
+        2 => String::new(),
+        _ => format!(
+            "A controller on another server needs the same path in its {}, and `twincell disk rescan` there.\n",
+            config.file.display()
+        ),
+    };
     let text = format!(
-        "Disk {name} is {} now. Start the controllers again, one after the other, so that they open it:\n         \x20 twincell controller stop A && twincell cell start\n         \x20 twincell controller stop B && twincell cell start\n         On two servers the same path has to be in both files {}.\n         Then it is made level by itself; `twincell disk list` shows how far it is.\n",
-        path.display(),
-        config.file.display()
+        "Disk {name} is {} now. It is made level by itself; `twincell disk list` shows how far it is.\n{elsewhere}",
+        path.display()
     );
     Ok(Report::new(text, "replaced", name))
+}
+
+/// Tells the controllers on this machine where the disks are; those that were told.
+fn look_for_disks(config: &CellConfig) -> Result<Vec<String>> {
+    let paths = config.disks.clone();
+    let request = Request::LookForDisks { paths };
+    let told = |c: &Controller| {
+        let client = Client::connect(&config.control(*c));
+        matches!(
+            client.and_then(|mut client| client.ask(&request, PATIENCE)),
+            Ok(Answer::Done { .. })
+        )
+    };
+    let asked: Vec<String> = Controller::BOTH
+        .iter()
+        .filter(|c| told(c))
+        .map(Controller::to_string)
+        .collect();
+    if asked.is_empty() {
+        return Err(no_controller(config));
+    }
+    Ok(asked)
 }
 
 /// Asks one controller after the other, until one has done it.
@@ -154,10 +194,14 @@ fn make(config: &CellConfig, request: &Request) -> Result<()> {
     }
 }
 
-/// Names another path for a disk in `cell.toml`, and leaves all else there as it is.
-fn rename(config: &CellConfig, old: &Path, new: &Path) -> Result<()> {
+/// Names another path for a disk in `cell.toml`, and leaves all else there as it is. What is there then.
+fn rename(config: &CellConfig, old: &Path, new: &Path) -> Result<CellConfig> {
+    let mut renamed = config.clone();
     if old == new || config.disks.iter().any(|d| d == new) {
-        return Ok(());
+        return Ok(renamed);
+    }
+    for disk in renamed.disks.iter_mut().filter(|d| *d == old) {
+        *disk = new.to_owned();
     }
     let io = |what: &'static str| move |e: std::io::Error| Failure::io(what, config.file.display(), &e);
     let text = std::fs::read_to_string(&config.file).map_err(io("read"))?;
@@ -177,7 +221,8 @@ fn rename(config: &CellConfig, old: &Path, new: &Path) -> Result<()> {
     })?;
     let written = config.file.with_extension("toml.new");
     std::fs::write(&written, text.replacen(&form, &quoted(new), 1)).map_err(io("write"))?;
-    std::fs::rename(&written, &config.file).map_err(io("write"))
+    std::fs::rename(&written, &config.file).map_err(io("write"))?;
+    Ok(renamed)
 }
 
 /// How far a disk is that is made level: each controller knows it of what it owns.

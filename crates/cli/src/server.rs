@@ -113,6 +113,10 @@ fn answer(request: Request, controller: Controller, handle: &Handle) -> Answer {
         Request::AcceptLoss { missing } => accept_loss(&missing, controller, handle),
         Request::Lun(change) => make_change(&change, controller, handle),
         Request::ReplaceDisk { index, uuid, psegs } => replace_disk(DiskIndex(index), &uuid, psegs, controller, handle),
+        Request::LookForDisks { paths } => match handle.look_for_disks(paths) {
+            Ok(()) => Answer::Done { already: false },
+            Err(error) => Answer::Error(no_answer(error)),
+        },
     }
 }
 

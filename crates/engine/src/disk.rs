@@ -75,6 +75,16 @@ pub(crate) fn open_all(settings: &Settings) -> Result<Vec<Option<Disk>>, OpenErr
     Ok(disks)
 }
 
+/// Opens the disk at place `n` of the settings, while the cell runs.
+///
+/// # Errors
+/// It is not there, does not answer, or is not the disk of that place.
+pub(crate) fn open_at(n: u16, settings: &Settings) -> Result<Disk, OpenError> {
+    let (disk, _) = open(&settings.disks[usize::from(n)])?;
+    check(&disk, n, settings)?;
+    Ok(disk)
+}
+
 /// Waits a moment for disks that are not there: when a machine starts, they may come later than the controller.
 pub(crate) fn await_paths(paths: &[PathBuf]) {
     let deadline = Instant::now() + PATIENCE;

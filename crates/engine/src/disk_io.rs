@@ -408,6 +408,16 @@ impl DiskIos {
         self.overdue > 0 && self.ios.iter().any(|(_, io)| io.overdue && io.disk == disk)
     }
 
+    /// Whether anything is in flight on this disk.
+    pub(crate) fn is_busy(&self, disk: DiskIndex) -> bool {
+        self.ios.iter().any(|(_, io)| io.disk == disk)
+    }
+
+    /// Whether this I/O is a look at what disk it is.
+    pub(crate) fn is_probe(&self, key: u32) -> bool {
+        matches!(self.ios[key as usize].kind, Kind::Probe { .. })
+    }
+
     /// When the oldest step in flight was posted.
     pub(crate) fn oldest(&self) -> Option<Time> {
         self.ios.iter().map(|(_, io)| io.posted).min()

@@ -17,6 +17,7 @@ use crate::placement::Placement;
 use crate::process;
 use crate::queue::{Body, Happening, Queue};
 use crate::random::random_uuid;
+use crate::reopen::Reopener;
 use crate::ring::{Completion, Ring, Token};
 use crate::settings::{FenceChoice, Settings};
 use crate::snapshot::{Counters, DiskSnapshot, Snapshot};
@@ -27,6 +28,7 @@ use io_uring::{opcode, types};
 use std::collections::HashMap;
 use std::io::{self, Read};
 use std::os::fd::AsRawFd;
+use std::path::PathBuf;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 use tracing::{debug, error, info, trace, warn};
@@ -98,8 +100,11 @@ pub struct Engine {
     link: Link,
     hosts: Hosts,
     memories: Memories,
-    /// `None` where a disk was not there at the start.
+    /// `None` where a disk is not there.
     disks: Vec<Option<Disk>>,
+    /// By disk: it was opened while the cell runs, and what is held on the others is not held there yet.
+    unheld: Vec<bool>,
+    reopener: Reopener,
 
     inbox: Inbox,
     replies: HashMap<RequestId, Reply>,
@@ -126,7 +131,7 @@ impl Engine {
         let geometry = Geometry::for_cache(settings.cache_bytes);
         disk::await_paths(&settings.disks);
         let disks = disk::open_all(&settings)?;
-        let fence = fence::open(&settings, &disks.iter().flatten().collect::<Vec<_>>())?;
+        let fence = fence::open(&settings, &disks)?;
         let nv = NvMemory::open(&settings, &geometry, process.boot)?;
         let link = Link::open(&settings)?;
         let hosts = Hosts::open(&addresses(&settings), view::first(&settings), greet())?;
@@ -144,7 +149,7 @@ impl Engine {
             disk_ios: DiskIos::new(settings.cell, settings.controller),
             locks: Locks::new(
                 settings.controller,
-                disks.iter().flatten().map(Disk::fd).collect(),
+                disks.iter().map(|d| d.as_ref().map(Disk::fd)).collect(),
                 fence,
             ),
             link,
@@ -153,6 +158,8 @@ impl Engine {
             failed_at: vec![None; disks.len()],
             generation: 0,
             strange: vec![false; disks.len()],
+            unheld: vec![false; disks.len()],
+            reopener: Reopener::new(disks.len(), inbox.wake.clone()),
             disks,
             story: Teller::new(inbox.story.clone()),
             inbox,
@@ -316,6 +323,7 @@ impl Engine {
             self.link.next_deadline(),
             self.hosts.next_deadline(),
             self.disk_ios.next_deadline(),
+            self.next_look_for_disks(),
         ];
         let now = clock::now();
         deadlines.into_iter().flatten().min().map(|at| clock::until(now, at))
@@ -343,11 +351,15 @@ impl Engine {
                 if result == -libc::EBADE {
                     self.on_reservation_conflict();
                 }
+                let probe = self.disk_ios.is_probe(key);
                 let disk = self.disks[of].as_ref().expect("something was posted to it");
                 if let Some(ended) = self.disk_ios.completed(&mut self.ring, key, disk, result) {
                     if is_error(&ended.event) {
                         self.counters.disk_errors += 1;
                         self.failed_at[of] = Some(clock::now());
+                    }
+                    if probe && is_error(&ended.event) && wanted {
+                        self.reopener.look_for(of, &self.settings, clock::now());
                     }
                     self.put_slots(&ended);
                     self.queue.push(ended.event);
@@ -398,6 +410,7 @@ impl Engine {
     fn poll(&mut self) {
         let now = clock::now();
         self.poll_locks(now);
+        self.look_for_disks(now);
         self.link.poll(now, &mut self.ring);
         let (queue, counters) = (&mut self.queue, &mut self.counters);
         self.disk_ios.poll(now, |event| {
@@ -416,6 +429,78 @@ impl Engine {
         self.locks.poll(now, || ios.oldest(), |event| queue.push(event));
     }
 
+    // ---- Disks that are not open. ----
+
+    /// Whether disk `n` may be opened, or opened anew, while the cell runs. Persistent reservations do not show that this
+    /// controller is still in, as its locks do: there both have to agree first that the disk is written again.
+    fn may_open(&self, n: usize) -> bool {
+        let known = self.core.metadata().and_then(|m| m.disks.get(n));
+        let missing = known.is_some_and(|d| d.state == DiskState::Missing);
+        match &self.disks[n] {
+            None => missing || self.settings.fence != FenceChoice::Pr,
+            Some(_) => missing && !self.disk_ios.is_busy(DiskIndex(n as u16)),
+        }
+    }
+
+    fn next_look_for_disks(&self) -> Option<Time> {
+        let closed = (0..self.disks.len()).filter(|n| self.disks[*n].is_none() && self.may_open(*n));
+        let looks = closed.filter_map(|n| self.reopener.next_look(n));
+        let locks = self.unheld.contains(&true).then(|| clock::now() + fence::RETRY);
+        looks.chain(locks).min()
+    }
+
+    fn look_for_disks(&mut self, now: Time) {
+        for n in 0..self.disks.len() {
+            if self.disks[n].is_none() && self.may_open(n) {
+                self.reopener.look_for(n, &self.settings, now);
+            }
+            self.unheld[n] = self.unheld[n] && !self.locks.hold(n);
+        }
+    }
+
+    /// The paths of disks may have changed: from now on they are looked for there.
+    fn look_anew(&mut self, paths: Vec<PathBuf>) {
+        if paths.len() != self.disks.len() {
+            return warn!(
+                "the cell has {} disks, not {}: nothing is changed",
+                self.disks.len(),
+                paths.len()
+            );
+        }
+        self.settings.disks = paths;
+        let now = clock::now();
+        for n in 0..self.disks.len() {
+            if self.may_open(n) {
+                self.reopener.look_for(n, &self.settings, now);
+            }
+        }
+    }
+
+    /// Disks that were found take their places.
+    fn take_found_disks(&mut self) {
+        while let Some((n, disk)) = self.reopener.take(&self.settings) {
+            if self.may_open(n) {
+                self.open_disk(n, disk);
+            }
+        }
+    }
+
+    /// What was open in its place is closed first: its locks would stand against those of the new one, if it is the same.
+    fn open_disk(&mut self, n: usize, disk: Disk) {
+        if self.disks[n].is_some() {
+            self.locks.close(n);
+            self.disks[n] = None;
+        }
+        if let Err(e) = self.locks.open(n, &disk) {
+            return warn!("a disk that came back cannot be used: {e}");
+        }
+        info!(disk = %disk.path.display(), "a disk that came back is open");
+        self.disks[n] = Some(disk);
+        self.failed_at[n] = None;
+        self.unheld[n] = !self.locks.hold(n);
+        self.look_whether_strange(n);
+    }
+
     fn post_wake(&mut self) {
         let fd = types::Fd(self.inbox.wake.as_raw_fd());
         let entry = opcode::PollAdd::new(fd, libc::POLLIN as u32).build();
@@ -428,6 +513,7 @@ impl Engine {
         // It was readable, and nobody else reads it.
         let _ = (&*self.inbox.wake).read(&mut count);
         self.post_wake();
+        self.take_found_disks();
         while let Ok(request) = self.inbox.requests.try_recv() {
             match request {
                 Request::Manage { op, reply } => {
@@ -436,6 +522,7 @@ impl Engine {
                     self.replies.insert(request, reply);
                     self.queue.push(Event::Manage { request, op });
                 }
+                Request::Disks { paths } => self.look_anew(paths),
                 Request::Snapshot { reply } => {
                     // Whoever asked may have given up.
                     let _ = reply.try_send(Box::new(self.snapshot()));
@@ -608,14 +695,18 @@ impl Engine {
                 *failed_at = None;
             }
         }
-        for (n, disk) in self.disks.iter().enumerate() {
-            let (Some(disk), Some(known)) = (disk, metadata.disks.get(n)) else {
-                continue;
-            };
-            self.strange[n] = disk.label.disk != known.uuid;
-            if self.strange[n] {
-                warn!(disk = %disk.path.display(), "another disk is in the place of this one: it is left alone");
-            }
+        (0..self.disks.len()).for_each(|n| self.look_whether_strange(n));
+    }
+
+    /// Whether another disk is in the place of this one than the metadata mean.
+    fn look_whether_strange(&mut self, n: usize) {
+        let known = self.core.metadata().and_then(|m| m.disks.get(n));
+        let (Some(disk), Some(known)) = (&self.disks[n], known) else {
+            return;
+        };
+        self.strange[n] = disk.label.disk != known.uuid;
+        if self.strange[n] {
+            warn!(disk = %disk.path.display(), "another disk is in the place of this one: it is left alone");
         }
     }
 
@@ -682,11 +773,16 @@ impl Engine {
                 None => self.queue.push(Event::DiskDone { io, result: failed }),
             },
             Effect::DiskProbe { io, disk, uuid } => {
-                let held = |of: &Disk| self.locks.hold(of.fd());
-                let held = self.disks.get(disk.index()).and_then(Option::as_ref).is_some_and(held);
+                let n = disk.index();
+                let held = n < self.disks.len() && self.locks.hold(n);
                 match self.disk(disk) {
                     Some((ios, ring, _, disk)) if held => ios.probe(ring, disk, io, uuid),
-                    _ => self.queue.push(Event::DiskDone { io, result: failed }),
+                    _ => {
+                        self.queue.push(Event::DiskDone { io, result: failed });
+                        if n < self.disks.len() {
+                            self.reopener.look_for(n, &self.settings, clock::now());
+                        }
+                    }
                 }
             }
             Effect::SlotRead { io, disk } => match self.disk(disk) {
@@ -720,8 +816,14 @@ impl Engine {
             .disks
             .get(disk.index())
             .and_then(Option::as_ref)
-            .filter(|_| !self.disk_ios.is_overdue(disk) && !self.strange[disk.index()])?;
+            .filter(|_| self.may_use(disk))?;
         Some((&mut self.disk_ios, &mut self.ring, &self.memories, (disk, of)))
+    }
+
+    /// Whether nothing stands against posting to a disk that is open.
+    fn may_use(&self, disk: DiskIndex) -> bool {
+        let n = disk.index();
+        !self.disk_ios.is_overdue(disk) && !self.strange[n] && !self.unheld[n]
     }
 
     /// Whether what is about to be used of NV memory is what was sealed. If it is not, and the partner has it too, this
@@ -740,12 +842,8 @@ impl Engine {
     }
 
     fn write_metadata(&mut self, io: IoId, disk: DiskIndex, copy: u8) {
-        let answers = !self.disk_ios.is_overdue(disk) && !self.strange.get(disk.index()).is_some_and(|s| *s);
-        let of = self
-            .disks
-            .get(disk.index())
-            .and_then(Option::as_ref)
-            .filter(|_| answers);
+        let of = self.disks.get(disk.index()).and_then(Option::as_ref);
+        let of = of.filter(|_| self.may_use(disk));
         let metadata = self.core.metadata_to_write();
         let result = match (metadata, of) {
             (Some(metadata), Some(of)) => self

@@ -5,6 +5,7 @@ use crate::story::{Story, StoryLine};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::FromRawFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::time::Duration;
@@ -31,6 +32,8 @@ pub(crate) enum Request {
         op: ManageOp,
         reply: SyncSender<Result<ManageReply, ManageError>>,
     },
+    /// Where the disks are, by number.
+    Disks { paths: Vec<PathBuf> },
     /// Of the engine itself.
     Snapshot { reply: SyncSender<Box<Snapshot>> },
 }
@@ -80,6 +83,15 @@ impl Handle {
         let (reply, answer) = sync_channel(1);
         self.send(Request::Manage { op, reply })?;
         wait(&answer, timeout)
+    }
+
+    /// Has disks that are missing looked for at these paths, one for each disk of the cell, from now on. One that is found
+    /// there, and is the one that is meant, is used at once.
+    ///
+    /// # Errors
+    /// The engine does not run.
+    pub fn look_for_disks(&self, paths: Vec<PathBuf>) -> Result<(), HandleError> {
+        self.send(Request::Disks { paths })
     }
 
     /// The state of the controller now. It answers within 1.5 seconds or not at all.

@@ -28,6 +28,7 @@ mod placement;
 mod process;
 mod queue;
 mod random;
+mod reopen;
 mod ring;
 mod settings;
 mod snapshot;

@@ -3,6 +3,8 @@
 //! kernel's own uses for disk I/O in flight included: that is what makes it a drain. A process may hold both bytes: that
 //! of its partner is a fence (`fence::kill`).
 
+use crate::disk::Disk;
+use crate::error::OpenError;
 use crate::fence::{Fence, RETRY};
 use std::io;
 use std::os::fd::RawFd;
@@ -26,12 +28,10 @@ impl Byte {
     }
 
     /// Tries to take what is missing; whether nothing is missing any more.
-    pub(crate) fn take(&mut self, disks: &[RawFd]) -> bool {
+    pub(crate) fn take(&mut self, disks: &[Option<RawFd>]) -> bool {
         for (fd, settled) in disks.iter().zip(&mut self.settled) {
-            if *settled {
-                continue;
-            }
-            match set_lock(*fd, libc::F_WRLCK, self.offset) {
+            let Some(fd) = fd.filter(|_| !*settled) else { continue };
+            match set_lock(fd, libc::F_WRLCK, self.offset) {
                 Ok(()) => *settled = true,
                 Err(e) if is_held_by_another(&e) => {}
                 Err(e) => {
@@ -43,23 +43,33 @@ impl Byte {
                 }
             }
         }
-        self.settled.iter().all(|s| *s)
+        self.settled
+            .iter()
+            .zip(disks)
+            .all(|(settled, fd)| *settled || fd.is_none())
     }
 
-    /// Whether it is held on this disk, or can be had there now.
-    pub(crate) fn hold(&self, disk: RawFd) -> bool {
-        set_lock(disk, libc::F_WRLCK, self.offset).is_ok()
+    /// Whether it is held on disk `n`, or can be had there now. Also true where it is wanted on none.
+    pub(crate) fn hold(&mut self, n: usize, disk: RawFd) -> bool {
+        let held = !self.is_wanted() || set_lock(disk, libc::F_WRLCK, self.offset).is_ok();
+        self.settled[n] |= held && self.is_wanted();
+        held
+    }
+
+    /// The descriptor of disk `n` is closed, and with it what was held there.
+    pub(crate) fn forget(&mut self, n: usize) {
+        self.settled[n] = false;
     }
 
     /// Whether it is settled on any disk.
-    pub(crate) fn is_wanted(&self) -> bool {
+    fn is_wanted(&self) -> bool {
         self.settled.contains(&true)
     }
 
-    pub(crate) fn release(&mut self, disks: &[RawFd]) {
+    pub(crate) fn release(&mut self, disks: &[Option<RawFd>]) {
         for (fd, settled) in disks.iter().zip(&mut self.settled) {
-            if std::mem::take(settled)
-                && let Err(e) = set_lock(*fd, libc::F_UNLCK, self.offset)
+            if let Some(fd) = fd.filter(|_| std::mem::take(settled))
+                && let Err(e) = set_lock(fd, libc::F_UNLCK, self.offset)
             {
                 warn!(offset = self.offset, "a lock was not given back: {e}");
             }
@@ -70,7 +80,7 @@ impl Byte {
 /// This controller's own lock byte on all disks, and the fence that keeps its partner out.
 pub(crate) struct Locks {
     /// The descriptors that write, by disk.
-    disks: Vec<RawFd>,
+    disks: Vec<Option<RawFd>>,
     own: Byte,
     /// When to try to take the own byte again; `None` where that is not wanted.
     retry_at: Option<Time>,
@@ -78,8 +88,8 @@ pub(crate) struct Locks {
 }
 
 impl Locks {
-    /// Nothing is held yet. The descriptors must outlive this.
-    pub(crate) fn new(controller: Controller, disks: Vec<RawFd>, fence: Box<dyn Fence>) -> Locks {
+    /// Nothing is held yet. The descriptors stay open until `close` says that they do not.
+    pub(crate) fn new(controller: Controller, disks: Vec<Option<RawFd>>, fence: Box<dyn Fence>) -> Locks {
         Locks {
             own: Byte::new(controller, disks.len()),
             disks,
@@ -103,9 +113,27 @@ impl Locks {
         self.fence.release();
     }
 
-    /// Whether what is held on all disks is so on this one, which may have been out of reach when the others were locked.
-    pub(crate) fn hold(&self, disk: RawFd) -> bool {
-        self.own.hold(disk) && self.fence.holds(disk)
+    /// Whether what is held on all disks is so on disk `n`, which may have been out of reach when the others were locked.
+    pub(crate) fn hold(&mut self, n: usize) -> bool {
+        let Some(disk) = self.disks[n] else { return false };
+        self.own.hold(n, disk) && self.fence.holds(n)
+    }
+
+    /// Disk `n` is about to be closed: nothing of this process is in flight there.
+    pub(crate) fn close(&mut self, n: usize) {
+        self.disks[n] = None;
+        self.own.forget(n);
+        self.fence.close(n);
+    }
+
+    /// Disk `n` is open now, or open anew. It may be used once `hold` says so.
+    ///
+    /// # Errors
+    /// The fence does not work with it.
+    pub(crate) fn open(&mut self, n: usize, disk: &Disk) -> Result<(), OpenError> {
+        self.fence.open(n, disk)?;
+        self.disks[n] = Some(disk.fd());
+        Ok(())
     }
 
     /// Gives everything back. Only when no disk I/O of this process is in flight.
@@ -188,7 +216,7 @@ mod tests {
                 OpenOptions::new().read(true).write(true).open(path).expect("a disk")
             };
             let files: Vec<File> = (0..2).map(open).collect();
-            let fds: Vec<RawFd> = files.iter().map(AsRawFd::as_raw_fd).collect();
+            let fds: Vec<_> = files.iter().map(|f| Some(f.as_raw_fd())).collect();
             let fence = KillFence::new(controller.other(), fds.clone());
             (files, Locks::new(controller, fds, Box::new(fence)))
         }

@@ -15,7 +15,7 @@ use twincell_core::ids::{Controller, ProcessId, Time};
 /// A process without it neither writes to disks nor serves. So one that is about to leave may go by itself, and one that
 /// has just started and waits to join is left alone.
 pub(crate) struct KillFence {
-    disks: Vec<RawFd>,
+    disks: Vec<Option<RawFd>>,
     byte: Byte,
     /// The partner's process, to be ended at this time unless its bytes are held before.
     kill: Option<(ProcessId, Time)>,
@@ -23,10 +23,11 @@ pub(crate) struct KillFence {
 }
 
 /// Locks on a block device are those of one machine: they prove nothing of a process on another.
-pub(super) fn check(settings: &Settings, disks: &[&Disk]) -> Result<(), OpenError> {
+pub(super) fn check(settings: &Settings, disks: &[Option<Disk>]) -> Result<(), OpenError> {
     let [a, b] = settings.link.each_ref().map(|l| l.first().map(|a| a.ip()));
     let Some(disk) = disks
         .iter()
+        .flatten()
         .find(|d| d.is_block_device())
         .filter(|_| b.is_some() && a != b)
     else {
@@ -40,8 +41,8 @@ pub(super) fn check(settings: &Settings, disks: &[&Disk]) -> Result<(), OpenErro
 }
 
 impl KillFence {
-    /// Against `partner`, on these disks. The descriptors must outlive this.
-    pub(crate) fn new(partner: Controller, disks: Vec<RawFd>) -> KillFence {
+    /// Against `partner`, on these disks. The descriptors stay open until `close` says that they do not.
+    pub(crate) fn new(partner: Controller, disks: Vec<Option<RawFd>>) -> KillFence {
         KillFence {
             byte: Byte::new(partner, disks.len()),
             disks,
@@ -76,8 +77,18 @@ impl Fence for KillFence {
         None
     }
 
-    fn holds(&self, disk: RawFd) -> bool {
-        !self.byte.is_wanted() || self.byte.hold(disk)
+    fn holds(&mut self, n: usize) -> bool {
+        self.disks[n].is_some_and(|disk| self.byte.hold(n, disk))
+    }
+
+    fn close(&mut self, n: usize) {
+        self.disks[n] = None;
+        self.byte.forget(n);
+    }
+
+    fn open(&mut self, n: usize, disk: &Disk) -> Result<(), OpenError> {
+        self.disks[n] = Some(disk.fd());
+        Ok(())
     }
 
     fn next_deadline(&self) -> Option<Time> {

@@ -16,7 +16,6 @@ use crate::disk::Disk;
 use crate::error::OpenError;
 use crate::settings::{FenceChoice, Settings};
 use std::fmt;
-use std::os::fd::RawFd;
 use twincell_core::config::Timing;
 use twincell_core::ids::{Nanos, ProcessId, Time};
 
@@ -34,8 +33,15 @@ pub(crate) trait Fence: Send {
     /// What is proven now, once for each `take`: the partner is out, and stays so until `release`. `oldest_io` tells when
     /// the oldest of this controller's own disk I/Os in flight was posted.
     fn poll(&mut self, now: Time, oldest_io: &dyn Fn() -> Option<Time>) -> Option<Proof>;
-    /// Whether a partner that is kept out is so on this disk, too, which may have been out of reach when it was fenced.
-    fn holds(&self, disk: RawFd) -> bool;
+    /// Whether a partner that is kept out is so on disk `n`, too, which may have been out of reach when it was fenced.
+    fn holds(&mut self, n: usize) -> bool;
+    /// Disk `n` is about to be closed.
+    fn close(&mut self, n: usize);
+    /// Disk `n` is open now, or open anew.
+    ///
+    /// # Errors
+    /// The fence does not work with it.
+    fn open(&mut self, n: usize, disk: &Disk) -> Result<(), OpenError>;
     /// When to poll next.
     fn next_deadline(&self) -> Option<Time>;
     /// The partner may enter again: it is attached for joining.
@@ -69,12 +75,12 @@ impl fmt::Display for Proof {
 }
 
 /// The fence that the settings choose, if it can work with these disks.
-pub(crate) fn open(settings: &Settings, disks: &[&Disk]) -> Result<Box<dyn Fence>, OpenError> {
+pub(crate) fn open(settings: &Settings, disks: &[Option<Disk>]) -> Result<Box<dyn Fence>, OpenError> {
     let grant = Timing::default().grant;
     Ok(match &settings.fence {
         FenceChoice::Kill => {
             kill::check(settings, disks)?;
-            let fds: Vec<RawFd> = disks.iter().map(|d| d.fd()).collect();
+            let fds = disks.iter().map(|d| d.as_ref().map(Disk::fd)).collect();
             Box::new(KillFence::new(settings.controller.other(), fds))
         }
         FenceChoice::Pr => Box::new(pr::open(settings, disks, grant)?),

@@ -7,8 +7,8 @@
 
 use super::watchdog::{Device, Watchdog};
 use super::{Fence, Proof};
+use crate::disk::Disk;
 use crate::error::OpenError;
-use std::os::fd::RawFd;
 use std::path::Path;
 use tracing::{error, info};
 use twincell_core::ids::{Nanos, ProcessId, Time};
@@ -100,8 +100,14 @@ impl Fence for OwnFence {
     }
 
     /// A partner that has stopped, or was reset, writes nowhere.
-    fn holds(&self, _: RawFd) -> bool {
+    fn holds(&mut self, _: usize) -> bool {
         true
+    }
+
+    fn close(&mut self, _: usize) {}
+
+    fn open(&mut self, _: usize, _: &Disk) -> Result<(), OpenError> {
+        Ok(())
     }
 
     fn next_deadline(&self) -> Option<Time> {

@@ -15,7 +15,7 @@ use crate::error::OpenError;
 use crate::settings::Settings;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -53,21 +53,23 @@ fn key(cell: Uuid, controller: Controller) -> Key {
 }
 
 /// The fence on these disks; refused where one of them has no persistent reservations.
-pub(super) fn open(settings: &Settings, disks: &[&Disk], grant: Nanos) -> Result<PrFence, OpenError> {
+pub(super) fn open(settings: &Settings, disks: &[Option<Disk>], grant: Nanos) -> Result<PrFence, OpenError> {
     let own = key(settings.cell, settings.controller);
     let partner = key(settings.cell, settings.controller.other());
-    let mut devices: Vec<(RawFd, Box<dyn Reservations>)> = Vec::new();
-    for disk in disks {
-        let device = disk.try_clone_file().map(KernelReservations);
-        let device = device.map_err(|source| OpenError::Disk {
-            path: disk.path.clone(),
-            what: "its descriptor cannot be had twice",
-            source,
-        })?;
-        check_support(&disk.path, disk.is_block_device(), &device, own)?;
-        devices.push((disk.fd(), Box::new(device)));
-    }
+    let device = |disk: &Option<Disk>| disk.as_ref().map(|d| reservations_of(d, own)).transpose();
+    let devices = disks.iter().map(device).collect::<Result<_, _>>()?;
     Ok(PrFence::new(devices, own, partner, grant))
+}
+
+fn reservations_of(disk: &Disk, own: Key) -> Result<Box<dyn Reservations>, OpenError> {
+    let device = disk.try_clone_file().map(KernelReservations);
+    let device = device.map_err(|source| OpenError::Disk {
+        path: disk.path.clone(),
+        what: "its descriptor cannot be had twice",
+        source,
+    })?;
+    check_support(&disk.path, disk.is_block_device(), &device, own)?;
+    Ok(Box::new(device))
 }
 
 fn check_support(path: &Path, is_block_device: bool, device: &dyn Reservations, own: Key) -> Result<(), OpenError> {
@@ -101,11 +103,20 @@ fn is_unsupported(e: &io::Error) -> bool {
 }
 
 /// What the thread is to do that talks to the disks: a command may take as long as the disk likes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Job {
     Enter,
     Take,
     Leave,
+    /// A disk is open that was not.
+    Open(usize, Device),
+    /// A disk is closed.
+    Close(usize),
+}
+
+/// A disk, and whether this controller's key is not there because it was gone when this controller entered.
+struct Device {
+    reservations: Box<dyn Reservations>,
+    missed: Arc<AtomicBool>,
 }
 
 /// What it has done: which job, by its number, and whether every disk that answers has carried it out.
@@ -144,20 +155,24 @@ pub(super) struct PrFence {
     poll_at: Option<Time>,
     /// The partner is kept out, or is to be.
     keeps_out: bool,
-    /// Each disk, as its user names it, and whether it was gone when this controller entered: its key is not there.
-    missed: Vec<(RawFd, Arc<AtomicBool>)>,
+    /// By disk, while it is open: whether it was gone when this controller entered. Its key is not there then.
+    missed: Vec<Option<Arc<AtomicBool>>>,
+    own: Key,
     grant: Nanos,
 }
 
 impl PrFence {
-    fn new(devices: Vec<(RawFd, Box<dyn Reservations>)>, own: Key, partner: Key, grant: Nanos) -> PrFence {
+    fn new(devices: Vec<Option<Box<dyn Reservations>>>, own: Key, partner: Key, grant: Nanos) -> PrFence {
         let (jobs, jobs_of_thread) = channel();
         let (done_by_thread, done) = channel();
-        let missed: Vec<_> = devices.iter().map(|(fd, _)| (*fd, Arc::default())).collect();
-        let devices = devices.into_iter().zip(&missed);
-        let devices = devices.map(|((_, device), (_, missed))| (device, Arc::clone(missed)));
-        let disks = Disks {
+        let missed: Vec<_> = devices.iter().map(|d| d.as_ref().map(|_| Arc::default())).collect();
+        let devices = devices.into_iter().zip(&missed).map(|(device, missed)| {
+            let (reservations, missed) = device.zip(missed.clone())?;
+            Some(Device { reservations, missed })
+        });
+        let mut disks = Disks {
             devices: devices.collect(),
+            entered: false,
             own,
             partner,
         };
@@ -167,6 +182,11 @@ impl PrFence {
                     Job::Enter => disks.enter(),
                     Job::Take => disks.take(),
                     Job::Leave => disks.leave(),
+                    Job::Open(n, device) => disks.open(n, device),
+                    Job::Close(n) => {
+                        disks.devices[n] = None;
+                        true
+                    }
                 };
                 if done_by_thread.send(Done { number, good }).is_err() {
                     return;
@@ -182,8 +202,15 @@ impl PrFence {
             poll_at: None,
             keeps_out: false,
             missed,
+            own,
             grant,
         }
+    }
+
+    fn open_device(&mut self, n: usize, reservations: Box<dyn Reservations>) {
+        let missed = Arc::new(AtomicBool::new(true));
+        self.missed[n] = Some(missed.clone());
+        self.ask(Job::Open(n, Device { reservations, missed }));
     }
 
     /// Asks for a job, and gives its number.
@@ -251,9 +278,22 @@ impl Fence for PrFence {
     /// A disk that was gone when the partner was preempted may still let its writes through: such a disk comes back only when
     /// the partner is in again, and says itself that it has none. One that was gone when this controller entered refuses its
     /// writes until it enters again.
-    fn holds(&self, disk: RawFd) -> bool {
-        let missed = |(fd, missed): &(RawFd, Arc<AtomicBool>)| *fd == disk && missed.load(Ordering::Acquire);
-        !self.keeps_out && !self.missed.iter().any(missed)
+    fn holds(&mut self, n: usize) -> bool {
+        let missed = self.missed[n].as_ref();
+        !self.keeps_out && missed.is_some_and(|missed| !missed.load(Ordering::Acquire))
+    }
+
+    fn close(&mut self, n: usize) {
+        self.missed[n] = None;
+        self.ask(Job::Close(n));
+    }
+
+    /// The key goes there at once where it is on the others. That tells nothing of whether this controller is in, so only a
+    /// disk may be opened of which both have to say that it is written again.
+    fn open(&mut self, n: usize, disk: &Disk) -> Result<(), OpenError> {
+        let reservations = reservations_of(disk, self.own)?;
+        self.open_device(n, reservations);
+        Ok(())
     }
 
     fn next_deadline(&self) -> Option<Time> {
@@ -289,19 +329,30 @@ fn is_gone(e: &io::Error) -> bool {
 
 /// The disks and both keys, on a thread of their own.
 struct Disks {
-    /// Each, and whether it was gone when this controller entered.
-    devices: Vec<(Box<dyn Reservations>, Arc<AtomicBool>)>,
+    /// Those that are open.
+    devices: Vec<Option<Device>>,
+    /// The own key is on them, but for those that were missed.
+    entered: bool,
     own: Key,
     partner: Key,
 }
 
 impl Disks {
-    fn enter(&self) -> bool {
-        self.each("this controller cannot enter", |device, missed| {
+    fn enter(&mut self) -> bool {
+        self.entered = self.each("this controller cannot enter", |device, missed| {
             let entered = self.enter_one(device);
             missed.store(entered.as_ref().is_err_and(is_gone), Ordering::Release);
             entered
-        })
+        });
+        self.entered
+    }
+
+    fn open(&mut self, n: usize, device: Device) -> bool {
+        let what = "this controller cannot enter a disk that was opened";
+        let entered = !self.entered || self.one(n, &device, what, &|device, _| self.enter_one(device)) == Some(true);
+        device.missed.store(!entered || !self.entered, Ordering::Release);
+        self.devices[n] = Some(device);
+        entered
     }
 
     fn enter_one(&self, device: &dyn Reservations) -> io::Result<Answer> {
@@ -345,31 +396,43 @@ impl Disks {
     }
 
     /// A key that is gone needs no removal, and one that stays is removed by the next fence.
-    fn leave(&self) -> bool {
-        let left = self.devices.iter().map(|(device, _)| device.register(self.own, 0));
+    fn leave(&mut self) -> bool {
+        self.entered = false;
+        let left = self.devices.iter().flatten();
+        let left = left.map(|device| device.reservations.register(self.own, 0));
         left.filter(|result| result.is_err()).count() == 0
     }
 
     /// Whether every disk that is not gone has carried the command out.
     fn each(&self, what: &str, command: impl Fn(&dyn Reservations, &AtomicBool) -> io::Result<Answer>) -> bool {
-        let mut good = true;
-        for (n, (device, missed)) in self.devices.iter().enumerate() {
-            let mut tries = (0..ATTEMPTS).map(|_| command(device.as_ref(), missed));
-            let ended = tries.find(|result| result.as_ref().map_or_else(is_gone, |_| true));
-            match ended {
-                Some(Ok(Answer::Good)) => {}
-                Some(Ok(Answer::Conflict)) => {
-                    error!(disk = n, "{what}: reservation conflict");
-                    good = false;
-                }
-                Some(Err(e)) => warn!(disk = n, "a disk counts as out of reach: {e}"),
-                None => {
-                    error!(disk = n, "{what}: commands on its reservations fail");
-                    good = false;
-                }
+        let open = self.devices.iter().enumerate();
+        let open = open.filter_map(|(n, device)| Some((n, device.as_ref()?)));
+        // Each is asked, whatever became of the others.
+        open.filter(|(n, device)| self.one(*n, device, what, &command) == Some(false))
+            .count()
+            == 0
+    }
+
+    /// Whether a disk has carried the command out; `None` where it is gone.
+    fn one(
+        &self,
+        n: usize,
+        device: &Device,
+        what: &str,
+        command: &dyn Fn(&dyn Reservations, &AtomicBool) -> io::Result<Answer>,
+    ) -> Option<bool> {
+        let mut tries = (0..ATTEMPTS).map(|_| command(device.reservations.as_ref(), &device.missed));
+        let ended = tries.find(|result| result.as_ref().map_or_else(is_gone, |_| true));
+        match ended {
+            Some(Ok(Answer::Good)) => return Some(true),
+            Some(Ok(Answer::Conflict)) => error!(disk = n, "{what}: reservation conflict"),
+            Some(Err(e)) => {
+                warn!(disk = n, "a disk counts as out of reach: {e}");
+                return None;
             }
+            None => error!(disk = n, "{what}: commands on its reservations fail"),
         }
-        good
+        Some(false)
     }
 }
 
@@ -623,12 +686,7 @@ mod tests {
 
         /// The fence of initiator 1 (A) or 2 (B).
         fn fence(&self, initiator: u8) -> PrFence {
-            let devices = self
-                .disks
-                .iter()
-                .zip(0..)
-                .map(|(d, n)| (n, d.from(initiator)))
-                .collect();
+            let devices = self.disks.iter().map(|d| Some(d.from(initiator))).collect();
             let (own, partner) = if initiator == 1 { (A, B) } else { (B, A) };
             PrFence::new(devices, own, partner, GRANT)
         }
@@ -762,7 +820,7 @@ mod tests {
         let mut a = cell.entered(1);
         cell.disks[1].unit().gone = false;
         let _b = cell.entered(2);
-        assert_eq!((0..3).map(|fd| a.holds(fd)).collect::<Vec<_>>(), [true, false, true]);
+        assert_eq!((0..3).map(|n| a.holds(n)).collect::<Vec<_>>(), [true, false, true]);
         let mut now = cell.now;
         a.take(now, ProcessId::default());
         let ends = until_preempted(&mut a, &mut now);
@@ -771,7 +829,35 @@ mod tests {
             assert_eq!((disk.write(1), disk.write(2)), (Answer::Good, Answer::Conflict));
         }
         a.release();
-        assert!((0..3).all(|fd| a.holds(fd)));
+        assert!((0..3).all(|n| a.holds(n)));
+    }
+
+    /// A medium that takes the place of one that is gone has the keys of both once both have it open, and is fenced as the
+    /// others are.
+    #[test]
+    fn a_disk_that_was_opened_later_is_entered_and_fenced() {
+        let mut cell = Controllers::new(2);
+        let (mut a, mut b) = (cell.entered(1), cell.entered(2));
+        cell.disks[1] = Shared::default();
+        for (fence, initiator) in [(&mut a, 1), (&mut b, 2)] {
+            fence.close(1);
+            assert!(!fence.holds(1), "it is closed");
+            fence.open_device(1, cell.disks[1].from(initiator));
+            until("the key", || fence.holds(1).then_some(()));
+        }
+        let new = &cell.disks[1];
+        assert_eq!(
+            (new.write(1), new.write(2), new.write(3)),
+            (Answer::Good, Answer::Good, Answer::Conflict)
+        );
+        let mut now = cell.now;
+        b.take(now, ProcessId::default());
+        let ends = until_preempted(&mut b, &mut now);
+        assert_eq!(poll(&mut b, ends), Some(Proof::Reservations));
+        assert_eq!(
+            (cell.disks[1].write(1), cell.disks[1].write(2)),
+            (Answer::Conflict, Answer::Good)
+        );
     }
 
     #[test]
