@@ -364,10 +364,7 @@ impl Core {
             }
             while let Some(buffer) = self.cache.oldest_of_lun(ncae) {
                 let was = self.cache.discard(buffer);
-                self.store_bmae(buffer, Bmae::FREE);
-                if was.twinned && self.is_mirroring() && !mutant::is("deleted-data-keep-their-twins") {
-                    self.release_twin(buffer);
-                }
+                self.free(buffer, was.twinned && !mutant::is("deleted-data-keep-their-twins"));
             }
         }
         self.send_releases();
@@ -484,16 +481,21 @@ impl Core {
             if was.superseded || was.held {
                 continue;
             }
-            self.store_bmae(buffer, Bmae::FREE);
-            if was.twinned && self.is_mirroring() {
-                self.release_twin(buffer);
-            }
+            self.free(buffer, was.twinned);
         }
         if !mutant::is("releases-after-the-request") {
             self.send_releases();
         }
         self.short_of_memory = false;
         self.turn_may_have_come = true;
+    }
+
+    /// The word of a buffer whose data are not needed any more, and its twin where it has one.
+    fn free(&mut self, buffer: BufferIndex, twinned: bool) {
+        self.store_bmae(buffer, Bmae::FREE);
+        if twinned && self.is_mirroring() {
+            self.release_twin(buffer);
+        }
     }
 
     pub(crate) fn release_twin(&mut self, buffer: BufferIndex) {
