@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// More than two thousand.
 const FILES: u64 = 2_100;
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// Makes an ext4 image of `size_mib` MiB in `dir`, with more than 2,000 files of 0 to 64 KiB.
 pub fn ext4(dir: &Path, size_mib: u64) -> PathBuf {
@@ -35,6 +35,21 @@ pub fn same(image: &Path, copy: &Path) {
     let [image, copy] = [image, copy].map(|p| p.to_str().expect("a path in UTF-8"));
     run("cmp", &[image, copy], LIMIT).success();
     run("e2fsck", &["-fn", copy], LIMIT).success();
+}
+
+/// Copies `image` to the LUN at this NBD address, with nbdcopy.
+#[track_caller]
+pub fn copy_over_nbd(image: &Path, url: &str) {
+    let image = image.to_str().expect("a path in UTF-8");
+    run("nbdcopy", &[image, url], LIMIT).success();
+}
+
+/// Fails the test unless the LUN at this NBD address holds `image`. What is read of it lies beside `image`.
+#[track_caller]
+pub fn same_over_nbd(image: &Path, url: &str) {
+    let copy = image.with_extension("copy");
+    run("nbdcopy", &[url, copy.to_str().expect("a path in UTF-8")], LIMIT).success();
+    same(image, &copy);
 }
 
 /// Bytes that no two files have in common, by a linear congruential generator.

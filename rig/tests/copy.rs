@@ -71,30 +71,11 @@ fn nbd() {
     let lun = cell.lun("data", &format!("{IMAGE_MIB}M"), "vraid1");
     let image = image::ext4(cell.scratch(), IMAGE_MIB);
     let owner = cell.owner("data");
-    run(
-        "nbdcopy",
-        &[image.to_str().unwrap(), &cell.nbd_url(&lun, &owner)],
-        LIMIT,
-    )
-    .success();
+    image::copy_over_nbd(&image, &cell.nbd_url(&lun, &owner));
     cell.kill(&owner);
-    let copy = cell.scratch().join("copy");
-    run(
-        "nbdcopy",
-        &[&cell.nbd_url(&lun, other(&owner)), copy.to_str().unwrap()],
-        LIMIT,
-    )
-    .success();
-    image::same(&image, &copy);
+    image::same_over_nbd(&image, &cell.nbd_url(&lun, other(&owner)));
     cell.bring_back();
-    let again = cell.scratch().join("again");
-    run(
-        "nbdcopy",
-        &[&cell.nbd_url(&lun, &owner), again.to_str().unwrap()],
-        LIMIT,
-    )
-    .success();
-    image::same(&image, &again);
+    image::same_over_nbd(&image, &cell.nbd_url(&lun, &owner));
 }
 
 #[test]

@@ -199,29 +199,15 @@ fn two_servers_that_share_only_disks_and_the_link() {
     let image = image::ext4(cell.scratch(), IMAGE_MIB);
     let owner = cell.owner("data");
     let (dead, alive) = if owner == "A" { (0, "B") } else { (1, "A") };
-    run(
-        "nbdcopy",
-        &[image.to_str().unwrap(), &cell.nbd_url(&lun, &owner)],
-        LIMIT,
-    )
-    .success();
+    image::copy_over_nbd(&image, &cell.nbd_url(&lun, &owner));
 
     cell.kill(&owner);
     processes[dead].take().expect("it ran").wait().expect("nsenter");
-    let copy = cell.scratch().join("copy");
-    run("nbdcopy", &[&cell.nbd_url(&lun, alive), copy.to_str().unwrap()], LIMIT).success();
-    image::same(&image, &copy);
+    image::same_over_nbd(&image, &cell.nbd_url(&lun, alive));
 
     processes[dead] = Some(servers[dead].start(&cell));
     cell.wait_until_mirrored();
-    let again = cell.scratch().join("again");
-    run(
-        "nbdcopy",
-        &[&cell.nbd_url(&lun, &owner), again.to_str().unwrap()],
-        LIMIT,
-    )
-    .success();
-    image::same(&image, &again);
+    image::same_over_nbd(&image, &cell.nbd_url(&lun, &owner));
 
     twincell_in(&cell.dir(), &["cell", "stop"]).success();
     for process in processes.iter_mut().flatten() {

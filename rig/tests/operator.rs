@@ -308,8 +308,8 @@ fn controllers_do_not_keep_what_their_starter_had_open() {
     }
 }
 
-#[test]
-fn a_controller_starts_without_a_disk_that_is_lost() {
+/// A cell whose disk 1 was moved elsewhere before its controllers started; its LUN; where the disk was, and where it is.
+fn started_without_a_disk() -> (Cell, Value, PathBuf, PathBuf) {
     let cell = Cell::start(small());
     let lun = cell.lun("data", "8M", "vraid1");
     write(&cell, &lun, "A", 0, 5);
@@ -317,6 +317,12 @@ fn a_controller_starts_without_a_disk_that_is_lost() {
     let (disk, aside) = (cell.dir().join("disks/1"), cell.scratch().join("aside"));
     std::fs::rename(&disk, &aside).unwrap();
     cell.twincell(&["cell", "start"]).success();
+    (cell, lun, disk, aside)
+}
+
+#[test]
+fn a_controller_starts_without_a_disk_that_is_lost() {
+    let (cell, lun, disk, aside) = started_without_a_disk();
     let status = cell.wait_until("mirroring with a disk less", |s| s["cell"]["mirroring"] == "on");
     assert_eq!(
         (&status["cell"]["state"], &status["cell"]["survives"]["disks"]),
@@ -379,13 +385,7 @@ fn until_all_disks_work(cell: &Cell) {
 /// Nothing was written that it should have had: it is in order as soon as it is there.
 #[test]
 fn a_disk_that_comes_after_its_controllers_is_used() {
-    let cell = Cell::start(small());
-    let lun = cell.lun("data", "8M", "vraid1");
-    write(&cell, &lun, "A", 0, 5);
-    cell.twincell(&["cell", "stop"]).success();
-    let (disk, aside) = (cell.dir().join("disks/1"), cell.scratch().join("aside"));
-    std::fs::rename(&disk, &aside).unwrap();
-    cell.twincell(&["cell", "start"]).success();
+    let (cell, lun, disk, aside) = started_without_a_disk();
     until_mirrored(&cell);
     assert_eq!(cell.json(&["disk", "list"])["disks"][1]["state"], "missing");
     std::fs::rename(&aside, &disk).unwrap();
