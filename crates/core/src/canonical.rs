@@ -1,6 +1,7 @@
 //! For the model checker: two states that differ only in when they are reached have the same hash. No other build has it.
 
-use crate::ids::Time;
+use crate::controller::Core;
+use crate::ids::{Nanos, Time};
 use std::cell::Cell;
 use std::hash::{Hash, Hasher};
 
@@ -23,6 +24,42 @@ impl Hash for Time {
         match NOW.get() {
             Some(now) => (self.0.wrapping_sub(now.0) as i64).clamp(-PAST, FUTURE).hash(state),
             None => self.0.hash(state),
+        }
+    }
+}
+
+/// A step looks at least so far ahead when it says when the next one is due.
+const SOON: Nanos = Nanos::from_micros(100);
+
+fn before(now: Time, length: Nanos) -> Time {
+    Time(now.0.saturating_sub(length.0))
+}
+
+impl Core {
+    /// Forgets when something was, where it makes no difference any more, at `now` or later. In the scopes of the model
+    /// checker grants, leases and the patience with a partner, a path, a host or data have no end: a moment that only they
+    /// look back to is as good as any.
+    pub fn forget_when(&mut self, now: Time) {
+        // Looked back to by the idle timers only: longer ago is as good as just long enough.
+        let idle = self.config.timing.clean_idle.max(self.config.timing.destage_idle);
+        self.last_write = self.last_write.max(before(now, idle));
+        // Pauses have no limit, and what is due "soon" after the last step is due by now.
+        self.now = self.now.max(before(now, SOON));
+        // What was not to be before a moment that is over.
+        self.ballot_not_before = self.ballot_not_before.max(now);
+        self.merger.forget_when(now);
+        // The slots were read after the locks were there: what was when is looked at only until then.
+        if self.own_slot_known {
+            self.locks_taken_at = now;
+            self.quorum.forget_when(now);
+        }
+        // How long the partner's slot has stood still, a mirror and a host have been waited for.
+        self.partner_heartbeat.1 = now;
+        self.mnodes.iter_mut().for_each(|m| m.armed = now);
+        for h in self.order.clone() {
+            if let Some(since) = &mut self.htb_mut(h).fetching {
+                *since = now;
+            }
         }
     }
 }

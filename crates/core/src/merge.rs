@@ -11,6 +11,9 @@
 //! How far it is nobody writes down: a LUN that is level stays so, whoever owns it, as long as the disk is `Merging`; who does
 //! not know that it is copies it again. So a controller may end at any point of this (docs/decisions/0010).
 
+#[cfg(feature = "model")]
+mod canonical;
+
 use crate::cache::Granule;
 use crate::cell::Joiner;
 use crate::cell::record::Mode;

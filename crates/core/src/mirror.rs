@@ -42,7 +42,7 @@ pub struct Mnode {
     /// Which arming of the reception this is.
     pub(crate) attempt: u8,
     /// When it was armed, or last heard that the data are still to come.
-    armed: Time,
+    pub(crate) armed: Time,
     /// How often it said that the data are late.
     late: u8,
     /// It said so, and has no answer yet.

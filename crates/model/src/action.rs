@@ -4,7 +4,7 @@
 //! host was asked for. What hosts, operators and faults do can happen at any moment, or never.
 
 use crate::carry_out::{Failure, Outcomes, range_of_read};
-use crate::world::{Arrival, Command, Inbound, Io, READ, World, hosted, op_of};
+use crate::world::{Arrival, Command, Inbound, Io, READ, World, op_of};
 use twincell_core::Event;
 use twincell_core::host::HostCommand;
 use twincell_core::ids::{BlockCount, CommandId, ConnectionId, Controller, NcaeIndex, Noid, Vba};
@@ -231,6 +231,7 @@ impl World {
             }
         }
         self.poll_locks();
+        self.forget_when();
         Ok(())
     }
 
@@ -253,12 +254,9 @@ impl World {
         outcomes: &mut Outcomes,
     ) -> Result<(), Failure> {
         if let Frame::Messages(sequenced) = &arrival.frame {
-            let process = self.process_mut(c);
-            let mut core = process.hosted.core.clone();
-            if let Some(place) = core.place_of(connection, sequenced) {
+            if let Some(place) = self.process_mut(c).core_mut().place_of(connection, sequenced) {
                 *place = Mfcs::from_slice(&arrival.mfcs);
             }
-            process.hosted = hosted(core);
         }
         let event = Event::LinkFrame {
             connection,

@@ -2,7 +2,7 @@
 
 use crate::scope::{FIRST_BLOCK, Scope};
 use crate::world::{
-    Arrival, Command, GEOMETRY, InFlight, Inbound, Io, Process, READ, World, Written, hosted, metadata, timing,
+    Arrival, Command, GEOMETRY, InFlight, Inbound, Io, Process, READ, World, Written, metadata, timing,
 };
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -130,15 +130,16 @@ impl World {
     ) -> Result<(), Failure> {
         let mut ready = VecDeque::from([event]);
         while let Some(event) = ready.pop_front() {
-            let Some(process) = self.process(c) else { return Ok(()) };
+            let now = Time(self.now);
+            let Some(process) = &mut self.processes[c.index()] else {
+                return Ok(());
+            };
             let id = process.id;
-            let mut core = process.hosted.core.clone();
+            let core = process.core_mut();
             let mut effects = Vec::new();
-            core.step(Time(self.now), event, &mut effects);
-            outcomes
-                .story
-                .extend(effects.iter().filter_map(|effect| in_words(c, &core, effect)));
-            self.process_mut(c).hosted = hosted(core);
+            core.step(now, event, &mut effects);
+            let told = effects.iter().filter_map(|effect| in_words(c, core, effect));
+            outcomes.story.extend(told);
             for effect in effects {
                 if outcomes.faults && self.crashes < outcomes.scope.crashes && is_visible(&effect) {
                     let mut ended = self.clone();
@@ -304,12 +305,9 @@ impl World {
     /// What is read is what is there at once.
     fn read_slots(&mut self, c: Controller, io: IoId, ready: &mut VecDeque<Event>) {
         let found = [0, 1].map(|n| self.slots[n].as_ref().map(|s| *s.0));
-        let process = self.process_mut(c);
-        let mut core = process.hosted.core.clone();
-        if let Some(slots) = core.slots_read_by(io) {
+        if let Some(slots) = self.process_mut(c).core_mut().slots_read_by(io) {
             *slots = found;
         }
-        process.hosted = hosted(core);
         ready.push_back(Event::SlotRead { io, result: Ok(()) });
     }
 

@@ -72,9 +72,12 @@ pub enum Command {
     Over,
 }
 
-/// A core, and its fingerprint at some moment once that was wanted.
+/// A core, which has forgotten when things were that make no difference at `canonical_at`; and its fingerprint at some
+/// moment, once that was wanted.
+#[derive(Clone)]
 pub struct Hosted {
     pub core: Core,
+    canonical_at: Option<Time>,
     pub fingerprint: Cell<Option<(Time, Fingerprint)>>,
 }
 
@@ -100,7 +103,11 @@ impl Process {
     pub fn new(id: u32, core: Core) -> Process {
         Process {
             id,
-            hosted: hosted(core),
+            hosted: Rc::new(Hosted {
+                core,
+                canonical_at: None,
+                fingerprint: Cell::new(None),
+            }),
             serves: false,
             wants_locks: false,
             wants_fence: false,
@@ -111,11 +118,14 @@ impl Process {
             transfers: vec![[0; TRANSFER_BLOCKS]; GEOMETRY.transfers.into()],
         }
     }
-}
 
-pub fn hosted(core: Core) -> Rc<Hosted> {
-    let fingerprint = Cell::new(None);
-    Rc::new(Hosted { core, fingerprint })
+    /// The core, which is about to change.
+    pub fn core_mut(&mut self) -> &mut Core {
+        let hosted = Rc::make_mut(&mut self.hosted);
+        hosted.canonical_at = None;
+        hosted.fingerprint.set(None);
+        &mut hosted.core
+    }
 }
 
 /// What the link brings to a controller.
@@ -296,6 +306,17 @@ impl World {
     /// Whether nothing but heartbeats will happen by itself.
     pub fn is_at_rest(&self) -> bool {
         self.in_flight.is_empty() && self.deadline().is_none_or(|at| at - self.now > REST.0)
+    }
+
+    /// Whatever was when it makes no difference any more is forgotten, so that such states are one.
+    pub fn forget_when(&mut self) {
+        let now = Some(Time(self.now));
+        for process in self.processes.iter_mut().flatten() {
+            if process.hosted.canonical_at != now {
+                process.core_mut().forget_when(Time(self.now));
+                Rc::make_mut(&mut process.hosted).canonical_at = now;
+            }
+        }
     }
 
     /// The fingerprint of everything. Moments count by how far away they are, and I/Os by what they are for.

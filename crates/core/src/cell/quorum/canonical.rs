@@ -2,6 +2,7 @@
 //! not matter, and neither does what an earlier round has found.
 
 use super::{Quorum, Slot, Slots};
+use crate::ids::Time;
 use std::hash::{Hash, Hasher};
 
 fn timeless(slot: Option<Slot>) -> Option<Slot> {
@@ -19,5 +20,12 @@ impl Hash for Quorum {
             let found: Option<Slots> = answered.map(|_| disk.found.map(timeless));
             (in_flight, written, answered.map(|(_, good)| good), found).hash(state);
         }
+    }
+}
+
+impl Quorum {
+    /// Forgets when the last round began.
+    pub fn forget_when(&mut self, now: Time) {
+        self.began = now;
     }
 }
