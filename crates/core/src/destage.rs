@@ -530,7 +530,9 @@ impl Core {
             if htb.stage != Stage::AwaitDisk {
                 continue;
             }
-            let there = self.cache.is_on_disk(htb.ncae, htb.age) || mutant::is("sync-does-not-wait");
+            let there = self.cache.is_on_disk(htb.ncae, htb.age)
+                || mutant::is("sync-does-not-wait")
+                || mutant::is("status-before-the-flush") && self.has_landed(htb.ncae);
             let status = if there {
                 Status::Good
             } else if self.is_stuck(htb.ncae) {
@@ -541,6 +543,12 @@ impl Core {
             self.awaiting_disk -= 1;
             self.finish(h, status);
         }
+    }
+
+    /// Whether the disks have all data of a LUN, if only in their caches.
+    fn has_landed(&self, ncae: NcaeIndex) -> bool {
+        let is = |b| matches!(self.cache.get(b).usage, Use::Written | Use::Flushing);
+        self.cache.unsettled_of_lun(ncae).all(is)
     }
 
     /// Whether the oldest data of a LUN cannot reach any disk: whoever waits for them waits in vain. They stay in NV

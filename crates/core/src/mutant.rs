@@ -80,6 +80,7 @@ pub const MUTANTS: &[Mutant] = &[
     rule("§5", "a-flush-covers-later-writes", "a flush frees also what was written after it was issued"),
     rule("§5", "two-disk-writes-at-once", "a granule may have more than one disk write in flight"),
     rule("§5", "fua-from-memory", "FUA is acknowledged before the disks have the data"),
+    rule("§5", "status-before-the-flush", "FUA and SYNCHRONIZE CACHE are acknowledged once the disks have taken the data, and before the flush"),
     rule("§5", "sync-does-not-wait", "SYNCHRONIZE CACHE is acknowledged at once"),
     rule("§5", "write-back-while-alone", "without a partner, status does not wait for the disks"),
     // Membership.
@@ -113,6 +114,7 @@ pub const MUTANTS: &[Mutant] = &[
     rule("R1", "forget-the-own-vote", "a proposal that this controller voted for earlier is not kept"),
     rule("R1", "decide-before-a-majority-has-the-vote", "a vote decides before it is on a majority of the disks"),
     // Grants and leases.
+    rule("R2", "grant-from-its-arrival", "a grant counts from when it is heard, not from when the heartbeat was sent"),
     rule("R2", "serve-past-the-grant", "with both in, status goes out past the grant"),
     rule("R2", "serve-past-the-lease", "alone, status goes out past the lease"),
     // Losing the partner, losing a ballot.

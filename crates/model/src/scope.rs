@@ -32,6 +32,8 @@ pub struct Scope {
     pub name: &'static str,
     /// What it covers.
     pub about: &'static str,
+    /// Whether all of it is explored within minutes.
+    pub closes: bool,
     /// Where it begins.
     pub beginning: Beginning,
     /// What hosts write; each once, in any order, at any time.
@@ -75,6 +77,7 @@ impl Scope {
         let small = Scope {
             name: "small",
             about: "both serve; two writes of two blocks; one crash, one lost frame",
+            closes: false,
             beginning: Beginning::Both,
             writes: vec![WHOLE, LONG],
             read: None,
@@ -89,6 +92,7 @@ impl Scope {
             Scope {
                 name: "tiny",
                 about: "both serve; one write of two blocks; one crash",
+                closes: true,
                 writes: vec![WHOLE],
                 drops: 0,
                 ..small.clone()
@@ -96,18 +100,21 @@ impl Scope {
             Scope {
                 name: "drop",
                 about: "both serve; two writes of two blocks; one lost frame",
+                closes: true,
                 crashes: 0,
                 ..small.clone()
             },
             Scope {
                 name: "crash",
                 about: "both serve; two writes of two blocks; one crash",
+                closes: true,
                 drops: 0,
                 ..small.clone()
             },
             Scope {
                 name: "read",
                 about: "both serve; one write of two blocks and a read; one crash, one lost frame",
+                closes: true,
                 writes: vec![LONG],
                 read: Some(Controller::A),
                 ..small.clone()

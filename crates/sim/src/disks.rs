@@ -144,6 +144,12 @@ impl SimDisk {
         self.unflushed.clear();
     }
 
+    /// What a block may hold once the shelf has lost power.
+    pub fn after_power_loss(&self, block: u64) -> impl Iterator<Item = u64> {
+        let lost = self.unflushed.iter().filter(move |(b, _)| *b == block);
+        lost.map(|(_, before)| *before).chain([self.read(block)])
+    }
+
     /// The shelf loses power: of what was not flushed, any part is lost.
     pub fn lose_power(&mut self, random: &mut Random) {
         for (block, before) in std::mem::take(&mut self.unflushed).into_iter().rev() {

@@ -168,8 +168,22 @@ impl History {
         }
     }
 
-    fn submitted(&self, tag: u64) -> Moment {
+    /// When the write of `tag` was first submitted.
+    pub fn submitted(&self, tag: u64) -> Moment {
         self.write(tag).map_or(0, |w| w.submitted)
+    }
+
+    /// Whether the write of `tag` was over before `moment`.
+    pub fn is_older(&self, tag: u64, moment: Moment) -> bool {
+        self.acknowledged(tag).is_some_and(|a| a < moment)
+    }
+
+    /// When the newest write of a block was submitted that was acknowledged before `moment`; 0 if none was.
+    pub fn newest_acknowledged(&self, block: u64, moment: Moment) -> Moment {
+        let tags = self.place(block).map_or(&[][..], |at| &self.blocks[at].tags);
+        let writes = tags.iter().filter_map(|t| self.write(*t));
+        let counts = writes.filter(|w| w.submitted >= self.forgotten && w.acknowledged.is_some_and(|a| a < moment));
+        counts.map(|w| w.submitted).max().unwrap_or(0)
     }
 
     /// Whether `older` certainly came before `newer`.

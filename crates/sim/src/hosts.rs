@@ -49,6 +49,8 @@ pub struct Attempt {
     pub process: u32,
     /// The controller owned the LUN when the command arrived: it was not forwarded.
     pub direct: bool,
+    /// The controller served alone when the command arrived.
+    pub alone: bool,
     /// It was given up: the host has closed the connection, or withdrawn it.
     pub given_up: bool,
     /// The host has withdrawn it, and wants no other attempt.

@@ -10,6 +10,8 @@
 //! | `disks` | the shared disks, and what is in flight to them |
 //! | `hosts` | hosts that write, read, abort and retry |
 //! | `history` | the oracle: what a read may return |
+//! | `licence` | the oracle: how long a process may answer hosts |
+//! | `world/answers` | the oracle: what a host is told is so |
 //! | `fault` | what can go wrong |
 //! | `plan` | which faults a seed brings, and when |
 //! | `world/atlas` | which copy is the last good one |
@@ -28,6 +30,7 @@ pub mod frame_order;
 pub mod history;
 pub mod hosts;
 pub mod image_check;
+pub mod licence;
 pub mod marks;
 pub mod plan;
 pub mod play;

@@ -2,6 +2,7 @@
 
 use crate::fault::Point;
 use crate::image_check::ImageCheck;
+use crate::licence::Licence;
 use std::collections::{BTreeMap, VecDeque};
 use twincell_core::config::Geometry;
 use twincell_core::ids::{CommandId, NvAddress, TransferIndex, Uuid};
@@ -118,6 +119,8 @@ pub struct Process {
     transfers: Vec<[u64; TRANSFER_BLOCKS]>,
     /// The deadline for which a tick is under way.
     pub tick_at: u64,
+    /// How long it may answer hosts.
+    pub licence: Licence,
 }
 
 impl Process {
@@ -136,6 +139,7 @@ impl Process {
             commands: BTreeMap::new(),
             transfers: vec![[0; TRANSFER_BLOCKS]; usize::from(geometry.transfers) + 1],
             tick_at: 0,
+            licence: Licence::default(),
         }
     }
 

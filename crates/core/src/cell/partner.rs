@@ -148,7 +148,9 @@ impl Core {
                 if self.link.answered(connection, incarnation, sent, self.now) && grant > Nanos(0) {
                     // What the partner says is believed no further than what was agreed.
                     let grant = grant.min(self.config.timing.grant);
-                    self.grant_until = self.grant_until.max(sent.min(self.now) + grant);
+                    let late = mutant::is("grant-from-its-arrival");
+                    let from = if late { self.now } else { sent.min(self.now) };
+                    self.grant_until = self.grant_until.max(from + grant);
                 }
             }
             Frame::Ack {

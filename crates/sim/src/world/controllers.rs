@@ -6,7 +6,7 @@ use crate::fault::Fault;
 use crate::process::{NvMemory, Process};
 use std::collections::VecDeque;
 use std::hash::Hash;
-use twincell_core::config::{Config, Timing};
+use twincell_core::config::Config;
 use twincell_core::controller::Role;
 use twincell_core::ids::{Controller, DiskIndex, ProcessId, Time, Uuid};
 use twincell_core::link::frame::{Frame, Mfc};
@@ -37,7 +37,7 @@ impl World {
             process,
             fresh_image: Uuid(1000 + u128::from(id)),
             geometry: self.geometry,
-            timing: Timing::default(),
+            timing: self.timing,
             disks: DISKS as u16,
             quorum: (0..3).map(DiskIndex).collect(),
         };
@@ -94,6 +94,9 @@ impl World {
             let faultless = is_faultless(&event, mfcs)
                 && !process.core.holds_frames()
                 && process.core.cell_view().role != Role::Stopping;
+            if let Event::LinkFrame { frame, .. } = &event {
+                process.licence.hears(frame);
+            }
             process.core.expect_more(crowded && event != Event::Tick);
             step(&mut process.core, Time(local), event, &mut effects);
             // A single path may be given up at any time.

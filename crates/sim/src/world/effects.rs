@@ -72,10 +72,11 @@ impl World {
                 self.send_data(controller, command, offset, &tags);
             }
             Effect::Complete { id: command, status } => {
+                let attempt = self.processes[c].as_mut().and_then(|p| p.commands.remove(&command));
                 if status == Status::Good {
-                    self.check_answer(controller);
+                    self.check_good(controller, attempt);
                 }
-                if let Some(attempt) = self.processes[c].as_mut().and_then(|p| p.commands.remove(&command)) {
+                if let Some(attempt) = attempt {
                     let delay = self.random.between(20 * US, 200 * US);
                     self.after(delay, Happening::Answer { attempt, status });
                 }

@@ -1,6 +1,7 @@
 //! Everything, and the queue of what happens next.
 
 mod agreement;
+mod answers;
 mod atlas;
 mod cell;
 mod commands;
@@ -33,7 +34,7 @@ use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use twincell_core::cell::record::{Record, Slot};
-use twincell_core::config::Geometry;
+use twincell_core::config::{Geometry, Timing};
 use twincell_core::ids::{Controller, DiskIndex, Epoch, NcaeIndex, Noid, ProcessId, Time};
 use twincell_core::{Core, Effect, Event};
 use wire::Wire;
@@ -98,6 +99,7 @@ pub(crate) struct World {
     random: Random,
     queue: Queue,
     geometry: Geometry,
+    timing: Timing,
     processes: [Option<Process>; 2],
     nv: [Option<NvMemory>; 2],
     next_process: u32,
@@ -196,6 +198,7 @@ impl World {
             random,
             queue: Queue::default(),
             geometry,
+            timing: Timing::default(),
             processes: [None, None],
             nv: [None, None],
             next_process: 1,

@@ -18,6 +18,8 @@ pub(super) struct Landing {
     pub(super) what: Io,
     /// The process was told of an error, though it had not ended.
     pub(super) answered: bool,
+    /// When it was submitted, by the clock of its controller.
+    pub(super) submitted: u64,
     /// What was in memory when a write of data was submitted, or on the disk when a read was that took it at once.
     pub(super) tags: Vec<u64>,
 }
@@ -128,6 +130,7 @@ impl World {
                 io,
                 what,
                 answered: false,
+                submitted: self.clocks[controller.index()].at(self.now),
                 tags,
             }),
         );
@@ -196,6 +199,7 @@ impl World {
             io,
             what,
             answered,
+            submitted,
             tags,
         } = landing;
         let alive = self.processes[controller.index()]
@@ -256,6 +260,7 @@ impl World {
                     && let Some(slots) = process.core.slots_read_by(io)
                 {
                     *slots = self.shelf.disks[disk].slots;
+                    process.licence.has_read(disk, submitted);
                 }
                 Event::SlotRead { io, result }
             }
