@@ -253,10 +253,10 @@ impl World {
         arrival: &Arrival,
         outcomes: &mut Outcomes,
     ) -> Result<(), Failure> {
-        if let Frame::Messages(sequenced) = &arrival.frame {
-            if let Some(place) = self.process_mut(c).core_mut().place_of(connection, sequenced) {
-                *place = Mfcs::from_slice(&arrival.mfcs);
-            }
+        if let Frame::Messages(sequenced) = &arrival.frame
+            && let Some(place) = self.process_mut(c).core_mut().place_of(connection, sequenced)
+        {
+            *place = Mfcs::from_slice(&arrival.mfcs);
         }
         let event = Event::LinkFrame {
             connection,
