@@ -581,7 +581,6 @@ impl Cache {
 
     /// Checks what must hold between steps. Panics if it does not.
     pub fn check(&self) {
-        let in_use = self.buffers.iter().filter(|b| b.usage != Use::Free);
         let own = self.geometry.buffers_of(self.own);
         let own_in_use = own.filter(|b| self.get(*b).usage != Use::Free).count();
         assert_eq!(
@@ -589,20 +588,29 @@ impl Cache {
             self.in_use(),
             "a buffer of the own pair is lost, or free twice"
         );
-        let untwinned = in_use.filter(|b| !b.superseded && b.usage != Use::Staged && !b.twinned);
-        assert_eq!(untwinned.count(), self.untwinned as usize, "twins miscounted");
-        let mut unsettled = 0;
-        for chain in &self.by_age {
-            let mut age = 0;
-            let mut at = chain.first();
-            while let Some(buffer) = at {
-                assert!(self.get(buffer).age >= age, "the order of age is broken");
-                age = self.get(buffer).age;
-                at = self.age_links.next(buffer);
-                unsettled += 1;
+        let (mut untwinned, mut unsettled) = (0, 0);
+        for (n, buffer) in self.buffers.iter().enumerate().filter(|(_, b)| b.usage != Use::Free) {
+            untwinned += u32::from(!buffer.superseded && buffer.usage != Use::Staged && !buffer.twinned);
+            let chain = &self.by_age[buffer.granule.ncae.index()];
+            // Each chain that is not empty is met once.
+            if chain.first() == Some(BufferIndex(n as u32)) {
+                unsettled += self.check_order(chain);
             }
         }
+        assert_eq!(untwinned, self.untwinned, "twins miscounted");
         assert_eq!(unsettled, self.unsettled, "what is not on disk is miscounted");
+    }
+
+    /// How many buffers are in a chain, which must be in order of their age.
+    fn check_order(&self, chain: &Chain) -> u32 {
+        let (mut count, mut age, mut at) = (0, 0, chain.first());
+        while let Some(buffer) = at {
+            assert!(self.get(buffer).age >= age, "the order of age is broken");
+            age = self.get(buffer).age;
+            at = self.age_links.next(buffer);
+            count += 1;
+        }
+        count
     }
 }
 
