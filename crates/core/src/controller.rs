@@ -444,6 +444,7 @@ impl Core {
             }
             self.acknowledge_what_may_be();
             self.destage();
+            self.carry_to_joiner();
             if !self.turn_may_have_come {
                 break;
             }
@@ -754,6 +755,7 @@ impl Core {
             fetching: None,
             withdrawn: false,
             may_be_done: false,
+            carries: false,
             age: 0,
             status: Status::Good,
         });
@@ -845,6 +847,9 @@ impl Core {
         }
         if self.is_quiesced(htb.ncae) && !htb.locked && !mutant::is("begin-though-quiesced") {
             return Lacks::Leave;
+        }
+        if htb.carries {
+            return self.admit_carried(h);
         }
         match htb.op {
             HostOp::Sync => {
@@ -940,7 +945,7 @@ impl Core {
     }
 
     /// How many transfer buffers here are the partner's to name, and as many there this controller's.
-    fn partners_transfers(&self) -> usize {
+    pub(crate) fn partners_transfers(&self) -> usize {
         usize::from((self.geometry().transfers / 4).max(1))
     }
 

@@ -237,6 +237,7 @@ impl Core {
             data_in_transfer: is_write,
             withdrawn: false,
             may_be_done: false,
+            carries: false,
             age: 0,
             status: Status::Good,
         });

@@ -154,6 +154,8 @@ pub struct Htb {
     pub withdrawn: bool,
     /// The present portion of a write was forwarded, and the owner fell silent: it may be done, or not.
     pub may_be_done: bool,
+    /// It is no host's: old data are written once more, for a joiner that lacks them.
+    pub carries: bool,
     /// What `AwaitDisk` waits for.
     pub age: u64,
     /// How it ended, for `AwaitLeave`.

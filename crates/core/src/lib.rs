@@ -12,6 +12,7 @@
 mod cache;
 #[cfg(feature = "model")]
 pub mod canonical;
+mod carry;
 pub mod cell;
 pub mod config;
 pub mod controller;

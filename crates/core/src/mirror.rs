@@ -123,7 +123,9 @@ impl Core {
             return Err(Violation("a request to mirror that makes no sense"));
         }
         let count = granules(rqr.start.0, rqr.blocks.0);
+        let carried = rqr.valid != 0 && count == 1 && rqr.old.is_empty();
         let sound = self.mirrors()
+            && (rqr.valid == u8::MAX || carried)
             && self.geometry().pair_of_rie(rqr.rie) == Some(partner)
             && rqr.new.len() == count
             && rqr.ncae.index() < crate::ids::LUNS_MAX;
@@ -171,7 +173,7 @@ impl Core {
         self.stage_rie(rqr.rie, rqr.generation, rqr.ncae, rqr.start, rqr.blocks);
         let first = rqr.start.0 / u64::from(BUFFER_BLOCKS);
         for (number, (new, old)) in (first..).zip(rqr.new.iter().zip(old.iter())) {
-            let mut mask = crate::htb::mask_in_granule(number, rqr.start.0, rqr.blocks.0);
+            let mut mask = crate::htb::mask_in_granule(number, rqr.start.0, rqr.blocks.0) & rqr.valid;
             if let Some(old) = old {
                 let merged = self.words.bmae(*old).map_err(|_| Violation("a damaged word"))?.mask;
                 mask |= merged;

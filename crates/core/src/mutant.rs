@@ -54,6 +54,7 @@ pub const MUTANTS: &[Mutant] = &[
     code("whole-mask", "a new buffer counts as valid as a whole, whatever was written to it"),
     code("rie-uses-uncounted", "all uses of an RIE have the same generation"),
     code("send-before-the-commit", "mirror data are sent when the mirror is armed, whether the host's data are here or not"),
+    code("carry-whole-granules", "data that are carried to a joiner count there as valid as a whole"),
     code("withdraw-what-may-be-done", "a forwarded write whose owner fell is called withdrawn though it may be done"),
     code("withdraw-unsaid", "the mirror does not hear of a withdrawn write"),
     code("read-without-the-lock", "a read does not wait for a write in progress"),

@@ -111,13 +111,18 @@ impl Core {
     }
 
     /// Allocates the new buffers, with their twins, and an RIE, with mirror RIE and MNODE.
-    fn acquire(&mut self, h: u32) {
+    pub(crate) fn acquire(&mut self, h: u32) {
         let (ncae, portion) = (self.htb(h).ncae, self.htb(h).portion);
         let first = portion.start / u64::from(BUFFER_BLOCKS);
         let mut new = List::new();
         for (number, old) in (first..).zip(portion.old.iter()) {
             let merged = old.map_or(0, |o| self.cache.get(o).mask);
-            let mask = mask_in_granule(number, portion.start, portion.blocks) | merged;
+            let written = if self.htb(h).carries {
+                0
+            } else {
+                mask_in_granule(number, portion.start, portion.blocks)
+            };
+            let mask = written | merged;
             let mask = if mutant::is("whole-mask") { u8::MAX } else { mask };
             new.push(self.cache.allocate(Granule { ncae, number }, mask));
         }
@@ -132,7 +137,7 @@ impl Core {
     }
 
     /// [0098]: from here to the commit a crash leaves the old data.
-    fn stage_nv(&mut self, h: u32) {
+    pub(crate) fn stage_nv(&mut self, h: u32) {
         let (ncae, p) = (self.htb(h).ncae, self.htb(h).portion);
         self.stage_rie(p.rie, p.generation, ncae, Vba(p.start), BlockCount(p.blocks));
         for old in p.old.iter().flatten() {
@@ -178,6 +183,14 @@ impl Core {
     pub(crate) fn rqr(&self, h: u32) -> Rqr {
         let htb = self.htb(h);
         let portion = &htb.portion;
+        let (mut valid, mut old) = (u8::MAX, portion.old.iter().flatten().copied().collect());
+        if htb.carries {
+            // The joiner has none of these data yet.
+            (valid, old) = (self.cache.get(portion.new[0]).mask, List::new());
+        }
+        if mutant::is("carry-whole-granules") {
+            valid = u8::MAX;
+        }
         Rqr {
             rie: portion.rie,
             generation: portion.generation,
@@ -185,8 +198,9 @@ impl Core {
             ncae: htb.ncae,
             start: Vba(portion.start),
             blocks: BlockCount(portion.blocks),
+            valid,
             new: portion.new,
-            old: portion.old.iter().flatten().copied().collect(),
+            old,
             express: portion.express,
         }
     }
@@ -234,7 +248,7 @@ impl Core {
     }
 
     /// The commit: one store makes the new data valid and the old data free.
-    fn commit_primary(&mut self, h: u32) {
+    pub(crate) fn commit_primary(&mut self, h: u32) {
         let (ncae, p) = (self.htb(h).ncae, self.htb(h).portion);
         let rie = Rie {
             state: RieState::Valid,
@@ -396,6 +410,9 @@ impl Core {
         let htb = self.htb_mut(h);
         htb.done += htb.left().min(ATOMIC_BLOCKS);
         htb.data_in_transfer = false;
+        if htb.carries {
+            return self.finish(h, Status::Good);
+        }
         if htb.left() > 0 {
             htb.stage = Stage::AwaitTurn;
             return;

@@ -110,3 +110,67 @@ fn both_stop() {
     s.reads(A, 8192, 8, kept);
     s.end();
 }
+
+/// The same; and what waits has gaps: blocks 2, 3 and 6 of one granule, whose others the disk has, and 1 to 3 of another.
+fn a_dead_disk_and_gaps() -> (Scenario, [Sent; 5]) {
+    let mut s = Scenario::new().both_serving();
+    s.use_lun(1);
+    let below = s.written(A, 8208, 8);
+    let sync = s.sync(A);
+    s.good(sync);
+    s.fail_disk(Some(2));
+    let sent = [(8192, 8), (8210, 2), (8214, 1), (8201, 3)].map(|(start, blocks)| s.written(A, start, blocks));
+    s.pass(5_000);
+    s.crash(B);
+    s.until_alone(A, true);
+    s.mark();
+    let [whole, two, one, three] = sent;
+    (s, [whole, two, one, three, below])
+}
+
+fn all_is_read(s: &mut Scenario, path: twincell_core::ids::Controller, [whole, two, one, three, _]: [Sent; 5]) {
+    s.reads(path, 8192, 8, whole);
+    s.reads(path, 8210, 2, two);
+    s.reads(path, 8214, 1, one);
+    s.reads(path, 8201, 3, three);
+}
+
+/// What cannot drain to its disk is no reason for the partner to stay out: it gets it from memory, valid block by valid block.
+#[test]
+fn the_partner_returns() {
+    trace(&["carry-whole-granules"], || {
+        let (mut s, sent) = a_dead_disk_and_gaps();
+        s.start(B);
+        s.until_both_serve();
+        s.crash(A);
+        s.until_alone(B, true);
+        all_is_read(&mut s, B, sent);
+        s.fail_disk(None);
+        s.reads(B, 8208, 2, sent[4]);
+        s.start(A);
+        s.end();
+    });
+}
+
+/// Either falls while data that cannot drain are on their way to the joiner.
+#[test]
+fn a_controller_falls_while_the_partner_returns() {
+    for (who, at) in [
+        (A, "A -> B: RQR"),
+        (A, "BMAE"),
+        (B, "BMAE"),
+        (B, "MDA"),
+        (A, "votes for BOTH"),
+    ] {
+        let (mut s, sent) = a_dead_disk_and_gaps();
+        s.start(B);
+        s.crash_at(who, at);
+        s.until(&format!("{who} ends"));
+        s.start_when_down();
+        s.until_both_serve();
+        all_is_read(&mut s, A, sent);
+        all_is_read(&mut s, B, sent);
+        s.fail_disk(None);
+        s.end();
+    }
+}

@@ -291,6 +291,7 @@ fn put_rqr(out: &mut impl Sink, rqr: &Rqr) {
     out.u16(rqr.ncae.0);
     out.u64(rqr.start.0);
     out.u32(rqr.blocks.0);
+    out.u8(rqr.valid);
     out.u8(rqr.new.len() as u8);
     out.u8(rqr.old.len() as u8);
     rqr.new.iter().chain(rqr.old.iter()).for_each(|b| out.u32(b.0));
@@ -302,7 +303,7 @@ fn rqr(r: &mut Reader, express: bool) -> Result<Rqr> {
     let ncae = NcaeIndex(r.u16()?);
     let start = Vba(r.u64()?);
     let blocks = BlockCount(r.u32()?);
-    let (new, old) = (r.u8()?, r.u8()?);
+    let (valid, new, old) = (r.u8()?, r.u8()?, r.u8()?);
     Ok(Rqr {
         rie,
         generation,
@@ -310,6 +311,7 @@ fn rqr(r: &mut Reader, express: bool) -> Result<Rqr> {
         ncae,
         start,
         blocks,
+        valid,
         new: list(r, new, "the new buffers of an RQR", buffer)?,
         old: list(r, old, "the old buffers of an RQR", buffer)?,
         express,

@@ -255,6 +255,7 @@ mod tests {
             ncae: NcaeIndex(0),
             start: Vba(64),
             blocks: BlockCount(16),
+            valid: u8::MAX,
             new: List::from_slice(&numbers(&[5, 6])),
             old: List::from_slice(&numbers(&[1, 2, 9])),
             express: true,

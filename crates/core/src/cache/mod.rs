@@ -242,6 +242,11 @@ impl Cache {
         self.buffers[buffer.index()].aside = self.round;
     }
 
+    /// The first `most` of those that are put aside.
+    pub fn put_aside_first(&self, most: usize) -> impl Iterator<Item = BufferIndex> {
+        std::iter::successors(self.aside.first(), |b| self.state_links.next(*b)).take(most)
+    }
+
     /// Everything that was put aside is to be looked at again, before the rest.
     pub fn take_up(&mut self) {
         self.aside

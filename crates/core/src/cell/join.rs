@@ -6,7 +6,7 @@
 //! takes its locks  <---------------------  RecordIs, Unfenced
 //! Attach ------------------------------->  from here on every write is mirrored: RQR, MDA, disk, status
 //! empty image      <---------------------  Attached
-//! (Joining)                                what is older drains to disk; it is never copied
+//! (Joining)                                what is older drains to disk; what cannot is carried (carry.rs)
 //!                                          ballot BOTH, once the images are equal
 //! serves           <---------------------  RecordIs
 //! ```

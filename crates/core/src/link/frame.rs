@@ -129,6 +129,9 @@ pub struct Rqr {
     pub start: Vba,
     /// How many.
     pub blocks: BlockCount,
+    /// Of a request for data that are carried to a joiner, which are one granule: its valid blocks, bit n for block n. All of
+    /// them of any other.
+    pub valid: u8,
     /// The new buffers, one for each granule of the range, in order.
     pub new: List<BufferIndex, ATOMIC_GRANULES>,
     /// The old buffers, in any order.

@@ -116,14 +116,15 @@ fn lun_and_range() -> impl Strategy<Value = (Noid, NcaeIndex, Vba, BlockCount)> 
 
 fn rqr() -> impl Strategy<Value = Rqr> {
     let (new, old) = (buffers(ATOMIC_GRANULES), buffers(ATOMIC_GRANULES));
-    (rie(), lun_and_range(), new, old, any::<bool>()).prop_map(
-        |((rie, generation), (noid, ncae, start, blocks), new, old, express)| Rqr {
+    (rie(), lun_and_range(), any::<u8>(), new, old, any::<bool>()).prop_map(
+        |((rie, generation), (noid, ncae, start, blocks), valid, new, old, express)| Rqr {
             rie,
             generation,
             noid,
             ncae,
             start,
             blocks,
+            valid,
             new: list(new),
             old: list(old),
             express,
