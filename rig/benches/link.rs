@@ -1,8 +1,10 @@
 //! The figures of the link between the controllers, with real processes.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
+use tempfile::TempDir;
 use twincell_client::Url;
 use twincell_client::bench::{Load, Operation, Pattern, run};
 use twincell_core::ids::ATOMIC_BLOCKS;
@@ -38,40 +40,68 @@ fn main() -> ExitCode {
         "{} processors\n",
         std::thread::available_parallelism().map_or(0, usize::from)
     );
-    alone();
-    writes();
-    switches();
+    // All of them, or those that are named.
+    let parts: [(&str, fn()); 4] = [
+        ("share", share),
+        ("latency", latency),
+        ("writes", writes),
+        ("switches", switches),
+    ];
+    let is_named = |part: &str| args.iter().any(|arg| arg == part);
+    let all = !parts.iter().any(|(part, _)| is_named(part));
+    let wanted = parts.iter().filter(|(part, _)| all || is_named(part));
+    wanted.for_each(|(_, run)| run());
     ExitCode::SUCCESS
 }
 
-/// The link alone, beside plain TCP between the same processes; and how long a message without data takes.
-fn alone() {
-    let program = std::env::current_exe().expect("this program");
-    let dir = tempfile::tempdir_in("/dev/shm").expect("a directory on tmpfs");
-    let ports = Ports::reserve();
-    let address = SocketAddr::from(([127, 0, 0, 1], ports.get(0)));
-    let link = |transfers, paced, timed_every| {
+/// The link between this process and another of the same program.
+struct Two {
+    program: PathBuf,
+    dir: TempDir,
+    ports: Ports,
+}
+
+impl Two {
+    fn new() -> Two {
+        Two {
+            program: std::env::current_exe().expect("this program"),
+            dir: tempfile::tempdir_in("/dev/shm").expect("a directory on tmpfs"),
+            ports: Ports::reserve(),
+        }
+    }
+
+    fn link(&self, transfers: [u16; 2], paced: bool, timed_every: Option<Duration>) -> Done {
+        let address = SocketAddr::from(([127, 0, 0, 1], self.ports.get(0)));
         let shape = Shape {
             transfers,
             paced,
             timed_every,
             duration: SHORT,
         };
-        alone::link(&program, dir.path(), address, &shape).expect("the link alone")
-    };
+        alone::link(&self.program, self.dir.path(), address, &shape).expect("the link alone")
+    }
+}
+
+/// The link alone, beside plain TCP between the same processes.
+fn share() {
+    let two = Two::new();
     println!(
         "The link alone, transfers of 128 KiB one way, 8 in flight; beside plain TCP that does the same, {ROUNDS} rounds"
     );
     let mut ratios = Vec::new();
     for _ in 0..ROUNDS {
-        let ours = speed(&link([8, 0], true, None));
-        let plain = alone::tcp(&program, 8, SHORT).expect("plain TCP");
+        let ours = speed(&two.link([8, 0], true, None));
+        let plain = alone::tcp(&two.program, 8, SHORT).expect("plain TCP");
         println!("  link {:.0} MB/s, TCP {:.0} MB/s", ours / 1e6, plain / 1e6);
         ratios.push(ours / plain);
     }
-    println!("  share {:.2}, median", median(ratios));
+    println!("  share {:.2}, median\n", median(ratios));
+}
 
-    println!("\nA message without data and its answer, one each millisecond; medians of {ROUNDS} rounds");
+/// How long a message without data takes.
+fn latency() {
+    let two = Two::new();
+    println!("A message without data and its answer, one each millisecond; medians of {ROUNDS} rounds");
     let bound = f64::from(PACE_BLOCKS + ATOMIC_BLOCKS) * 512.0;
     let cases = [
         ("idle", [0, 0], true),
@@ -81,7 +111,7 @@ fn alone() {
     let mut seen = cases.map(|_| [const { Vec::new() }; 3]);
     for _ in 0..ROUNDS {
         for ((_, transfers, paced), [half, most, speeds]) in cases.iter().zip(&mut seen) {
-            let mut done = link(*transfers, *paced, Some(Duration::from_millis(1)));
+            let mut done = two.link(*transfers, *paced, Some(Duration::from_millis(1)));
             done.answers.sort();
             let at = |share: f64| done.answers[((done.answers.len() - 1) as f64 * share) as usize];
             half.push(at(0.5).as_secs_f64() * 1e6);
@@ -130,7 +160,7 @@ fn writes() {
         ROUND.as_secs()
     );
     println!(
-        "                  depth    writes/s  messages  frames with them  of all kinds      bytes  of them payload"
+        "                  depth    writes/s  messages  frames with them  of all kinds      bytes  of them payload  copied"
     );
     for (name, url, blocks) in [
         ("4 KiB, iSCSI", &iscsi, 8),
@@ -154,26 +184,28 @@ fn writes() {
             device.close(Duration::from_secs(1));
             let per = |n: usize| (after[n] - before[n]) as f64 / figures.requests as f64;
             println!(
-                "  {name:15} {depth:5} {:11.0} {:9.2} {:17.2} {:13.2} {:10.0} {:16}",
+                "  {name:15} {depth:5} {:11.0} {:9.2} {:17.2} {:13.2} {:10.0} {:16} {:7.0}",
                 figures.iops(),
                 per(0),
                 per(1),
                 per(2),
                 per(3),
-                blocks * 512
+                blocks * 512,
+                per(4)
             );
         }
     }
 }
 
-/// Messages, frames with them, frames of all kinds, and bytes that both controllers have sent.
-fn counts(cell: &Cell) -> [u64; 4] {
+/// Messages, frames with them, frames of all kinds, and bytes that both controllers have sent; and bytes of payload that
+/// they copied in memory for it.
+fn counts(cell: &Cell) -> [u64; 5] {
     let list = cell.json(&["link", "list"]);
     let sum = |name: &str| {
         let of = list["counters"].as_array().expect("a list").iter();
         of.map(|c| c[name].as_u64().expect("a count")).sum()
     };
-    ["messages", "frames", "frames_sent", "bytes_sent"].map(sum)
+    ["messages", "frames", "frames_sent", "bytes_sent", "bytes_copied"].map(sum)
 }
 
 /// How long hosts wait when the path that carries the messages fails under load.

@@ -44,7 +44,7 @@ pub fn child(args: &[String]) -> std::io::Result<bool> {
                 duration: Duration::from_secs(600),
             })?;
         }
-        [role] if role == TCP => swallow()?,
+        [role, depth] if role == TCP => swallow(depth.parse().map_err(wrong)?)?,
         _ => return Ok(false),
     }
     Ok(true)
@@ -69,9 +69,12 @@ pub fn link(program: &Path, dir: &Path, address: SocketAddr, shape: &Shape) -> s
 }
 
 /// Sends pieces of [`TRANSFER`] bytes over a TCP connection to another process, which does nothing with them but answer each
-/// with a byte, `depth` of them in flight. Returns bytes a second.
+/// with a byte, `depth` of them in flight. As with the link, each of those in flight has memory of its own at both ends.
+/// Returns bytes a second.
 pub fn tcp(program: &Path, depth: usize, duration: Duration) -> std::io::Result<f64> {
-    let mut other = Command::new(program).arg(TCP).stdout(Stdio::piped()).spawn()?;
+    let mut other = Command::new(program);
+    other.args([TCP, &depth.to_string()]).stdout(Stdio::piped());
+    let mut other = other.spawn()?;
     let output = other.stdout.take();
     let _other = Process(other);
     let mut address = String::new();
@@ -80,11 +83,12 @@ pub fn tcp(program: &Path, depth: usize, duration: Duration) -> std::io::Result<
     }
     let mut stream = TcpStream::connect(address.trim())?;
     like_the_link(&stream)?;
-    let piece = vec![0x5a; TRANSFER];
+    let all = vec![0x5a; depth * TRANSFER];
+    let mut pieces = all.chunks(TRANSFER).cycle();
     let (begun, mut in_flight, mut done) = (Instant::now(), 0, 0);
     while begun.elapsed() < duration {
-        while in_flight < depth {
-            stream.write_all(&piece)?;
+        for piece in pieces.by_ref().take(depth - in_flight) {
+            stream.write_all(piece)?;
             in_flight += 1;
         }
         let answered = stream.read(&mut [0; 64])?;
@@ -97,15 +101,17 @@ pub fn tcp(program: &Path, depth: usize, duration: Duration) -> std::io::Result<
     Ok((done * TRANSFER) as f64 / begun.elapsed().as_secs_f64())
 }
 
-/// Listens, says where, and reads one connection to its end.
-fn swallow() -> std::io::Result<()> {
+/// Listens, says where, and reads one connection to its end, into as many pieces as are in flight, in turn.
+fn swallow(depth: usize) -> std::io::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     println!("{}", listener.local_addr()?);
     let (mut stream, _) = listener.accept()?;
     like_the_link(&stream)?;
-    let mut piece = vec![0; TRANSFER];
-    while stream.read_exact(&mut piece).is_ok() {
+    let mut pieces = vec![vec![0; TRANSFER]; depth];
+    let mut turn = 0;
+    while stream.read_exact(&mut pieces[turn]).is_ok() {
         stream.write_all(&[1])?;
+        turn = (turn + 1) % depth;
     }
     Ok(())
 }

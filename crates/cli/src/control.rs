@@ -348,6 +348,9 @@ pub struct LinkCounters {
     pub bytes_sent: u64,
     /// The same, received.
     pub bytes_received: u64,
+    /// Bytes of payload that were copied in memory, to be sent or after they came.
+    #[serde(default)]
+    pub bytes_copied: u64,
 }
 
 /// Why there is no answer.

@@ -452,6 +452,7 @@ fn link_status(controller: Controller, snapshot: &Snapshot) -> LinkStatus {
             frames_received: counters.frames_received,
             bytes_sent: counters.link_bytes_sent,
             bytes_received: counters.link_bytes_received,
+            bytes_copied: counters.link_bytes_copied,
         },
     }
 }

@@ -228,13 +228,17 @@ impl Engine {
             if let Some(end) = self.ending.take() {
                 return Ok(end);
             }
-            self.ring.submit_and_wait(self.until_deadline())?;
+            // A drain may end with something at hand, payload of the link: it is not waited for, and nobody waits for it.
+            match self.queue.is_empty() {
+                true => self.ring.submit_and_wait(self.until_deadline())?,
+                false => self.ring.submit()?,
+            }
             self.reap();
             self.poll();
         }
     }
 
-    /// Steps the core with everything that happened, and with what that makes happen.
+    /// Steps the core with everything that happened.
     fn drain(&mut self) {
         loop {
             while let Some(happening) = self.queue.pop() {
@@ -243,15 +247,11 @@ impl Engine {
                     return;
                 }
             }
-            if self.core.awaits_more() {
-                // The event that was to follow was none: its frame made no sense.
-                self.queue.push(Event::Tick);
-                continue;
+            if !self.core.awaits_more() {
+                return self.finish();
             }
-            self.finish();
-            if self.queue.is_empty() {
-                return;
-            }
+            // The event that was to follow was none: its frame made no sense.
+            self.queue.push(Event::Tick);
         }
     }
 
@@ -730,7 +730,8 @@ impl Engine {
 
     fn absorb(&mut self, into: &Memory, body: Option<&Body>) {
         let body = body.expect("the core absorbs the payload of the frame that it handles");
-        self.counters.bytes_copied += self.link.absorb(body, into, &self.memories);
+        let copied = self.link.absorb(body, into, &self.memories);
+        self.counters.copied_on_the_link(copied);
     }
 
     fn start_disk_io(&mut self, effect: &Effect) {

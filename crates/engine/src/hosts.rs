@@ -23,6 +23,8 @@ use twincell_target::session::{Command, Incoming, Outside, Session, Tag, View};
 
 /// Bytes of the input of a connection.
 const INPUT_BYTES: usize = 256 << 10;
+/// Bytes that are received with what is large, or before it: requests, and small data.
+const AHEAD_BYTES: usize = 4 << 10;
 /// Bytes for a host that wait to be sent: above it nothing more is received from that host.
 const OUTPUT_BYTES_MAX: usize = 4 << 20;
 /// Host connections at a time.
@@ -193,7 +195,7 @@ impl Hosts {
         let handle = NonZeroU16::MIN.saturating_add(connection.key() as u16);
         connection.insert(Connection {
             session: (self.greet)(*protocol, handle),
-            stream: Stream::new(socket, INPUT_BYTES),
+            stream: Stream::new(socket, INPUT_BYTES, AHEAD_BYTES),
             tags: HashMap::new(),
             ending: false,
             serial: self.last_serial,

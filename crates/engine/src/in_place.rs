@@ -87,6 +87,11 @@ impl InPlace {
         came
     }
 
+    /// Bytes of the payload that are there.
+    pub(crate) fn placed(&self) -> usize {
+        self.placed
+    }
+
     /// Bytes of the payload that are still to come.
     pub(crate) fn missing(&self) -> usize {
         self.header.payload_bytes() - self.placed

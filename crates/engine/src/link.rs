@@ -35,6 +35,8 @@ use twincell_wire::frame::{self, BODY_BYTES_MAX, FrameHeader, HEADER_BYTES, PAYL
 const FRAME_BYTES: usize = HEADER_BYTES + BODY_BYTES_MAX + PAYLOAD_BLOCKS_MAX as usize * 512;
 /// Bytes of the input of a connection: several of the largest frames.
 const INPUT_BYTES: usize = 4 * FRAME_BYTES;
+/// Bytes that are received with what is large, or before it: room for a header and the messages behind it.
+const AHEAD_BYTES: usize = 512;
 /// From this many bytes of payload on a frame is sent at once: a copy costs more than a system call.
 const SENT_AT_ONCE_BYTES: u64 = 32 << 10;
 /// How long B waits before it connects again.
@@ -321,7 +323,7 @@ impl Link {
         self.connections.insert(Connection {
             id,
             path,
-            stream: Stream::new(socket, INPUT_BYTES),
+            stream: Stream::new(socket, INPUT_BYTES, AHEAD_BYTES),
             output: Vec::new(),
             parsed: 0,
             crcs: Vec::new(),
@@ -386,7 +388,7 @@ impl Link {
             pieces.for_each(|piece| output.extend_from_slice(piece));
             payload_bytes as usize
         };
-        counters.bytes_copied += copied as u64;
+        counters.copied_on_the_link(copied);
     }
 
     /// Ends a connection; `LinkClosed` follows when it is reaped.
@@ -411,7 +413,7 @@ impl Link {
     }
 
     /// Puts the payload of the frame that is being handled where the core wants it. Returns how many bytes were copied.
-    pub(crate) fn absorb(&self, body: &Body, into: &Memory, memories: &Memories) -> u64 {
+    pub(crate) fn absorb(&self, body: &Body, into: &Memory, memories: &Memories) -> usize {
         let connection = &self.connections[body.key];
         let crcs = &connection.crcs[body.crcs..];
         match &connection.in_place {
@@ -428,7 +430,19 @@ impl Link {
                 memories.absorb(into, bytes, &crcs[..bytes.len().div_ceil(BUFFER_BYTES)]);
             }
         }
-        u64::from(into.blocks()) * BLOCK_BYTES as u64
+        into.blocks() as usize * BLOCK_BYTES
+    }
+
+    /// Posts what is to be sent. It does not wait until large payload was received: that takes longer than to send it.
+    fn post_sends(&mut self, ring: &mut Ring) {
+        for (key, connection) in &mut self.connections {
+            let token = Token::LinkSend(key as u32);
+            connection.stream.post_send(ring, token, &mut connection.output);
+        }
+        if self.connections.iter().any(|(_, c)| c.is_about_to_receive()) {
+            // What is wrong with the ring shows when it is waited for.
+            let _ = ring.submit();
+        }
     }
 
     /// The end of a drain: every queued frame was handled. Posts what can be posted, and queues `LinkClosed` for what
@@ -441,12 +455,11 @@ impl Link {
         (memories, counters): (&Memories, &mut Counters),
         place: Place,
     ) {
+        self.post_sends(ring);
         let (lines, ends) = (&mut self.lines, &mut self.ends);
         self.connections.retain(|key, connection| {
             connection.stream.consume(std::mem::take(&mut connection.parsed));
             connection.crcs.clear();
-            let token = Token::LinkSend(key as u32);
-            connection.stream.post_send(ring, token, &mut connection.output);
             let token = Token::LinkReceive(key as u32);
             let in_place = connection.receive_in_place(key, queue, (memories, counters), place);
             let is_queued = connection.in_place.as_ref().is_some_and(|p| p.is_queued);
@@ -533,6 +546,12 @@ impl Connection {
         self.stranger.is_some() && !self.stream.is_closed()
     }
 
+    /// Whether large payload comes next, and is not waited for.
+    fn is_about_to_receive(&self) -> bool {
+        let is_large = self.in_place.is_some() || self.missing >= IN_PLACE_BYTES;
+        is_large && !self.stream.is_receiving()
+    }
+
     /// Queues the frames of the input.
     fn parse_all(&mut self, key: usize, queue: &mut Queue, counters: &mut Counters) {
         loop {
@@ -550,6 +569,9 @@ impl Connection {
                         return self.fail("whoever connected is not the partner");
                     }
                     counters.frames_received += 1;
+                    if payload.0 as usize * BLOCK_BYTES >= IN_PLACE_BYTES {
+                        self.stream.expect_large();
+                    }
                     let event = Event::LinkFrame {
                         connection,
                         frame,
@@ -610,12 +632,14 @@ impl Connection {
         }
         // What was right may be so no more.
         if let Some(lost) = self.in_place.take_if(|p| !p.is_right(place)) {
+            counters.copied_on_the_link(lost.placed());
             self.missing = lost.put_back(&mut self.stream, memories);
             return false;
         }
         if self.in_place.is_none() {
             let (stream, spare) = (&mut self.stream, &mut self.spare);
             self.in_place = InPlace::begin(self.id, stream, self.missing, spare, memories, place);
+            counters.copied_on_the_link(self.in_place.as_ref().map_or(0, InPlace::placed));
         }
         let Some(in_place) = &mut self.in_place else {
             return false;
@@ -756,11 +780,15 @@ mod tests {
             }
         }
 
-        fn turn(&mut self) {
+        fn finish(&mut self) {
             let memories = (&self.memories, &mut self.counters);
             let place: Place = &mut |_, _, _, blocks| self.place.filter(|p| p.blocks() == blocks.0);
             self.link
                 .finish(clock::now(), &mut self.ring, &mut self.queue, memories, place);
+        }
+
+        fn turn(&mut self) {
+            self.finish();
             self.ring
                 .submit_and_wait(Some(Duration::from_millis(5)))
                 .expect("submitted");
@@ -1173,6 +1201,59 @@ mod tests {
             a.counters.link_bytes_received,
             (hello.len() + bytes.len() + next.len()) as u64
         );
+    }
+
+    /// Of what is large only what came with its header is copied; nothing is copied to be sent.
+    #[test]
+    fn large_payload_is_not_copied() {
+        let dir = TempDir::in_memory("link");
+        let (mut a, mut b) = pair(&dir);
+        let (_, to_a) = connect(&mut a, &mut b);
+        a.place = Some(large().2);
+        let transfers = 64;
+        for sequence in 0..transfers {
+            b.send(to_a, &data(sequence, 256));
+            while a.queue.is_empty() {
+                a.turn();
+                b.turn();
+            }
+            let body = a.next("a large frame").body.expect("its payload");
+            let copied = a.link.absorb(&body, &large().2, &a.memories);
+            a.counters.copied_on_the_link(copied);
+        }
+        assert_eq!(b.counters.link_bytes_copied, 0, "to send");
+        // The first may come in one piece: nobody knew that it would be large.
+        let most = (transfers as usize * AHEAD_BYTES + 256 * 512) as u64;
+        assert!(
+            a.counters.link_bytes_copied <= most,
+            "{} bytes",
+            a.counters.link_bytes_copied
+        );
+    }
+
+    /// Payload takes long: an answer that is ready does not wait for it.
+    #[test]
+    fn an_answer_leaves_before_the_next_large_payload_is_received() {
+        let dir = TempDir::in_memory("link");
+        let (mut a, connection, mut client) = begun(&dir);
+        let (bytes, ..) = large();
+        let answer = Frame::Heartbeat {
+            incarnation: Incarnation(1),
+            sent: Time(7),
+        };
+        client.write_all(&bytes[50_000..]).expect("sent");
+        a.turn_until("the poll that tells of it", |a| {
+            a.link.connections.iter().all(|(_, c)| !c.stream.is_receiving())
+        });
+        let (memories, counters) = (&a.memories, &mut a.counters);
+        a.link.send(connection, &answer, None, memories, counters);
+        // The ring is not waited for any more.
+        a.finish();
+        assert!(!a.queue.is_empty(), "the payload is there, too");
+        let mut came = vec![0; bytes_of(&answer).len()];
+        client.set_read_timeout(Some(Duration::from_secs(5))).expect("a socket");
+        client.read_exact(&mut came).expect("the answer within 5 s");
+        assert_eq!(came, bytes_of(&answer));
     }
 
     #[test]

@@ -76,6 +76,7 @@ struct Alone {
     link: CoreLink,
     memories: Memories,
     queue: Queue,
+    completions: Vec<Completion>,
     counters: Counters,
     effects: Vec<Effect>,
     mfcs: Mfcs,
@@ -146,6 +147,7 @@ impl Alone {
             link: CoreLink::new(Timing::default().retransmit, WAITING),
             memories: Memories::new(nv, 1),
             queue: Queue::default(),
+            completions: Vec::new(),
             counters: Counters::default(),
             effects: Vec::new(),
             mfcs: Mfcs::new(),
@@ -183,28 +185,28 @@ impl Alone {
         Ok(())
     }
 
-    /// Waits until something happens, and does what follows from it: one drain of the engine.
+    /// Waits until something happens, and does what follows from it: one turn of the engine.
     fn turn(&mut self) -> io::Result<()> {
-        self.ring.submit_and_wait(Some(Duration::from_micros(200)))?;
-        let mut completions = Vec::new();
+        match self.queue.is_empty() {
+            true => self.ring.submit_and_wait(Some(Duration::from_micros(200)))?,
+            false => self.ring.submit()?,
+        }
+        let mut completions = std::mem::take(&mut self.completions);
         self.ring.reap(&mut completions);
         let now = clock::now();
-        completions.into_iter().for_each(|c| self.completed(c, now));
+        completions.drain(..).for_each(|c| self.completed(c, now));
+        self.completions = completions;
         self.wire.poll(now, &mut self.ring);
-        loop {
-            while let Some(happening) = self.queue.pop() {
-                self.link.expect_more(true);
-                self.happened(&happening, clock::now());
-                self.flush(clock::now());
-            }
-            self.request_timed();
-            self.link.expect_more(false);
+        while let Some(happening) = self.queue.pop() {
+            self.link.expect_more(true);
+            self.happened(&happening, clock::now());
             self.flush(clock::now());
-            self.finish();
-            if self.queue.is_empty() {
-                return Ok(());
-            }
         }
+        self.request_timed();
+        self.link.expect_more(false);
+        self.flush(clock::now());
+        self.finish();
+        Ok(())
     }
 
     fn completed(&mut self, completion: Completion, now: Time) {
@@ -323,7 +325,8 @@ impl Alone {
                 Mfc::MirrorData { rie, generation, .. } => {
                     if let Some(body) = body {
                         let into = buffers(rie, self.party.controller.other());
-                        self.wire.absorb(body, &into, &self.memories);
+                        let copied = self.wire.absorb(body, &into, &self.memories);
+                        self.counters.copied_on_the_link(copied);
                     }
                     self.link.request(Mfcd::Mda { rie, generation });
                 }

@@ -160,6 +160,18 @@ impl Ring {
         self.in_flight + self.backlog.len()
     }
 
+    /// Submits what was posted, as far as there is room, and lets the kernel complete what it can. Waits for nothing.
+    pub(crate) fn submit(&mut self) -> io::Result<()> {
+        self.fill();
+        let queue = self.ring.submission();
+        let is_needed = !queue.is_empty() || queue.taskrun();
+        drop(queue);
+        if is_needed {
+            forgive(self.ring.submit())?;
+        }
+        Ok(())
+    }
+
     /// Submits what was posted and waits for a completion: for ever, or up to `timeout`. Returns early on a signal.
     /// One system call, unless more than [`SUBMISSIONS`] were posted.
     pub(crate) fn submit_and_wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
@@ -219,8 +231,15 @@ fn build() -> io::Result<IoUring> {
         .setup_submit_all()
         .setup_single_issuer()
         .setup_defer_taskrun()
+        .setup_taskrun_flag()
         .build(SUBMISSIONS)
-        .or_else(|_| base().setup_submit_all().setup_coop_taskrun().build(SUBMISSIONS))
+        .or_else(|_| {
+            base()
+                .setup_submit_all()
+                .setup_coop_taskrun()
+                .setup_taskrun_flag()
+                .build(SUBMISSIONS)
+        })
         .or_else(|_| base().build(SUBMISSIONS))
 }
 
@@ -297,6 +316,27 @@ mod tests {
             }
         }
         assert!(seen.iter().all(|n| *n == 1));
+    }
+
+    #[test]
+    fn what_completes_later_does_so_without_a_wait() {
+        let mut ring = ring();
+        let (mut write, read) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        let fd = types::Fd(std::os::fd::AsRawFd::as_raw_fd(&read));
+        // SAFETY: a poll points to no memory.
+        unsafe { ring.post(Token::Wake, opcode::PollAdd::new(fd, libc::POLLIN as u32).build()) };
+        let mut completions = Vec::new();
+        ring.submit().expect("submitted");
+        ring.reap(&mut completions);
+        assert!(completions.is_empty() && ring.outstanding() == 1);
+        std::io::Write::write_all(&mut write, &[1]).expect("sent");
+        let begun = Instant::now();
+        while completions.is_empty() {
+            assert!(begun.elapsed() < Duration::from_secs(5), "waited 5 s for a completion");
+            ring.submit().expect("submitted");
+            ring.reap(&mut completions);
+        }
+        assert_eq!(ring.outstanding(), 0);
     }
 
     #[test]

@@ -83,8 +83,18 @@ pub struct Counters {
     pub bytes_written: u64,
     /// Bytes of payload that the engine copied in memory.
     pub bytes_copied: u64,
+    /// Those of them that were on their way over the link: to be sent, or after they came.
+    pub link_bytes_copied: u64,
     /// Disk reads, writes and flushes.
     pub disk_ios: u64,
     /// Disk I/Os that failed.
     pub disk_errors: u64,
+}
+
+impl Counters {
+    /// Payload of the link was copied.
+    pub(crate) fn copied_on_the_link(&mut self, bytes: usize) {
+        self.bytes_copied += bytes as u64;
+        self.link_bytes_copied += bytes as u64;
+    }
 }

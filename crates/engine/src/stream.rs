@@ -18,9 +18,6 @@ use twincell_core::ids::ATOMIC_GRANULES;
 const PIECES_MAX: usize = ATOMIC_GRANULES;
 /// A piece of payload of so many bytes or more is received straight into place.
 pub(crate) const IN_PLACE_BYTES: usize = 16 << 10;
-/// What is received behind such a piece, or before the next one is known to be none: enough for the headers that come
-/// before payload, and little enough that nearly all of it is still with the kernel when its place is known.
-const AHEAD_BYTES: usize = 4 << 10;
 /// After a large piece so many receives are small.
 const SMALL_RECEIVES: u8 = 8;
 
@@ -43,8 +40,9 @@ pub(crate) struct Stream {
     receiving: bool,
     /// What is posted only tells that there is something.
     polling: bool,
-    /// Receives that are to be small, because large pieces come.
+    /// Receives that are to be small, because large pieces come; and how small.
     small_receives: u8,
+    ahead: usize,
     /// Being sent, from `sent` on.
     output: Vec<u8>,
     sent: usize,
@@ -54,8 +52,10 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    /// With room for `input_bytes` bytes that were received and not consumed.
-    pub(crate) fn new(socket: Socket, input_bytes: usize) -> Stream {
+    /// With room for `input_bytes` bytes that were received and not consumed. `ahead` bytes are received behind a large
+    /// piece, or before the next one is known to be none: enough for what comes before its payload, and so few that nearly
+    /// all of that is still with the kernel when its place is known.
+    pub(crate) fn new(socket: Socket, input_bytes: usize, ahead: usize) -> Stream {
         // Without it small frames wait for an acknowledgement. A socket that refuses is closed by its next operation.
         let _ = socket.set_tcp_nodelay(true);
         Stream {
@@ -65,6 +65,7 @@ impl Stream {
             receiving: false,
             polling: false,
             small_receives: 0,
+            ahead,
             output: Vec::new(),
             sent: 0,
             sending: false,
@@ -91,7 +92,7 @@ impl Stream {
         }
         let most = if missing > 0 || self.small_receives > 0 {
             self.small_receives = self.small_receives.saturating_sub(1);
-            free.min(missing.max(room) + AHEAD_BYTES)
+            free.min(missing.max(room) + self.ahead)
         } else {
             free
         };
@@ -111,10 +112,10 @@ impl Stream {
         if self.closed {
             return Came::Nothing;
         }
-        self.small_receives = SMALL_RECEIVES;
+        self.expect_large();
         let ahead = libc::iovec {
             iov_base: self.input.as_ptr().cast(),
-            iov_len: AHEAD_BYTES.min(self.input.len()),
+            iov_len: self.ahead.min(self.input.len()),
         };
         let mut iovecs = [ahead; PIECES_MAX + 1];
         let (mut used, mut bytes) = (0, 0);
@@ -142,6 +143,11 @@ impl Stream {
                 _ => Came::End,
             },
         }
+    }
+
+    /// A large piece has come: another may, and is not to be received where it has to be copied from.
+    pub(crate) fn expect_large(&mut self) {
+        self.small_receives = SMALL_RECEIVES;
     }
 
     /// Appends bytes to the input as if they had just been received. Nothing is posted, and there is room.
