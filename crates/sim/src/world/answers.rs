@@ -47,7 +47,10 @@ impl World {
         };
         let attempt = self.attempts[attempt as usize - 1];
         let command = &self.commands[attempt.command];
-        let alone = attempt.alone && serves_alone(&process.core.cell_view());
+        // Both were in between: then it was mirrored, and is still there.
+        let stayed_alone = |(from, to)| !self.records.range(from..=to).any(|(_, r)| r.mode == Mode::Both);
+        let now = serves_alone(&process.core.cell_view());
+        let alone = attempt.alone.zip(now).is_some_and(stayed_alone);
         let range = match command.op {
             HostOp::Write { fua } if fua || alone => command.start..command.start + u64::from(command.blocks),
             HostOp::Sync => self.plan.hot.clone(),

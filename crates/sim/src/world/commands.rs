@@ -9,7 +9,7 @@ use twincell_core::Event;
 use twincell_core::cell::record::Mode;
 use twincell_core::controller::{CellView, Role};
 use twincell_core::host::{HostCommand, HostOp, Status};
-use twincell_core::ids::{BlockCount, CommandId, Controller, Vba};
+use twincell_core::ids::{BlockCount, CommandId, Controller, Epoch, Vba};
 use twincell_core::manage::LunView;
 use twincell_core::memory::Memory;
 
@@ -54,7 +54,7 @@ impl World {
             controller,
             process: 0,
             direct: false,
-            alone: false,
+            alone: None,
             given_up: false,
             withdrawn: false,
             fetching: false,
@@ -352,9 +352,10 @@ impl World {
     }
 }
 
-/// Whether a controller serves under a record that says that its partner is out.
-pub(super) fn serves_alone(view: &CellView) -> bool {
-    view.role == Role::Serving && view.record.is_some_and(|r| r.mode != Mode::Both)
+/// The record under which a controller serves, if it says that its partner is out.
+pub(super) fn serves_alone(view: &CellView) -> Option<Epoch> {
+    let record = view.record.filter(|_| view.role == Role::Serving)?;
+    (record.mode != Mode::Both).then_some(record.epoch)
 }
 
 /// Where an attempt is, by its number.
