@@ -34,6 +34,8 @@ pub enum Op {
 /// One step of a script.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
+    /// Commands from now on are for this LUN: 0, which has two copies, or 1, which has one.
+    Lun(usize),
     /// A host sends a command through a controller.
     Host(Controller, Op, u64, u32),
     /// All commands have ended.
@@ -75,6 +77,14 @@ pub struct Script {
     pub apart: bool,
     /// What happens once both serve.
     pub steps: Vec<Step>,
+}
+
+impl Script {
+    /// Whether a fault is within the promise here: it does not take the only copy of something.
+    pub fn permits(&self, fault: &Fault) -> bool {
+        let one_copy = self.steps.contains(&Step::Lun(1));
+        !(one_copy && matches!(fault, Fault::LoseDisk(2)))
+    }
 }
 
 fn script(name: &'static str, steps: Vec<Step>) -> Script {
@@ -216,7 +226,7 @@ fn writes() -> Vec<Script> {
 
 fn cells() -> Vec<Script> {
     use Op::{Fua, LongWrite, Read, Write};
-    use Step::{Answers, Both, Clean, Down, Fault as F, Host, Level, Mark, Merging, Pass, Serves, Up};
+    use Step::{Answers, Both, Clean, Down, Fault as F, Host, Level, Lun, Mark, Merging, Pass, Serves, Up};
     vec![
         script(
             "disk-returns",
@@ -324,6 +334,30 @@ fn cells() -> Vec<Script> {
                 ],
             )
         },
+        script(
+            "carried-to-a-joiner",
+            vec![
+                Lun(1),
+                F(Fault::FailDisk(2, 20_000)),
+                Host(A, Write, 8192, 8),
+                Host(A, Write, 8210, 2),
+                Host(A, Write, 8214, 1),
+                Answers,
+                Pass(3000),
+                Down(B),
+                Serves(A),
+                Mark,
+                Up(B),
+                Both,
+                Host(B, Read, 8192, 8),
+                Answers,
+                Down(A),
+                Serves(B),
+                Host(B, Read, 8192, 8),
+                Host(B, Read, 8210, 2),
+                Answers,
+            ],
+        ),
         script(
             "both-restart",
             vec![
@@ -591,6 +625,8 @@ pub struct Play {
     until: u64,
     /// The script has come to its mark.
     marked: bool,
+    /// Which LUN commands are for.
+    lun: usize,
 }
 
 impl Play {
@@ -615,6 +651,7 @@ impl Play {
             at: 0,
             until: 0,
             marked: false,
+            lun: 0,
         };
         play.world.bring_up();
         let limit = play.world.now() + PATIENCE;
@@ -653,7 +690,8 @@ impl Play {
     fn begin_step(&mut self, step: &Step) {
         let world = &mut self.world;
         match step {
-            Step::Host(path, op, start, blocks) => world.send(*path, *op, *start, *blocks),
+            Step::Host(path, op, start, blocks) => world.send(*path, *op, self.lun, *start, *blocks),
+            Step::Lun(lun) => self.lun = *lun,
             Step::Fault(fault) => world.inject(*fault),
             Step::Down(c) => world.put_down(*c),
             Step::Up(c) => world.put_up(*c),

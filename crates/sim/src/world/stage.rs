@@ -77,7 +77,7 @@ impl World {
     }
 
     /// A host sends a command to LUN 0, and tries again as often as it must.
-    pub(crate) fn send(&mut self, path: Controller, op: Op, start: u64, blocks: u32) {
+    pub(crate) fn send(&mut self, path: Controller, op: Op, lun: usize, start: u64, blocks: u32) {
         let command = self.commands.len();
         let tag = command as u64 + 1;
         let (op, in_hand) = match op {
@@ -88,11 +88,11 @@ impl World {
             Op::Sync => (HostOp::Sync, None),
         };
         if matches!(op, HostOp::Write { .. }) {
-            self.histories[0].submit(tag, start, blocks, self.number);
+            self.histories[lun].submit(tag, start, blocks, self.number);
         }
         self.commands.push(Command {
             host: command % HOSTS,
-            lun: 0,
+            lun,
             op,
             start,
             blocks,
