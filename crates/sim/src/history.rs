@@ -61,6 +61,8 @@ pub struct History {
     blocks: Vec<Block>,
     /// What was written before this moment may be lost: the cell has said so.
     forgotten: Moment,
+    /// Memory that every read uses again.
+    dead: Vec<u64>,
 }
 
 impl History {
@@ -217,16 +219,18 @@ impl History {
             };
         };
         let known = &self.blocks[place];
-        let (mut is_known, acknowledged) = (tag == 0, self.acknowledged(tag));
-        for newer in &known.tags {
-            is_known |= *newer == tag;
-            let write = self.write(*newer).expect("submitted");
-            let counts = write.submitted >= self.forgotten && write.acknowledged.is_some_and(|a| a < begun);
-            if counts && acknowledged.is_some_and(|a| a < write.submitted) {
-                return Err(format!("block {block}: {tag}, but {newer} was acknowledged after it"));
-            }
+        // Those that count, the newest first: of them the newest is the one that can rule a value out.
+        let counts = |w: &&Write| w.submitted >= self.forgotten && w.acknowledged.is_some_and(|a| a < begun);
+        let newest = known
+            .tags
+            .iter()
+            .rev()
+            .find(|t| self.write(**t).as_ref().is_some_and(counts));
+        if let Some(newer) = newest.filter(|newer| self.precedes(tag, **newer)) {
+            return Err(format!("block {block}: {tag}, but {newer} was acknowledged after it"));
         }
-        if !is_known {
+        let is_of = |w: &Write| (w.start..w.start + u64::from(w.blocks)).contains(&block);
+        if tag != 0 && !self.write(tag).is_some_and(is_of) {
             return Err(format!("block {block}: {tag}, which was never written there"));
         }
         if self.write(tag).is_some_and(|w| w.aborted) {
@@ -270,22 +274,24 @@ impl History {
         let Some(place) = self.place(block) else {
             return;
         };
+        let mut dead = std::mem::take(&mut self.dead);
         let known = &self.blocks[place];
         let again = known.seen.iter().position(|s| s.tag == tag);
         let seen_before = known.seen.iter().filter(|s| s.tag != tag && s.first_end < begun);
-        let mut dead: Vec<u64> = seen_before.map(|s| s.tag).collect();
+        dead.extend(seen_before.map(|s| s.tag));
         if again.is_none() {
             // Whatever was acknowledged before this write was submitted is older, seen or not.
             let submitted = self.submitted(tag);
-            let older = |t: &u64| *t != tag && self.acknowledged(*t).is_some_and(|a| a < submitted);
+            let older = |t: &u64| *t != tag && self.is_older(*t, submitted);
             dead.extend(known.tags.iter().copied().chain([0]).filter(older));
         }
         let known = &mut self.blocks[place];
-        for older in dead {
+        for older in dead.drain(..) {
             if !known.dead.iter().any(|d| d.0 == older) {
                 known.dead.push((older, begun, now));
             }
         }
+        self.dead = dead;
         match again {
             Some(at) => {
                 let seen = &mut known.seen[at];

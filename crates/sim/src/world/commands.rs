@@ -141,7 +141,7 @@ impl World {
                     attempt: number,
                     process,
                     id,
-                    into,
+                    into: Box::new(into),
                 },
             );
         }
@@ -165,7 +165,7 @@ impl World {
                     attempt: number,
                     process,
                     id,
-                    into: *into,
+                    into: Box::new(*into),
                 },
             );
         }

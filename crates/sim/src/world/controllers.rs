@@ -125,7 +125,7 @@ impl World {
         let waits = self.process(controller, id).is_some_and(|p| p.core.awaits_more());
         if waits {
             let delay = self.random.between(US, 200 * US);
-            self.after(delay, Happening::Event(controller, id, Event::Tick));
+            self.after(delay, Happening::Event(controller, id, Box::new(Event::Tick)));
         }
         self.schedule_tick(controller, id);
     }

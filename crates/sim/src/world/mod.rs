@@ -291,7 +291,7 @@ impl World {
     fn happen(&mut self, what: Happening) {
         match what {
             Happening::Start(controller) => self.start(controller),
-            Happening::Event(controller, process, event) => self.deliver(controller, process, event),
+            Happening::Event(controller, process, event) => self.deliver(controller, process, *event),
             Happening::Tick(controller, process, at) => {
                 let current = self.process(controller, process).filter(|p| p.tick_at == at);
                 if let Some(p) = current {
@@ -300,7 +300,7 @@ impl World {
                 }
             }
             Happening::Resume(controller, process) => self.resume(controller, process),
-            Happening::Land(landing) => self.land(landing),
+            Happening::Land(landing) => self.land(*landing),
             Happening::Overdue(number) => self.overdue(number),
             Happening::OpenLine(n) => self.open_line(n),
             Happening::Frame {

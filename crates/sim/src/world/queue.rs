@@ -1,8 +1,8 @@
 //! The queue of what happens next.
 
-use super::World;
 use super::shelf::Landing;
 use super::wire::Arrival;
+use super::{MS, World};
 use crate::fault::Fault;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -14,17 +14,17 @@ use twincell_core::memory::Memory;
 #[derive(Clone)]
 pub(super) enum Happening {
     Start(Controller),
-    Event(Controller, u32, Event),
+    Event(Controller, u32, Box<Event>),
     Tick(Controller, u32, u64),
     Resume(Controller, u32),
-    Land(Landing),
+    Land(Box<Landing>),
     /// A disk I/O, by its number, has taken long.
     Overdue(u64),
     OpenLine(usize),
     Frame {
         connection: u64,
         to: Controller,
-        arrival: Arrival,
+        arrival: Box<Arrival>,
     },
     NextCommand(usize),
     Arrive(u64),
@@ -32,7 +32,7 @@ pub(super) enum Happening {
         attempt: u64,
         process: u32,
         id: CommandId,
-        into: Memory,
+        into: Box<Memory>,
     },
     Answer {
         attempt: u64,
@@ -45,18 +45,29 @@ pub(super) enum Happening {
     Heal(Fault),
 }
 
+// Most are hosts that try again, and each is moved several times: what is large is kept elsewhere.
+const _: () = assert!(size_of::<Happening>() <= 40);
+
+/// When, in which order among what happens at the same time, and the place where it says what.
+type Order = BinaryHeap<Reverse<(u64, u64, u32)>>;
+
+/// What is put there so long before it happens is kept apart, so that the next thing is found among few.
+const FAR: u64 = 100 * MS;
+
 /// What happens next, in order of time, and of the order in which it was put there.
 #[derive(Clone, Default)]
 pub(super) struct Queue {
-    order: BinaryHeap<Reverse<(u64, u64, u32)>>,
-    /// What happens, where the order says; it is large, and stays in its place.
+    order: Order,
+    /// The same, of what was put there long before it happens: mostly the patience of hosts, which rarely ends.
+    far: Order,
+    /// What happens, where the order says.
     places: Vec<Option<Happening>>,
     free: Vec<u32>,
 }
 
 impl Queue {
     /// What comes `number`-th happens at `at`.
-    fn push(&mut self, at: u64, number: u64, what: Happening) {
+    fn push(&mut self, now: u64, at: u64, number: u64, what: Happening) {
         let place = match self.free.pop() {
             Some(place) => {
                 self.places[place as usize] = Some(what);
@@ -67,17 +78,27 @@ impl Queue {
                 self.places.len() as u32 - 1
             }
         };
-        self.order.push(Reverse((at, number, place)));
+        let order = if at - now < FAR { &mut self.order } else { &mut self.far };
+        order.push(Reverse((at, number, place)));
     }
 
     /// When the next thing happens.
-    pub(super) fn next_at(&self) -> Option<u64> {
-        self.order.peek().map(|next| next.0.0)
+    pub(super) fn next_at(&mut self) -> Option<u64> {
+        self.next_order().peek().map(|next| next.0.0)
+    }
+
+    /// Where the next thing is: the earliest is the greatest of `Reverse`, and nothing is less than anything.
+    fn next_order(&mut self) -> &mut Order {
+        if self.far.peek() > self.order.peek() {
+            &mut self.far
+        } else {
+            &mut self.order
+        }
     }
 
     /// What happens next, and when.
     pub(super) fn pop(&mut self) -> Option<(u64, Happening)> {
-        let Reverse((at, _, place)) = self.order.pop()?;
+        let Reverse((at, _, place)) = self.next_order().pop()?;
         self.free.push(place);
         let what = self.places[place as usize].take();
         Some((at, what.expect("every place in the order is taken")))
@@ -87,6 +108,6 @@ impl Queue {
 impl World {
     pub(super) fn after(&mut self, delay: u64, what: Happening) {
         self.number += 1;
-        self.queue.push(self.now + delay, self.number, what);
+        self.queue.push(self.now, self.now + delay, self.number, what);
     }
 }

@@ -88,7 +88,7 @@ impl World {
         let disk = what.disk();
         let behind = |h: &Held| h.overdue && h.landing.process == process && h.landing.what.disk() == disk;
         if self.held.iter().any(behind) {
-            return self.after(10 * US, Happening::Event(controller, process, what.error(io)));
+            return self.after(10 * US, Happening::Event(controller, process, Box::new(what.error(io))));
         }
         if what.writes() {
             self.shelf.submitted(process);
@@ -124,7 +124,7 @@ impl World {
         }
         self.after(
             delay,
-            Happening::Land(Landing {
+            Happening::Land(Box::new(Landing {
                 controller,
                 process,
                 io,
@@ -132,7 +132,7 @@ impl World {
                 answered: false,
                 submitted: self.clocks[controller.index()].at(self.now),
                 tags,
-            }),
+            })),
         );
     }
 
@@ -363,14 +363,14 @@ impl World {
             let id = process.id;
             if process.wants_locks && self.shelf.try_lock(controller, id) {
                 process.wants_locks = false;
-                self.after(10 * US, Happening::Event(controller, id, Event::LocksTaken));
+                self.after(10 * US, Happening::Event(controller, id, Box::new(Event::LocksTaken)));
             }
             let Some(process) = &mut self.processes[controller.index()] else {
                 continue;
             };
             if process.wants_fence && self.shelf.try_lock(controller.other(), id) {
                 process.wants_fence = false;
-                self.after(10 * US, Happening::Event(controller, id, Event::Fenced));
+                self.after(10 * US, Happening::Event(controller, id, Box::new(Event::Fenced)));
             }
         }
     }

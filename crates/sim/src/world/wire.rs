@@ -167,7 +167,7 @@ impl World {
             self.wire.lines[n].last[controller.index()] = self.now + delay;
             let id = self.processes[controller.index()].as_ref().expect("looked at").id;
             let event = Event::LinkOpened { path, connection };
-            self.after(delay, Happening::Event(controller, id, event));
+            self.after(delay, Happening::Event(controller, id, Box::new(event)));
         }
     }
 
@@ -206,7 +206,7 @@ impl World {
                 let at = (self.now + delay).max(last + 1);
                 self.after(
                     at - self.now,
-                    Happening::Event(controller, id, Event::LinkClosed { connection }),
+                    Happening::Event(controller, id, Box::new(Event::LinkClosed { connection })),
                 );
             }
         }
@@ -250,7 +250,7 @@ impl World {
             let delay = self.travel_time(line, to, &arrival.frame);
             self.wire.blocks_ahead[to.index()] += arrival.payload.len();
             self.wire.under_way += 1;
-            let (connection, arrival) = (connection.0, arrival.clone());
+            let (connection, arrival) = (connection.0, Box::new(arrival.clone()));
             self.after(
                 delay,
                 Happening::Frame {
@@ -299,7 +299,7 @@ impl World {
         at - self.now
     }
 
-    pub(super) fn frame_arrives(&mut self, connection: u64, to: Controller, arrival: Arrival) {
+    pub(super) fn frame_arrives(&mut self, connection: u64, to: Controller, arrival: Box<Arrival>) {
         let until = self.processes[to.index()].as_ref().map_or(0, |p| p.paused_until);
         let line = self.wire.line_of(connection);
         if line.is_some() && until > self.now {
