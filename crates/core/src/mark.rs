@@ -6,6 +6,7 @@ pub const MARKS: &[&str] = &[
     "a write waits for buffers or an RIE",
     "a read waits for a transfer buffer",
     "a forwarded command waits for a transfer buffer",
+    "the uses of an RIE wrap",
     "an RTR is stale",
     "mirror data are stale",
     "a DSS is stale",

@@ -3,6 +3,9 @@
 #[cfg(feature = "model")]
 mod canonical;
 
+/// Uses of a place before its first: soon they wrap, in 32 bits and in 16, so that this is nothing special.
+const FIRST: u32 = u32::MAX - 40;
+
 /// A pool of at most `capacity` items.
 #[derive(Clone, PartialEq, Eq)]
 #[cfg_attr(not(feature = "model"), derive(Hash))]
@@ -23,7 +26,7 @@ impl<T> Pool<T> {
         Pool {
             places: (0..capacity)
                 .map(|_| Place {
-                    generation: 0,
+                    generation: FIRST,
                     item: None,
                 })
                 .collect(),

@@ -130,6 +130,9 @@ impl Core {
         let local = self.local_rie(rie);
         self.rie_htb[local] = Some(h);
         let last = self.words.rie(rie).map_or(RieGeneration(0), |r| r.generation);
+        if last == RieGeneration(u16::MAX) {
+            mark!("the uses of an RIE wrap");
+        }
         let htb = self.htb_mut(h);
         htb.portion.new = new;
         htb.portion.rie = rie;

@@ -132,6 +132,11 @@ impl Plan {
         }
     }
 
+    /// Whether RIEs count as used so often that the count soon wraps, whenever a process finds an image.
+    pub fn has_old_ries(&self) -> bool {
+        self.stream.is_multiple_of(4)
+    }
+
     /// The plan of a seed.
     pub fn of_seed(seed: u64) -> Plan {
         let random = &mut Random::new(seed);

@@ -5,9 +5,10 @@ use crate::image_check::ImageCheck;
 use crate::licence::Licence;
 use std::collections::{BTreeMap, VecDeque};
 use twincell_core::config::Geometry;
-use twincell_core::ids::{CommandId, NvAddress, TransferIndex, Uuid};
+use twincell_core::ids::{CommandId, NvAddress, RieGeneration, RieIndex, TransferIndex, Uuid};
 use twincell_core::memory::Memory;
-use twincell_core::nv::Image;
+use twincell_core::nv::word::{Rie, RieState};
+use twincell_core::nv::{Image, Words};
 use twincell_core::{Core, Event};
 
 /// Blocks of a transfer buffer.
@@ -50,6 +51,23 @@ impl NvMemory {
     pub fn store(&mut self, address: NvAddress, word: u64) -> Result<(), String> {
         self.image.words[address.index()] = word;
         self.check.store(address, word)
+    }
+
+    /// The RIEs that are not in use have been used so often that the count of their uses soon wraps.
+    ///
+    /// # Errors
+    /// What a crash right after that would leave wrong.
+    pub fn age_ries(&mut self, geometry: Geometry) -> Result<(), String> {
+        let words = Words::new(geometry, Some(&self.image.words));
+        for rie in (0..geometry.ries * 2).map(RieIndex) {
+            let Some(unused) = words.rie(rie).ok().filter(|r| r.state == RieState::Unused) else {
+                continue;
+            };
+            let generation = RieGeneration(u16::MAX - rie.0 % 2);
+            let (address, word) = words.rie_store(rie, Rie { generation, ..unused });
+            self.store(address, word)?;
+        }
+        Ok(())
     }
 
     /// Empties the image.

@@ -43,6 +43,13 @@ impl World {
         };
         self.log(|| format!("{controller}: process {id} starts"));
         let nv = self.nv[c].get_or_insert_with(|| NvMemory::new(self.geometry));
+        if self.plan.has_old_ries()
+            && !nv.is_flipped
+            && let Err(what) = nv.age_ries(self.geometry)
+        {
+            self.fail(format!("{controller}: RIEs that were used often: {what}"));
+        }
+        let nv = self.nv_mut(c);
         let image = (!nv.image.uuid.is_nil()).then(|| nv.image.clone());
         let core = Core::new(config, image);
         self.processes[c] = Some(Process::new(id, core, self.geometry));
