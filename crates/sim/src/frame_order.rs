@@ -1,11 +1,17 @@
 //! The oracle of the link: within one connection each controller numbers its frames one after the other, says the same
-//! whenever it sends one again, and acknowledges what has arrived in order, no more, and never less than before.
+//! whenever it sends one again, and acknowledges what has arrived in order, no more, and never less than before. And the
+//! oracle of pacing: no more data than the bound are on their way at any time, so no more ever stand before a frame without.
 
 use crate::digest::Digest;
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
-use twincell_core::link::WINDOW;
+use twincell_core::ids::{ATOMIC_GRANULES, BUFFER_BLOCKS};
 use twincell_core::link::frame::{Frame, Mfc};
+use twincell_core::link::{PACE_BLOCKS, WINDOW};
+
+/// Most blocks of data on their way in one direction, each frame counted once: what pacing lets be so, and those of the
+/// frame that leaves then.
+const BLOCKS_AHEAD_MAX: u32 = PACE_BLOCKS - 1 + ATOMIC_GRANULES as u32 * BUFFER_BLOCKS;
 
 /// One direction of a connection.
 #[derive(Clone, Debug, Default)]
@@ -13,6 +19,8 @@ struct Direction {
     /// The number of the first frame, and what the frames from there on say, as digests.
     first: Option<u32>,
     sent: Vec<u64>,
+    /// Blocks of data in each of them.
+    blocks: Vec<u32>,
     /// How many frames from the first on have arrived without a gap, and what arrived beyond a gap.
     arrived: u32,
     beyond: VecDeque<u32>,
@@ -27,14 +35,14 @@ pub struct FrameOrder {
 }
 
 impl FrameOrder {
-    /// Controller number `from` sends a frame.
+    /// Controller number `from` sends a frame, with so many blocks of data.
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn send(&mut self, from: usize, frame: &Frame, mfcs: &[Mfc]) -> Result<(), String> {
+    pub fn send(&mut self, from: usize, frame: &Frame, mfcs: &[Mfc], blocks: u32) -> Result<(), String> {
         match frame {
             Frame::Messages(sequenced) => {
-                self.directions[from].send(sequenced.sequence, mfcs)?;
+                self.directions[from].send(sequenced.sequence, mfcs, blocks)?;
                 self.directions[1 - from].acknowledge(sequenced.acknowledged)
             }
             Frame::Ack { acknowledged, .. } => self.directions[1 - from].acknowledge(*acknowledged),
@@ -51,7 +59,7 @@ impl FrameOrder {
 }
 
 impl Direction {
-    fn send(&mut self, sequence: u32, mfcs: &[Mfc]) -> Result<(), String> {
+    fn send(&mut self, sequence: u32, mfcs: &[Mfc], blocks: u32) -> Result<(), String> {
         let mut digest = Digest::default();
         mfcs.hash(&mut digest);
         let says = digest.finish();
@@ -62,6 +70,13 @@ impl Direction {
             Some(_) => Err(format!("frame {} says something else than before", sequence)),
             None if number == self.sent.len() => {
                 self.sent.push(says);
+                self.blocks.push(blocks);
+                let ahead: u32 = self.blocks[self.arrived as usize..].iter().sum();
+                if ahead > BLOCKS_AHEAD_MAX {
+                    return Err(format!(
+                        "{ahead} blocks of data are on their way: more than pacing allows"
+                    ));
+                }
                 let in_flight = self.sent.len() - self.acknowledged as usize;
                 if in_flight > WINDOW {
                     return Err(format!("{in_flight} frames in flight: more than the window"));
@@ -117,22 +132,36 @@ mod tests {
     fn order_and_acknowledgement_across_the_wrap() {
         let mut order = FrameOrder::default();
         let (last, next) = (frame(u32::MAX, 0), frame(0, 0));
-        order.send(0, &last, &[Mfc::LevelEnd]).expect("the first");
-        order.send(0, &next, &[Mfc::Attached]).expect("the next");
+        order.send(0, &last, &[Mfc::LevelEnd], 0).expect("the first");
+        order.send(0, &next, &[Mfc::Attached], 0).expect("the next");
         order.arrive(0, &next);
         let answer = [Mfc::LevelEnd];
         assert!(
-            order.send(1, &frame(0, 1), &answer).is_err(),
+            order.send(1, &frame(0, 1), &answer, 0).is_err(),
             "the first has not arrived"
         );
         order.arrive(0, &last);
-        order.send(1, &frame(0, 1), &answer).expect("both have arrived");
+        order.send(1, &frame(0, 1), &answer, 0).expect("both have arrived");
         assert!(
-            order.send(1, &frame(1, 0), &answer).is_err(),
+            order.send(1, &frame(1, 0), &answer, 0).is_err(),
             "an acknowledgement taken back"
         );
-        order.send(0, &next, &[Mfc::Attached]).expect("sent again");
-        assert!(order.send(0, &next, &[Mfc::Leaving]).is_err(), "says something else");
-        assert!(order.send(0, &frame(3, 0), &[Mfc::Leaving]).is_err(), "a gap");
+        order.send(0, &next, &[Mfc::Attached], 0).expect("sent again");
+        assert!(order.send(0, &next, &[Mfc::Leaving], 0).is_err(), "says something else");
+        assert!(order.send(0, &frame(3, 0), &[Mfc::Leaving], 0).is_err(), "a gap");
+    }
+
+    #[test]
+    fn data_on_their_way_are_bounded() {
+        let mut order = FrameOrder::default();
+        let largest = ATOMIC_GRANULES as u32 * BUFFER_BLOCKS;
+        let send = |order: &mut FrameOrder, n, blocks| order.send(0, &frame(n, 0), &[Mfc::LevelEnd], blocks);
+        send(&mut order, 0, PACE_BLOCKS - 1).expect("just not yet paced");
+        send(&mut order, 1, largest).expect("one more frame");
+        send(&mut order, 1, largest).expect("sent again: it counts once");
+        order.arrive(0, &frame(0, 0));
+        send(&mut order, 2, PACE_BLOCKS - 1).expect("the first has arrived");
+        send(&mut order, 3, 0).expect("no data");
+        assert!(send(&mut order, 4, 1).is_err(), "one block too many");
     }
 }

@@ -878,4 +878,36 @@ mod tests {
         link.send_again(Time(2) + Nanos::from_millis(500), &mut effects);
         assert_eq!(effects.len(), 2 * WINDOW);
     }
+
+    /// However much data wait, what is on its way before a message without stays below the bound of pacing [0101], and such
+    /// a message leaves all the same.
+    #[test]
+    fn data_before_a_message_without_are_bounded() {
+        let (mut link, mut effects) = (established(), Vec::new());
+        let payload = |blocks| Memory::Transfer {
+            transfer: crate::ids::TransferIndex(0),
+            first: 0,
+            blocks,
+        };
+        let data = Mfcd::MirrorData {
+            rie: crate::ids::RieIndex(0),
+            generation: crate::ids::RieGeneration(0),
+        };
+        (0..WINDOW).for_each(|_| link.request(data));
+        let largest = 264;
+        let mut blocks = 0;
+        // As near to the bound as can be, and then the largest frame.
+        for size in [PACE_BLOCKS - 1, largest, largest] {
+            if link.next_request() != Some(data) {
+                break;
+            }
+            link.put(Mfc::LevelEnd, Some(payload(size as u16)), true);
+            link.end_frame(Time(2), &mut effects);
+            blocks += size;
+        }
+        assert_eq!(blocks, PACE_BLOCKS - 1 + largest, "what stands before it");
+        assert_eq!(link.next_request(), None, "data wait");
+        link.send(Mfc::LevelEnd);
+        assert_eq!(link.next_request(), Some(Mfcd::Prepared));
+    }
 }

@@ -5,8 +5,7 @@ use super::{MS, US, World};
 use crate::frame_order::FrameOrder;
 use std::collections::BTreeMap;
 use twincell_core::Event;
-use twincell_core::ids::{ATOMIC_BLOCKS, BlockCount, ConnectionId, Controller, Incarnation};
-use twincell_core::link::WINDOW;
+use twincell_core::ids::{BlockCount, ConnectionId, Controller, Incarnation};
 use twincell_core::link::frame::{Frame, Mfc};
 use twincell_core::list::List;
 
@@ -49,17 +48,12 @@ pub(super) struct Wire {
     frames: u64,
     /// How much longer than usual each frame takes, in nanoseconds.
     pub(super) delay: u64,
-    /// Blocks of data that are under way to each controller.
-    blocks_ahead: [usize; 2],
     /// Frames that are under way, and when one was last lost or late.
     under_way: usize,
     troubled_at: u64,
     /// The order of the frames of each incarnation, since no connection was open.
     orders: BTreeMap<Incarnation, FrameOrder>,
 }
-
-/// What the window lets be under way is all that a control frame ever waits for.
-const BLOCKS_AHEAD_MAX: usize = WINDOW * ATOMIC_BLOCKS as usize;
 
 impl Wire {
     /// A wire of so many paths.
@@ -248,7 +242,6 @@ impl World {
         };
         for _ in 0..copies {
             let delay = self.travel_time(line, to, &arrival.frame);
-            self.wire.blocks_ahead[to.index()] += arrival.payload.len();
             self.wire.under_way += 1;
             let (connection, arrival) = (connection.0, Box::new(arrival.clone()));
             self.after(
@@ -265,13 +258,10 @@ impl World {
     fn check_frame(&mut self, from: Controller, arrival: &Arrival) {
         if let Some(incarnation) = incarnation_of(&arrival.frame) {
             let order = self.wire.orders.entry(incarnation).or_default();
-            if let Err(what) = order.send(from.index(), &arrival.frame, &arrival.mfcs) {
+            let blocks = arrival.payload.len() as u32;
+            if let Err(what) = order.send(from.index(), &arrival.frame, &arrival.mfcs, blocks) {
                 self.fail(format!("{from}: {what}"));
             }
-        }
-        let ahead = self.wire.blocks_ahead[from.other().index()];
-        if arrival.payload.is_empty() && ahead > BLOCKS_AHEAD_MAX {
-            self.fail(format!("{from}: {ahead} blocks of data go before a control frame"));
         }
     }
 
@@ -314,7 +304,6 @@ impl World {
                 },
             );
         }
-        self.wire.blocks_ahead[to.index()] -= arrival.payload.len();
         self.wire.under_way -= 1;
         let Some(line) = line.filter(|l| !self.wire.lines[*l].deaf[to.index()]) else {
             return;
