@@ -149,18 +149,15 @@ fn replace(config: &CellConfig, name: &str, path: &Path, yes: bool) -> Result<Re
 fn look_for_disks(config: &CellConfig) -> Result<Vec<String>> {
     let paths = config.disks.clone();
     let request = Request::LookForDisks { paths };
-    let told = |c: &Controller| {
-        let client = Client::connect(&config.control(*c));
-        matches!(
-            client.and_then(|mut client| client.ask(&request, PATIENCE)),
-            Ok(Answer::Done { .. })
-        )
-    };
-    let asked: Vec<String> = Controller::BOTH
-        .iter()
-        .filter(|c| told(c))
-        .map(Controller::to_string)
-        .collect();
+    let mut asked = Vec::new();
+    for c in Controller::BOTH {
+        let client = Client::connect(&config.control(c));
+        match client.and_then(|mut client| client.ask(&request, PATIENCE)) {
+            Ok(Answer::Done { .. }) => asked.push(c.to_string()),
+            Ok(Answer::Error(refusal)) if refusal.kind == RefusalKind::Final => return Err(refusal.failure()),
+            _ => {}
+        }
+    }
     if asked.is_empty() {
         return Err(no_controller(config));
     }
@@ -205,7 +202,7 @@ fn rename(config: &CellConfig, old: &Path, new: &Path) -> Result<CellConfig> {
     }
     let io = |what: &'static str| move |e: std::io::Error| Failure::io(what, config.file.display(), &e);
     let text = std::fs::read_to_string(&config.file).map_err(io("read"))?;
-    let quoted = |path: &Path| format!("\"{}\"", path.display());
+    let quoted = |path: &Path| toml::Value::from(path.display().to_string()).to_string();
     let forms = [Some(old), old.strip_prefix(config.dir()).ok()];
     let form = forms
         .into_iter()

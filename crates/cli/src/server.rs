@@ -114,7 +114,12 @@ fn answer(request: Request, controller: Controller, handle: &Handle) -> Answer {
         Request::Lun(change) => make_change(&change, controller, handle),
         Request::ReplaceDisk { index, uuid, psegs } => replace_disk(DiskIndex(index), &uuid, psegs, controller, handle),
         Request::LookForDisks { paths } => match handle.look_for_disks(paths) {
-            Ok(()) => Answer::Done { already: false },
+            Ok(true) => Answer::Done { already: false },
+            Ok(false) => Answer::Error(Refusal::new(
+                RefusalKind::Final,
+                Failure::new(Code::Conflict, "the cell has another number of disks")
+                    .next("in `cell.toml` only the path of a disk may change"),
+            )),
             Err(error) => Answer::Error(no_answer(error)),
         },
     }

@@ -351,8 +351,11 @@ impl Core {
     pub fn step(&mut self, now: Time, event: Event, effects: &mut Vec<Effect>) {
         std::mem::swap(&mut self.effects, effects);
         let pause = now.since(self.now);
-        if pause > self.config.timing.silence && self.now > Time(0) {
+        let (silence, path_silence) = (self.config.timing.silence, self.config.timing.path_silence);
+        if pause > silence && self.now > Time(0) {
             self.link.excuse_silence(now);
+        } else if pause > Nanos(path_silence.0 / 2) {
+            self.link.excuse_paths(now);
         }
         let stopped = pause > self.config.timing.pause && self.now > Time(0) && self.is_accepting();
         let stopped = stopped && !mutant::is("late-commands-run");

@@ -119,6 +119,7 @@ pub const MUTANTS: &[Mutant] = &[
     rule("R2", "serve-past-the-grant", "with both in, status goes out past the grant"),
     rule("R2", "serve-past-the-lease", "alone, status goes out past the lease"),
     // Losing the partner, losing a ballot.
+    rule("R3", "what-waits-for-leave-is-not-on-disk", "a write that was mirrored, and not acknowledged when the mirror fell, does not wait for the disks"),
     rule("R3", "acknowledge-before-the-ballot", "who loses its partner goes on before the ballot is decided"),
     rule("R4", "loser-replies", "the loser of a ballot acknowledges what it has in progress on its way out"),
     // The fence.

@@ -24,6 +24,8 @@ pub(crate) struct Disk {
     pub path: PathBuf,
     /// What it says of itself.
     pub label: Label,
+    /// Which device it is, or which file.
+    pub identity: Identity,
     file: File,
 }
 
@@ -53,7 +55,7 @@ impl Disk {
 pub(crate) fn open_all(settings: &Settings) -> Result<Vec<Option<Disk>>, OpenError> {
     let mut disks: Vec<Option<Disk>> = Vec::new();
     for path in &settings.disks {
-        let (disk, identity) = match open(path) {
+        let disk = match open(path) {
             Err(e) if is_missing(&e) => {
                 warn!("goes on without a disk: {e}");
                 disks.push(None);
@@ -61,7 +63,7 @@ pub(crate) fn open_all(settings: &Settings) -> Result<Vec<Option<Disk>>, OpenErr
             }
             opened => opened?,
         };
-        let same = |other: &&Disk| other.label.disk == disk.label.disk || identity_of(&other.file) == Some(identity);
+        let same = |other: &&Disk| other.label.disk == disk.label.disk || other.identity == disk.identity;
         if let Some(first) = disks.iter().flatten().find(same) {
             return Err(OpenError::DiskTwice {
                 first: first.path.clone(),
@@ -80,7 +82,7 @@ pub(crate) fn open_all(settings: &Settings) -> Result<Vec<Option<Disk>>, OpenErr
 /// # Errors
 /// It is not there, does not answer, or is not the disk of that place.
 pub(crate) fn open_at(n: u16, settings: &Settings) -> Result<Disk, OpenError> {
-    let (disk, _) = open(&settings.disks[usize::from(n)])?;
+    let disk = open(&settings.disks[usize::from(n)])?;
     check(&disk, n, settings)?;
     Ok(disk)
 }
@@ -128,7 +130,7 @@ fn check_votes(settings: &Settings, disks: &[Option<Disk>]) -> Result<(), OpenEr
     })
 }
 
-fn open(path: &Path) -> Result<(Disk, Identity), OpenError> {
+fn open(path: &Path) -> Result<Disk, OpenError> {
     let failed = |what| {
         move |source| OpenError::Disk {
             path: path.into(),
@@ -174,9 +176,10 @@ fn open(path: &Path) -> Result<(Disk, Identity), OpenError> {
     let disk = Disk {
         path: path.into(),
         label,
+        identity: medium.identity,
         file: medium.file,
     };
-    Ok((disk, medium.identity))
+    Ok(disk)
 }
 
 /// Whether the disk belongs to this cell, at place `listed`.

@@ -53,6 +53,11 @@ use twincell_wire::frame::decode_mfcs;
 /// A disk of which something failed counts as failing for this long.
 const FAILING: Nanos = Nanos::from_millis(30_000);
 
+/// A disk of which something failed within this time fails now: what is failing is asked again more often than that.
+const FAILS: Nanos = Nanos::from_millis(2000);
+/// A disk that fails, has another device at its path, and was not given up for this long, is opened by starting anew.
+const MOVED: Nanos = Nanos::from_millis(5000);
+
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -104,6 +109,8 @@ pub struct Engine {
     disks: Vec<Option<Disk>>,
     /// By disk: it was opened while the cell runs, and what is held on the others is not held there yet.
     unheld: Vec<bool>,
+    /// By disk: it fails, and since then there is another device at its path.
+    moved: Vec<Option<Time>>,
     reopener: Reopener,
 
     inbox: Inbox,
@@ -159,6 +166,7 @@ impl Engine {
             generation: 0,
             strange: vec![false; disks.len()],
             unheld: vec![false; disks.len()],
+            moved: vec![None; disks.len()],
             reopener: Reopener::new(disks.len(), inbox.wake.clone()),
             disks,
             story: Teller::new(inbox.story.clone()),
@@ -451,21 +459,35 @@ impl Engine {
 
     fn look_for_disks(&mut self, now: Time) {
         for n in 0..self.disks.len() {
-            if self.disks[n].is_none() && self.may_open(n) {
+            let fails = self.failed_at[n].is_some_and(|at| now.since(at) < FAILS);
+            if self.disks[n].is_none() && self.may_open(n) || fails {
                 self.reopener.look_for(n, &self.settings, now);
             }
-            self.unheld[n] = self.unheld[n] && !self.locks.hold(n);
+            self.moved[n].take_if(|_| !fails);
+            if self.unheld[n] {
+                self.admit(n);
+            }
+        }
+        if self.moved.iter().flatten().any(|since| now.since(*since) >= MOVED) && self.ending.is_none() {
+            warn!(
+                "disks have come back as other devices, and no majority is left to say so: the controller starts anew"
+            );
+            self.ending = Some(End::Restart);
         }
     }
 
+    /// A disk that was opened while the cell runs is used once what is held on the others is held there. With persistent
+    /// reservations both have to say first that it is written.
+    fn admit(&mut self, n: usize) {
+        let known = self.core.metadata().and_then(|m| m.disks.get(n));
+        let written = known.is_some_and(|d| d.state.is_written()) || self.settings.fence != FenceChoice::Pr;
+        self.unheld[n] = !(written && self.locks.admit(n));
+    }
+
     /// The paths of disks may have changed: from now on they are looked for there.
-    fn look_anew(&mut self, paths: Vec<PathBuf>) {
+    fn look_anew(&mut self, paths: Vec<PathBuf>) -> bool {
         if paths.len() != self.disks.len() {
-            return warn!(
-                "the cell has {} disks, not {}: nothing is changed",
-                self.disks.len(),
-                paths.len()
-            );
+            return false;
         }
         self.settings.disks = paths;
         let now = clock::now();
@@ -474,13 +496,30 @@ impl Engine {
                 self.reopener.look_for(n, &self.settings, now);
             }
         }
+        true
     }
 
     /// Disks that were found take their places.
     fn take_found_disks(&mut self) {
         while let Some((n, disk)) = self.reopener.take(&self.settings) {
+            let is_another = self.disks[n].as_ref().is_some_and(|d| d.identity != disk.identity);
             if self.may_open(n) {
                 self.open_disk(n, disk);
+            } else if is_another {
+                self.moved[n] = self.moved[n].or(Some(clock::now()));
+            }
+        }
+    }
+
+    /// Nothing is in flight, and nothing is held: what is at the paths of disks that failed takes their places.
+    fn open_moved_disks(&mut self) {
+        for n in 0..self.disks.len() {
+            if self.moved[n].take().is_none() {
+                continue;
+            }
+            match disk::open_at(n as u16, &self.settings) {
+                Ok(disk) => self.open_disk(n, disk),
+                Err(e) => warn!("a disk that came back cannot be used: {e}"),
             }
         }
     }
@@ -497,7 +536,8 @@ impl Engine {
         info!(disk = %disk.path.display(), "a disk that came back is open");
         self.disks[n] = Some(disk);
         self.failed_at[n] = None;
-        self.unheld[n] = !self.locks.hold(n);
+        self.moved[n] = None;
+        self.admit(n);
         self.look_whether_strange(n);
     }
 
@@ -522,7 +562,10 @@ impl Engine {
                     self.replies.insert(request, reply);
                     self.queue.push(Event::Manage { request, op });
                 }
-                Request::Disks { paths } => self.look_anew(paths),
+                Request::Disks { paths, reply } => {
+                    // Whoever asked may have given up.
+                    let _ = reply.try_send(self.look_anew(paths));
+                }
                 Request::Snapshot { reply } => {
                     // Whoever asked may have given up.
                     let _ = reply.try_send(Box::new(self.snapshot()));
@@ -592,7 +635,11 @@ impl Engine {
         let now = clock::now();
         let works = |(n, failed_at): (usize, &Option<Time>)| {
             let fails = failed_at.is_some_and(|at| now.since(at) < FAILING);
-            self.disks[n].is_some() && !self.strange[n] && !fails && !self.disk_ios.is_overdue(DiskIndex(n as u16))
+            self.disks[n].is_some()
+                && !self.strange[n]
+                && !self.unheld[n]
+                && !fails
+                && !self.disk_ios.is_overdue(DiskIndex(n as u16))
         };
         self.failed_at.iter().enumerate().map(works).collect()
     }
@@ -775,10 +822,11 @@ impl Engine {
             },
             Effect::DiskProbe { io, disk, uuid } => {
                 let n = disk.index();
-                let held = n < self.disks.len() && self.locks.hold(n);
-                match self.disk(disk) {
-                    Some((ios, ring, _, disk)) if held => ios.probe(ring, disk, io, uuid),
-                    _ => {
+                let answers = n < self.disks.len() && !self.disk_ios.is_overdue(disk) && !self.strange[n];
+                let held = answers && self.locks.hold(n);
+                match self.disks.get(n).and_then(Option::as_ref).filter(|_| held) {
+                    Some(of) => self.disk_ios.probe(&mut self.ring, (disk, of), io, uuid),
+                    None => {
                         self.queue.push(Event::DiskDone { io, result: failed });
                         if n < self.disks.len() {
                             self.reopener.look_for(n, &self.settings, clock::now());
@@ -906,6 +954,10 @@ impl Engine {
     fn restart(&mut self) {
         info!("the controller starts anew");
         self.ending = None;
+        self.open_moved_disks();
+        self.generation = 0;
+        self.strange.fill(false);
+        self.unheld.fill(false);
         self.post_wake();
         let config = config(&self.settings, &self.disks, self.geometry, self.process);
         self.core = Core::new(config, self.memories.nv.image());

@@ -33,7 +33,10 @@ pub(crate) enum Request {
         reply: SyncSender<Result<ManageReply, ManageError>>,
     },
     /// Where the disks are, by number.
-    Disks { paths: Vec<PathBuf> },
+    Disks {
+        paths: Vec<PathBuf>,
+        reply: SyncSender<bool>,
+    },
     /// Of the engine itself.
     Snapshot { reply: SyncSender<Box<Snapshot>> },
 }
@@ -86,12 +89,15 @@ impl Handle {
     }
 
     /// Has disks that are missing looked for at these paths, one for each disk of the cell, from now on. One that is found
-    /// there, and is the one that is meant, is used at once.
+    /// there, and is the one that is meant, is used at once. False, and nothing is changed, where the cell has another number of
+    /// disks.
     ///
     /// # Errors
-    /// The engine does not run.
-    pub fn look_for_disks(&self, paths: Vec<PathBuf>) -> Result<(), HandleError> {
-        self.send(Request::Disks { paths })
+    /// The engine does not run, or does not answer within 1.5 seconds.
+    pub fn look_for_disks(&self, paths: Vec<PathBuf>) -> Result<bool, HandleError> {
+        let (reply, answer) = sync_channel(1);
+        self.send(Request::Disks { paths, reply })?;
+        wait(&answer, SNAPSHOT_TIMEOUT)
     }
 
     /// The state of the controller now. It answers within 1.5 seconds or not at all.

@@ -119,6 +119,12 @@ impl Locks {
         self.own.hold(n, disk) && self.fence.holds(n)
     }
 
+    /// Has disk `n`, which was opened since the others were locked, locked as they are and this controller's writes let through
+    /// there; whether that is so. Asked again until it is.
+    pub(crate) fn admit(&mut self, n: usize) -> bool {
+        self.hold(n) && self.fence.admit(n)
+    }
+
     /// Disk `n` is about to be closed: nothing of this process is in flight there.
     pub(crate) fn close(&mut self, n: usize) {
         self.disks[n] = None;
@@ -217,7 +223,7 @@ mod tests {
             };
             let files: Vec<File> = (0..2).map(open).collect();
             let fds: Vec<_> = files.iter().map(|f| Some(f.as_raw_fd())).collect();
-            let fence = KillFence::new(controller.other(), fds.clone());
+            let fence = KillFence::new(controller.other(), fds.clone(), false);
             (files, Locks::new(controller, fds, Box::new(fence)))
         }
     }

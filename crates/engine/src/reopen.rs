@@ -18,8 +18,8 @@ const AGAIN_AFTER: Nanos = Nanos::from_millis(1000);
 /// One disk that is looked for.
 #[derive(Clone, Debug, Default)]
 struct Search {
-    /// A thread tries to open it.
-    running: bool,
+    /// A thread tries to open what is at this path, which may take for ever.
+    running: Option<PathBuf>,
     not_before: Time,
     /// Why it could not be opened the last time: what is news is logged.
     why: String,
@@ -55,8 +55,9 @@ impl Reopener {
 
     /// Looks for disk `n` where the settings have it, unless that was tried just now. `take` gives what is found.
     pub(crate) fn look_for(&mut self, n: usize, settings: &Settings, now: Time) {
-        let search = &mut self.searches[n];
-        if search.running || now < search.not_before {
+        let (search, path) = (&mut self.searches[n], &settings.disks[n]);
+        let elsewhere = search.running.as_ref().is_some_and(|p| p != path);
+        if !elsewhere && (search.running.is_some() || now < search.not_before) {
             return;
         }
         search.not_before = now + AGAIN_AFTER;
@@ -69,20 +70,20 @@ impl Reopener {
             let _ = (&*wake).write(&1u64.to_ne_bytes());
         };
         let thread = std::thread::Builder::new().name(format!("disk {n}")).spawn(look);
-        search.running = thread.is_ok();
+        search.running = thread.is_ok().then(|| path.clone());
     }
 
     /// When a disk that is not open is to be looked for again.
     pub(crate) fn next_look(&self, n: usize) -> Option<Time> {
         let search = &self.searches[n];
-        (!search.running).then_some(search.not_before)
+        search.running.is_none().then_some(search.not_before)
     }
 
     /// A disk that was found where the settings have it now, with its number.
     pub(crate) fn take(&mut self, settings: &Settings) -> Option<(usize, Disk)> {
         while let Ok(Found { n, path, disk }) = self.found.try_recv() {
             let search = &mut self.searches[n];
-            search.running = false;
+            search.running.take_if(|p| *p == path);
             match disk {
                 Ok(disk) if path == settings.disks[n] => {
                     search.why.clear();

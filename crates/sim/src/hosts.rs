@@ -4,7 +4,6 @@ use crate::history::Moment;
 use crate::random::Random;
 use std::ops::Range;
 use twincell_core::host::{HostOp, Status};
-use twincell_core::ids::Epoch;
 
 /// A command of a host, whatever the attempts that it takes.
 #[derive(Clone, Debug)]
@@ -50,8 +49,6 @@ pub struct Attempt {
     pub process: u32,
     /// The controller owned the LUN when the command arrived: it was not forwarded.
     pub direct: bool,
-    /// The controller served alone when the command arrived, under this record.
-    pub alone: Option<Epoch>,
     /// It was given up: the host has closed the connection, or withdrawn it.
     pub given_up: bool,
     /// The host has withdrawn it, and wants no other attempt.

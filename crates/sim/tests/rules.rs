@@ -395,3 +395,25 @@ fn who_cannot_vote_looks_whether_it_is_out() {
         s.end();
     });
 }
+
+/// R3: a write that was mirrored, and not yet acknowledged when the mirror fell, counts once it is on the disks.
+#[test]
+fn what_waits_for_leave_is_brought_to_disk() {
+    trace(&["what-waits-for-leave-is-not-on-disk"], || {
+        let mut s = both();
+        // B's grants are over when they arrive: A has what it needs but leave to speak.
+        s.link_takes(1100);
+        let write = s.write(A, 0, 8);
+        s.until("A <- B: MDA");
+        assert!(!s.is_good(write), "B may have gone on alone");
+        s.disk_writes_take(1000);
+        s.crash(B);
+        s.link_takes(0);
+        s.until_alone(A, true);
+        s.pass(10);
+        assert!(!s.is_good(write), "it is in one memory only");
+        s.good(write);
+        s.disk_writes_take(0);
+        s.end();
+    });
+}

@@ -12,6 +12,7 @@
 use super::{Joiner, Phase};
 use crate::controller::Core;
 use crate::effect::{Effect, Note};
+use crate::host::{HostOp, Status};
 use crate::htb::Stage;
 use crate::ids::{Controller, Nanos};
 use crate::mirror::MnodeStage;
@@ -152,8 +153,18 @@ impl Core {
             (portion.mirrored, portion.requested) = (false, false);
             if self.htb(h).stage == Stage::AwaitMirror && !mutant::is("writes-in-flight-hang") {
                 self.join_commit(h);
+            } else if self.is_good_write(h) && !mutant::is("what-waits-for-leave-is-not-on-disk") {
+                // R3: it was mirrored, and is in one memory only now.
+                self.await_disk(h);
             }
         }
+    }
+
+    /// Whether a write is done and waits for nothing but leave to say so.
+    fn is_good_write(&self, h: u32) -> bool {
+        let htb = self.htb(h);
+        let write = matches!(htb.op, HostOp::Write { .. });
+        write && htb.stage == Stage::AwaitLeave && htb.status == Status::Good
     }
 
     /// Step 5.

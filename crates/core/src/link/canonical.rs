@@ -9,19 +9,9 @@ use std::hash::{Hash, Hasher};
 
 const EVER: Time = Time(0);
 
-fn timeless(path: Path) -> Path {
-    Path {
-        opened_at: EVER,
-        joined: path.joined.map(|_| EVER),
-        answered: EVER,
-        round_trip: None,
-        ..path
-    }
-}
-
 impl Hash for Link {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (self.paths.map(|p| p.map(timeless)), self.partner).hash(state);
+        (self.paths.map(|p| p.map(Path::timeless)), self.partner).hash(state);
         self.incarnation.hash(state);
         (&self.control, &self.data, &self.prepared).hash(state);
         let Some(e) = &self.established else { return };

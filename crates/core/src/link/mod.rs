@@ -294,8 +294,7 @@ impl Link {
     /// A path that does not answer while another does, or on which no hello comes while the link is up elsewhere.
     pub fn silent_path(&self, every: Nanos, path_silence: Nanos, now: Time) -> Option<ConnectionId> {
         self.established.as_ref()?;
-        let answers = |p: &Path| p.joined.is_some() && now.since(p.answered) <= Nanos(every.0 * 3 / 2);
-        if !self.paths.iter().flatten().any(answers) {
+        if !self.paths.iter().flatten().any(|p| p.answers(every, now)) {
             return None;
         }
         let silent = |p: &&Path| now.since(p.answered) >= path_silence;
@@ -591,10 +590,17 @@ impl Link {
     pub fn excuse_silence(&mut self, now: Time) {
         for path in self.paths.iter_mut().flatten() {
             path.opened_at = now;
-            path.answered = now;
         }
+        self.excuse_paths(now);
         if let Some(e) = &mut self.established {
             e.heard = now;
+        }
+    }
+
+    /// The same for a shorter while: it says nothing of one path rather than another.
+    pub fn excuse_paths(&mut self, now: Time) {
+        for path in self.paths.iter_mut().flatten() {
+            path.answered_now(now);
         }
     }
 
@@ -614,7 +620,7 @@ impl Link {
         if let Some(n) = self.path_of(connection)
             && let Some(path) = &mut self.paths[n]
         {
-            path.answered = now;
+            path.answered_now(now);
             path.round_trip = Some(now.since(sent));
         }
         true

@@ -8,6 +8,11 @@ pub const PATHS_MAX: usize = 4;
 /// How long a path must have worked before messages come back to it.
 const TRUSTED_AFTER: Nanos = Nanos::from_millis(1000);
 
+/// A path that has not answered for this long begins anew to answer.
+const GAP: Nanos = Nanos::from_millis(450);
+/// How long one must have answered before another that does not is given up.
+const SETTLED_AFTER: Nanos = Nanos::from_millis(150);
+
 /// What a controller says of the link in its hello. It is fixed when the connection opens: both ends must go by the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Standing {
@@ -30,6 +35,8 @@ pub(super) struct Path {
     /// When the last heartbeat was sent on it, and when the last was answered.
     pub beat: Time,
     pub answered: Time,
+    /// Since when it has answered without a gap.
+    answers_since: Time,
     /// From a heartbeat to its answer, the last time.
     pub round_trip: Option<Nanos>,
 }
@@ -44,8 +51,38 @@ impl Path {
             joined: None,
             beat: now,
             answered: now,
+            answers_since: now,
             round_trip: None,
         }
+    }
+
+    /// Without what only tells how long it has worked.
+    #[cfg(feature = "model")]
+    pub fn timeless(self) -> Path {
+        let ever = Time(0);
+        Path {
+            opened_at: ever,
+            joined: self.joined.map(|_| ever),
+            answered: ever,
+            answers_since: ever,
+            round_trip: None,
+            ..self
+        }
+    }
+
+    /// A heartbeat was answered now, or counts as answered.
+    pub fn answered_now(&mut self, now: Time) {
+        if now.since(self.answered) >= GAP {
+            self.answers_since = now;
+        }
+        self.answered = now;
+    }
+
+    /// Whether it answers, and has done so for so long that others should have answered, too, if nothing were wrong with them:
+    /// after a pause of the partner the answers on all paths come one after the other.
+    pub fn answers(&self, every: Nanos, now: Time) -> bool {
+        let lately = now.since(self.answered) <= Nanos(every.0 * 3 / 2);
+        self.joined.is_some() && lately && now.since(self.answers_since) >= SETTLED_AFTER
     }
 
     /// Whether it has worked for so long that messages come back to it.

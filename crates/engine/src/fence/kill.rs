@@ -17,22 +17,27 @@ use twincell_core::ids::{Controller, ProcessId, Time};
 pub(crate) struct KillFence {
     disks: Vec<Option<RawFd>>,
     byte: Byte,
+    /// The controllers are on two machines.
+    apart: bool,
     /// The partner's process, to be ended at this time unless its bytes are held before.
     kill: Option<(ProcessId, Time)>,
     retry_at: Option<Time>,
 }
 
-/// Locks on a block device are those of one machine: they prove nothing of a process on another.
-pub(super) fn check(settings: &Settings, disks: &[Option<Disk>]) -> Result<(), OpenError> {
+/// The fence on these disks.
+pub(super) fn open(settings: &Settings, disks: &[Option<Disk>]) -> Result<KillFence, OpenError> {
     let [a, b] = settings.link.each_ref().map(|l| l.first().map(|a| a.ip()));
-    let Some(disk) = disks
-        .iter()
-        .flatten()
-        .find(|d| d.is_block_device())
-        .filter(|_| b.is_some() && a != b)
-    else {
+    let apart = b.is_some() && a != b;
+    disks.iter().flatten().try_for_each(|d| check(d, apart))?;
+    let fds = disks.iter().map(|d| d.as_ref().map(Disk::fd)).collect();
+    Ok(KillFence::new(settings.controller.other(), fds, apart))
+}
+
+/// Locks on a block device are those of one machine: they prove nothing of a process on another.
+fn check(disk: &Disk, apart: bool) -> Result<(), OpenError> {
+    if !apart || !disk.is_block_device() {
         return Ok(());
-    };
+    }
     Err(OpenError::Fence {
         fence: "kill",
         path: disk.path.clone(),
@@ -42,8 +47,9 @@ pub(super) fn check(settings: &Settings, disks: &[Option<Disk>]) -> Result<(), O
 
 impl KillFence {
     /// Against `partner`, on these disks. The descriptors stay open until `close` says that they do not.
-    pub(crate) fn new(partner: Controller, disks: Vec<Option<RawFd>>) -> KillFence {
+    pub(crate) fn new(partner: Controller, disks: Vec<Option<RawFd>>, apart: bool) -> KillFence {
         KillFence {
+            apart,
             byte: Byte::new(partner, disks.len()),
             disks,
             kill: None,
@@ -87,6 +93,7 @@ impl Fence for KillFence {
     }
 
     fn open(&mut self, n: usize, disk: &Disk) -> Result<(), OpenError> {
+        check(disk, self.apart)?;
         self.disks[n] = Some(disk.fd());
         Ok(())
     }

@@ -19,6 +19,7 @@ use std::fmt;
 use twincell_core::config::Timing;
 use twincell_core::ids::{Nanos, ProcessId, Time};
 
+#[cfg(test)]
 pub(crate) use kill::KillFence;
 
 /// How often what cannot be had yet is tried again.
@@ -42,6 +43,11 @@ pub(crate) trait Fence: Send {
     /// # Errors
     /// The fence does not work with it.
     fn open(&mut self, n: usize, disk: &Disk) -> Result<(), OpenError>;
+    /// Has this controller's writes let through on disk `n`, which was opened since it entered, and which both say is written;
+    /// whether they are. Asked again until they are.
+    fn admit(&mut self, n: usize) -> bool {
+        self.holds(n)
+    }
     /// When to poll next.
     fn next_deadline(&self) -> Option<Time>;
     /// The partner may enter again: it is attached for joining.
@@ -78,11 +84,7 @@ impl fmt::Display for Proof {
 pub(crate) fn open(settings: &Settings, disks: &[Option<Disk>]) -> Result<Box<dyn Fence>, OpenError> {
     let grant = Timing::default().grant;
     Ok(match &settings.fence {
-        FenceChoice::Kill => {
-            kill::check(settings, disks)?;
-            let fds = disks.iter().map(|d| d.as_ref().map(Disk::fd)).collect();
-            Box::new(KillFence::new(settings.controller.other(), fds))
-        }
+        FenceChoice::Kill => Box::new(kill::open(settings, disks)?),
         FenceChoice::Pr => Box::new(pr::open(settings, disks, grant)?),
         FenceChoice::Own { watchdog } => Box::new(own::open(watchdog.as_deref(), grant)?),
     })

@@ -16,7 +16,7 @@ use crate::settings::Settings;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -56,19 +56,24 @@ fn key(cell: Uuid, controller: Controller) -> Key {
 pub(super) fn open(settings: &Settings, disks: &[Option<Disk>], grant: Nanos) -> Result<PrFence, OpenError> {
     let own = key(settings.cell, settings.controller);
     let partner = key(settings.cell, settings.controller.other());
-    let device = |disk: &Option<Disk>| disk.as_ref().map(|d| reservations_of(d, own)).transpose();
+    let device = |disk: &Option<Disk>| disk.as_ref().map(|d| checked(d, own)).transpose();
     let devices = disks.iter().map(device).collect::<Result<_, _>>()?;
     Ok(PrFence::new(devices, own, partner, grant))
 }
 
-fn reservations_of(disk: &Disk, own: Key) -> Result<Box<dyn Reservations>, OpenError> {
+fn checked(disk: &Disk, own: Key) -> Result<Box<dyn Reservations>, OpenError> {
+    let device = reservations_of(disk)?;
+    check_support(&disk.path, disk.is_block_device(), device.as_ref(), own)?;
+    Ok(device)
+}
+
+fn reservations_of(disk: &Disk) -> Result<Box<dyn Reservations>, OpenError> {
     let device = disk.try_clone_file().map(KernelReservations);
     let device = device.map_err(|source| OpenError::Disk {
         path: disk.path.clone(),
         what: "its descriptor cannot be had twice",
         source,
     })?;
-    check_support(&disk.path, disk.is_block_device(), &device, own)?;
     Ok(Box::new(device))
 }
 
@@ -107,16 +112,35 @@ enum Job {
     Enter,
     Take,
     Leave,
-    /// A disk is open that was not.
-    Open(usize, Device),
+    /// A disk is open that was not. Its path, for the log, and whether it is a block device.
+    Open(usize, Device, PathBuf, bool),
+    /// It may be written.
+    Admit(usize),
     /// A disk is closed.
     Close(usize),
 }
 
-/// A disk, and whether this controller's key is not there because it was gone when this controller entered.
+/// What is known of a disk, here and on the thread.
+#[derive(Debug, Default)]
+struct State {
+    /// This controller's key is not there: the disk was gone when it entered, or was opened since.
+    missed: AtomicBool,
+    /// It was opened since, and nobody knows yet whether it has reservations at all.
+    unknown: AtomicBool,
+}
+
+/// A disk on the thread.
 struct Device {
     reservations: Box<dyn Reservations>,
-    missed: Arc<AtomicBool>,
+    state: Arc<State>,
+}
+
+/// A disk as its user knows it.
+#[derive(Debug)]
+struct Opened {
+    state: Arc<State>,
+    /// The thread was asked to admit it.
+    asked: bool,
 }
 
 /// What it has done: which job, by its number, and whether every disk that answers has carried it out.
@@ -155,9 +179,8 @@ pub(super) struct PrFence {
     poll_at: Option<Time>,
     /// The partner is kept out, or is to be.
     keeps_out: bool,
-    /// By disk, while it is open: whether it was gone when this controller entered. Its key is not there then.
-    missed: Vec<Option<Arc<AtomicBool>>>,
-    own: Key,
+    /// By disk, while it is open.
+    disks: Vec<Option<Opened>>,
     grant: Nanos,
 }
 
@@ -165,24 +188,25 @@ impl PrFence {
     fn new(devices: Vec<Option<Box<dyn Reservations>>>, own: Key, partner: Key, grant: Nanos) -> PrFence {
         let (jobs, jobs_of_thread) = channel();
         let (done_by_thread, done) = channel();
-        let missed: Vec<_> = devices.iter().map(|d| d.as_ref().map(|_| Arc::default())).collect();
-        let devices = devices.into_iter().zip(&missed).map(|(device, missed)| {
-            let (reservations, missed) = device.zip(missed.clone())?;
-            Some(Device { reservations, missed })
-        });
-        let mut disks = Disks {
-            devices: devices.collect(),
-            entered: false,
-            own,
-            partner,
+        let opened = |state: &Arc<State>| Opened {
+            state: state.clone(),
+            asked: true,
         };
+        let device = |reservations| Device {
+            reservations,
+            state: Arc::default(),
+        };
+        let devices: Vec<_> = devices.into_iter().map(|d| d.map(device)).collect();
+        let open: Vec<_> = devices.iter().map(|d| d.as_ref().map(|d| opened(&d.state))).collect();
+        let mut disks = Disks { devices, own, partner };
         std::thread::spawn(move || {
             for (number, job) in jobs_of_thread {
                 let good = match job {
                     Job::Enter => disks.enter(),
                     Job::Take => disks.take(),
                     Job::Leave => disks.leave(),
-                    Job::Open(n, device) => disks.open(n, device),
+                    Job::Open(n, device, path, is_block_device) => disks.open(n, device, &path, is_block_device),
+                    Job::Admit(n) => disks.admit(n),
                     Job::Close(n) => {
                         disks.devices[n] = None;
                         true
@@ -201,16 +225,22 @@ impl PrFence {
             taking: Taking::Not,
             poll_at: None,
             keeps_out: false,
-            missed,
-            own,
+            disks: open,
             grant,
         }
     }
 
-    fn open_device(&mut self, n: usize, reservations: Box<dyn Reservations>) {
-        let missed = Arc::new(AtomicBool::new(true));
-        self.missed[n] = Some(missed.clone());
-        self.ask(Job::Open(n, Device { reservations, missed }));
+    fn open_device(&mut self, n: usize, reservations: Box<dyn Reservations>, path: &Path, is_block_device: bool) {
+        let state = Arc::new(State {
+            missed: AtomicBool::new(true),
+            unknown: AtomicBool::new(true),
+        });
+        self.disks[n] = Some(Opened {
+            state: state.clone(),
+            asked: false,
+        });
+        let device = Device { reservations, state };
+        self.ask(Job::Open(n, device, path.into(), is_block_device));
     }
 
     /// Asks for a job, and gives its number.
@@ -279,21 +309,41 @@ impl Fence for PrFence {
     /// the partner is in again, and says itself that it has none. One that was gone when this controller entered refuses its
     /// writes until it enters again.
     fn holds(&mut self, n: usize) -> bool {
-        let missed = self.missed[n].as_ref();
-        !self.keeps_out && missed.is_some_and(|missed| !missed.load(Ordering::Acquire))
+        let Some(disk) = self.disks[n].as_ref().filter(|_| !self.keeps_out) else {
+            return false;
+        };
+        let lacks = if disk.asked {
+            &disk.state.missed
+        } else {
+            &disk.state.unknown
+        };
+        !lacks.load(Ordering::Acquire)
     }
 
     fn close(&mut self, n: usize) {
-        self.missed[n] = None;
+        self.disks[n] = None;
         self.ask(Job::Close(n));
     }
 
-    /// The key goes there at once where it is on the others. That tells nothing of whether this controller is in, so only a
-    /// disk may be opened of which both have to say that it is written again.
     fn open(&mut self, n: usize, disk: &Disk) -> Result<(), OpenError> {
-        let reservations = reservations_of(disk, self.own)?;
-        self.open_device(n, reservations);
+        let reservations = reservations_of(disk)?;
+        self.open_device(n, reservations, &disk.path, disk.is_block_device());
         Ok(())
+    }
+
+    /// Only now the key goes there. It could be registered by a controller that was fenced, too, on a disk that its partner had
+    /// not open.
+    fn admit(&mut self, n: usize) -> bool {
+        if !self.holds(n) {
+            return false;
+        }
+        let ask = self.disks[n]
+            .as_mut()
+            .is_some_and(|d| !std::mem::replace(&mut d.asked, true));
+        if ask {
+            self.ask(Job::Admit(n));
+        }
+        self.holds(n)
     }
 
     fn next_deadline(&self) -> Option<Time> {
@@ -331,27 +381,34 @@ fn is_gone(e: &io::Error) -> bool {
 struct Disks {
     /// Those that are open.
     devices: Vec<Option<Device>>,
-    /// The own key is on them, but for those that were missed.
-    entered: bool,
     own: Key,
     partner: Key,
 }
 
 impl Disks {
-    fn enter(&mut self) -> bool {
-        self.entered = self.each("this controller cannot enter", |device, missed| {
+    fn enter(&self) -> bool {
+        self.each("this controller cannot enter", |device, missed| {
             let entered = self.enter_one(device);
             missed.store(entered.as_ref().is_err_and(is_gone), Ordering::Release);
             entered
-        });
-        self.entered
+        })
     }
 
-    fn open(&mut self, n: usize, device: Device) -> bool {
-        let what = "this controller cannot enter a disk that was opened";
-        let entered = !self.entered || self.one(n, &device, what, &|device, _| self.enter_one(device)) == Some(true);
-        device.missed.store(!entered || !self.entered, Ordering::Release);
+    fn open(&mut self, n: usize, device: Device, path: &Path, is_block_device: bool) -> bool {
+        if let Err(e) = check_support(path, is_block_device, device.reservations.as_ref(), self.own) {
+            error!("a disk that was opened cannot be used: {e}");
+            return false;
+        }
+        device.state.unknown.store(false, Ordering::Release);
         self.devices[n] = Some(device);
+        true
+    }
+
+    fn admit(&self, n: usize) -> bool {
+        let what = "this controller cannot enter a disk that was opened";
+        let Some(device) = &self.devices[n] else { return false };
+        let entered = self.one(n, device, what, &|device, _| self.enter_one(device)) == Some(true);
+        device.state.missed.store(!entered, Ordering::Release);
         entered
     }
 
@@ -396,8 +453,7 @@ impl Disks {
     }
 
     /// A key that is gone needs no removal, and one that stays is removed by the next fence.
-    fn leave(&mut self) -> bool {
-        self.entered = false;
+    fn leave(&self) -> bool {
         let left = self.devices.iter().flatten();
         let left = left.map(|device| device.reservations.register(self.own, 0));
         left.filter(|result| result.is_err()).count() == 0
@@ -421,7 +477,7 @@ impl Disks {
         what: &str,
         command: &dyn Fn(&dyn Reservations, &AtomicBool) -> io::Result<Answer>,
     ) -> Option<bool> {
-        let mut tries = (0..ATTEMPTS).map(|_| command(device.reservations.as_ref(), &device.missed));
+        let mut tries = (0..ATTEMPTS).map(|_| command(device.reservations.as_ref(), &device.state.missed));
         let ended = tries.find(|result| result.as_ref().map_or_else(is_gone, |_| true));
         match ended {
             Some(Ok(Answer::Good)) => return Some(true),
@@ -832,6 +888,46 @@ mod tests {
         assert!((0..3).all(|n| a.holds(n)));
     }
 
+    /// A disk is missing, and comes back as another device: B has opened it, A has not yet, and stands still. B fences A and
+    /// takes over what has one copy there. A goes on, and opens the disk before it finds that it is out.
+    #[test]
+    fn a_fenced_controller_writes_no_disk_that_it_opens_afterwards() {
+        let mut cell = Controllers::new(2);
+        let (mut a, mut b) = (cell.entered(1), cell.entered(2));
+        cell.disks[1] = Shared::default();
+        b.close(1);
+        b.open_device(1, cell.disks[1].from(2), Path::new("disk"), true);
+        until("the key", || b.admit(1).then_some(()));
+        let mut now = cell.now;
+        b.take(now, ProcessId::default());
+        let ends = until_preempted(&mut b, &mut now);
+        assert_eq!(poll(&mut b, ends), Some(Proof::Reservations));
+        a.close(1);
+        a.open_device(1, cell.disks[1].from(1), Path::new("disk"), true);
+        until("the end of the job", || a.holds(1).then_some(()));
+        assert_eq!(
+            cell.disks[1].write(1),
+            Answer::Conflict,
+            "nobody has said that it is written"
+        );
+    }
+
+    /// The engine's thread opens it. A disk that answers to what it is, and keeps its reservations to itself, must not keep that
+    /// thread.
+    #[test]
+    fn a_disk_whose_reservations_hang_keeps_nobody() {
+        let cell = Controllers::new(1);
+        let mut a = cell.entered(1);
+        let unit = Shared::default();
+        let hangs = unit.clone();
+        let hangs = hangs.unit();
+        a.close(0);
+        a.open_device(0, unit.from(1), Path::new("disk"), true);
+        assert!(!a.holds(0), "nobody knows whether it has reservations");
+        drop(hangs);
+        until("its answer", || a.holds(0).then_some(()));
+    }
+
     /// A medium that takes the place of one that is gone has the keys of both once both have it open, and is fenced as the
     /// others are.
     #[test]
@@ -842,8 +938,9 @@ mod tests {
         for (fence, initiator) in [(&mut a, 1), (&mut b, 2)] {
             fence.close(1);
             assert!(!fence.holds(1), "it is closed");
-            fence.open_device(1, cell.disks[1].from(initiator));
-            until("the key", || fence.holds(1).then_some(()));
+            fence.open_device(1, cell.disks[1].from(initiator), Path::new("disk"), true);
+            until("its support", || fence.holds(1).then_some(()));
+            until("the key", || fence.admit(1).then_some(()));
         }
         let new = &cell.disks[1];
         assert_eq!(

@@ -1,8 +1,8 @@
 //! What must hold when a controller tells a host that all is well: it may speak, and what it promises is so.
 
 use super::World;
-use super::commands::serves_alone;
 use twincell_core::cell::record::Mode;
+use twincell_core::controller::Role;
 use twincell_core::host::HostOp;
 use twincell_core::ids::{Controller, DiskIndex, PSEG_BLOCKS, QUORUM_SPACE_BLOCKS};
 use twincell_core::layout::metadata::Lun;
@@ -38,8 +38,7 @@ impl World {
         }
     }
 
-    /// What FUA, SYNCHRONIZE CACHE, or a controller that had no partner when the command came says to be on disk is there, and stays there
-    /// whatever becomes of both NV memories and of the caches of the disks: of each block one disk at least has that or
+    /// What FUA, SYNCHRONIZE CACHE, or a controller that has no partner says to be on disk is there, and stays there whatever becomes of both NV memories and of the caches of the disks: of each block one disk at least has that or
     /// something that is not older.
     fn check_durable(&mut self, controller: Controller, attempt: u64) {
         let Some(process) = &self.processes[controller.index()] else {
@@ -47,10 +46,8 @@ impl World {
         };
         let attempt = self.attempts[attempt as usize - 1];
         let command = &self.commands[attempt.command];
-        // Both were in between: then it was mirrored, and is still there.
-        let stayed_alone = |(from, to)| !self.records.range(from..=to).any(|(_, r)| r.mode == Mode::Both);
-        let now = serves_alone(&process.core.cell_view());
-        let alone = attempt.alone.zip(now).is_some_and(stayed_alone);
+        let view = process.core.cell_view();
+        let alone = view.role == Role::Serving && view.record.is_some_and(|r| r.mode != Mode::Both);
         let range = match command.op {
             HostOp::Write { fua } if fua || alone => command.start..command.start + u64::from(command.blocks),
             HostOp::Sync => self.plan.hot.clone(),

@@ -6,10 +6,8 @@ use crate::hosts::{Attempt, Command};
 use crate::plan::LONG_PAUSES;
 use std::collections::VecDeque;
 use twincell_core::Event;
-use twincell_core::cell::record::Mode;
-use twincell_core::controller::{CellView, Role};
 use twincell_core::host::{HostCommand, HostOp, Status};
-use twincell_core::ids::{BlockCount, CommandId, Controller, Epoch, Vba};
+use twincell_core::ids::{BlockCount, CommandId, Controller, Vba};
 use twincell_core::manage::LunView;
 use twincell_core::memory::Memory;
 
@@ -54,7 +52,6 @@ impl World {
             controller,
             process: 0,
             direct: false,
-            alone: None,
             given_up: false,
             withdrawn: false,
             fetching: false,
@@ -84,7 +81,6 @@ impl World {
         let noid = self.luns[command.lun].noid;
         let owned = |l: &LunView| l.noid == noid && l.owner == controller;
         self.attempts[at(number)].direct = process.core.luns().any(|l| owned(&l));
-        self.attempts[at(number)].alone = serves_alone(&process.core.cell_view());
         self.attempts[at(number)].process = process_id;
         let drawn = if self.random.one_in(3) { 0 } else { command.blocks };
         let in_hand = command.in_hand.unwrap_or(drawn);
@@ -350,12 +346,6 @@ impl World {
             self.deliver(controller, attempt.process, Event::HostAbort { id });
         }
     }
-}
-
-/// The record under which a controller serves, if it says that its partner is out.
-pub(super) fn serves_alone(view: &CellView) -> Option<Epoch> {
-    let record = view.record.filter(|_| view.role == Role::Serving)?;
-    (record.mode != Mode::Both).then_some(record.epoch)
 }
 
 /// Where an attempt is, by its number.
