@@ -10,21 +10,22 @@ use crate::ids::{BUFFER_BLOCKS, BlockCount, BufferIndex};
 use crate::mark::mark;
 use crate::write::Lacks;
 
-/// Most that are on their way at once.
-const AT_ONCE: usize = 8;
+/// Most that are on their way at once, and that begin in one step.
+pub(crate) const AT_ONCE: usize = 8;
 /// Most buffers that one search looks at. What was carried comes last among those that wait for their disks, so what was not is
 /// found among the first.
 const LOOK_AT: usize = 64;
 
 impl Core {
-    /// Begins to carry what has to be, as far as places are free.
-    pub(crate) fn carry_to_joiner(&mut self) {
+    /// Begins to carry what has to be, as far as places are free, but no more than `most`, which it lowers.
+    pub(crate) fn carry_to_joiner(&mut self, most: &mut usize) {
         let joins = matches!(self.joiner, Joiner::Attached { heard: true, .. });
         if !joins || self.cache.untwinned() == 0 || !self.disks.any_in_trouble() {
             return;
         }
-        while self.carried().count() < AT_ONCE && self.htbs.free() > self.partners_transfers() {
+        while *most > 0 && self.carried().count() < AT_ONCE && self.htbs.free() > self.partners_transfers() {
             let Some(buffer) = self.stuck_buffer() else { return };
+            *most -= 1;
             self.carry(buffer);
         }
     }
@@ -50,14 +51,16 @@ impl Core {
         mark!("data that cannot drain are carried to a joiner");
         let Granule { ncae, .. } = self.cache.get(buffer).granule;
         let start = self.cache.get(buffer).granule.start();
-        let noid = self.lun(ncae).expect("stuck_buffer looked").noid;
+        let lun = self.lun(ncae).expect("stuck_buffer looked");
+        let (noid, left) = (lun.noid, lun.blocks - start.0);
         let (h, _) = self.htbs.take(Htb {
             origin: Origin::Nobody,
             ncae,
             noid,
             op: HostOp::Write { fua: false },
             start,
-            blocks: BlockCount(BUFFER_BLOCKS),
+            // The last granule may end beyond the LUN.
+            blocks: BlockCount(left.min(u64::from(BUFFER_BLOCKS)) as u32),
             in_hand: BlockCount(0),
             stage: Stage::AwaitTurn,
             locked: false,

@@ -438,6 +438,7 @@ impl Core {
         self.settle_forwards();
         self.probe_missing_disks();
         self.settle_merging();
+        let mut to_carry = crate::carry::AT_ONCE;
         loop {
             while std::mem::take(&mut self.turn_may_have_come) {
                 self.give_turns();
@@ -447,7 +448,7 @@ impl Core {
             }
             self.acknowledge_what_may_be();
             self.destage();
-            self.carry_to_joiner();
+            self.carry_to_joiner(&mut to_carry);
             if !self.turn_may_have_come {
                 break;
             }

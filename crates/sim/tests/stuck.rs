@@ -174,3 +174,36 @@ fn a_controller_falls_while_the_partner_returns() {
         s.end();
     }
 }
+
+/// The last granule of a LUN may end beyond the LUN.
+#[test]
+fn the_partner_returns_to_a_lun_of_an_odd_size() {
+    for disk in 0..4 {
+        let mut s = Scenario::new().both_serving();
+        let blocks = 2 * 4096 - 3;
+        s.manage(
+            A,
+            ManageOp::LunCreate {
+                name: Name::new("odd").expect("a name"),
+                uuid: Uuid(4711),
+                blocks,
+                redundancy: Redundancy::None,
+            },
+        );
+        s.until("A -> operator: Ok");
+        s.fail_disk(Some(disk));
+        s.use_lun(2);
+        let end = s.written(A, blocks - 5, 5);
+        s.pass(5_000);
+        s.crash(B);
+        s.until_alone(A, true);
+        s.start(B);
+        s.until_both_serve();
+        s.crash(A);
+        s.until_alone(B, true);
+        s.reads(B, blocks - 5, 5, end);
+        s.fail_disk(None);
+        s.start(A);
+        s.end();
+    }
+}
