@@ -258,14 +258,14 @@ fn what_is_at_the_path_of_a_missing_disk_costs_nothing() {
         }
         sleep(Duration::from_secs(2));
         let (before, cpu) = (bed.handles(), bed.cpu_ms());
-        sleep(Duration::from_secs(10));
+        sleep(Duration::from_secs(3));
         let (after, cpu_after) = (bed.handles(), bed.cpu_ms());
-        println!("{what}: handles {before:?} -> {after:?}, cpu ms {cpu:?} -> {cpu_after:?} in 10 s");
+        println!("{what}: handles {before:?} -> {after:?}, cpu ms {cpu:?} -> {cpu_after:?} in 3 s");
         for (b, a) in before.iter().zip(&after) {
             assert!(a[0] <= b[0] + 1 && a[1] <= b[1] + 1, "{what}: {before:?} -> {after:?}");
         }
         for (b, a) in cpu.iter().zip(&cpu_after) {
-            assert!(a - b < 500, "{what}: {cpu:?} -> {cpu_after:?}");
+            assert!(a - b < 300, "{what}: {cpu:?} -> {cpu_after:?}");
         }
     }
     let _ = fs::remove_file(&bed.paths[1]);
@@ -311,7 +311,7 @@ fn disks_of_a_pair_flap_while_controllers_end() {
     let bed = Bed::new();
     let lun = bed.cell.lun("data", "32M", "vraid1");
     let (mut checker, urls) = bed.load(&lun);
-    for round in 0..6 {
+    for round in 0..4 {
         let n = round % 2;
         sleep(Duration::from_millis(300));
         bed.pull(n);
@@ -341,7 +341,7 @@ fn disks_of_a_pair_flap_while_controllers_end() {
 #[test]
 fn a_disk_that_one_controller_lacks() {
     let bed = Bed::new();
-    for round in 0..4 {
+    for round in 0..2 {
         // What the checker has not written it does not know, so the LUNs are new.
         let luns = ["one", "two"].map(|n| bed.cell.lun(&format!("{n}{round}"), "32M", "vraid1"));
         {
@@ -412,10 +412,11 @@ fn an_absent_disk_keeps_no_processor_busy() {
         let (after, handles_after) = (bed.cpu_ms(), bed.handles());
         println!("{what}: cpu ms {cpu:?} -> {after:?} in {seconds} s; handles {handles:?} -> {handles_after:?}");
         for (b, a) in cpu.iter().zip(&after) {
-            assert!(a - b < 20 * seconds, "{what}: {cpu:?} -> {after:?} ms in {seconds} s");
+            // A tenth of a processor: nobody spins.
+            assert!(a - b < 100 * seconds, "{what}: {cpu:?} -> {after:?} ms in {seconds} s");
         }
     };
-    measure("absent", 30);
+    measure("absent", 5);
     let held = fs::File::options()
         .read(true)
         .write(true)
@@ -424,8 +425,8 @@ fn an_absent_disk_keeps_no_processor_busy() {
     rustix::fs::fcntl_lock(&held, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
     symlink(&bed.shelf.paths()[1], &bed.paths[1]).unwrap();
     sleep(Duration::from_secs(3));
-    measure("locked by another", 15);
+    measure("locked by another", 5);
     drop(held);
     bed.until_all_work();
-    measure("all there", 10);
+    measure("all there", 3);
 }
