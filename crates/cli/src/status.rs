@@ -103,11 +103,27 @@ pub fn look(config: &CellConfig, controller: Controller) -> Seen {
 
 /// Looks at both controllers at the same time.
 pub fn look_at_both(config: &CellConfig) -> [Seen; 2] {
-    std::thread::scope(|scope| {
+    let mut seen = std::thread::scope(|scope| {
         let b = scope.spawn(|| look(config, Controller::B));
         let a = look(config, Controller::A);
         [a, b.join().expect("looking does not panic")]
-    })
+    });
+    agree_on_disks(&mut seen);
+    seen
+}
+
+/// A disk works if it does so for each controller that serves: one may have had nothing to ask of it.
+fn agree_on_disks(seen: &mut [Seen; 2]) {
+    if !seen.iter().all(Seen::serves) {
+        return;
+    }
+    let [Seen::Answered { status: a, .. }, Seen::Answered { status: b, .. }] = seen else {
+        return;
+    };
+    for (a, b) in a.disks.iter_mut().zip(&mut b.disks) {
+        let works = a.works && b.works;
+        (a.works, b.works) = (works, works);
+    }
 }
 
 /// The state of a cell, as scripts see it.
@@ -457,6 +473,16 @@ pub(crate) mod tests {
             panic!("not answered")
         };
         change(status);
+    }
+
+    #[test]
+    fn a_disk_that_fails_for_one_controller_does_not_work() {
+        let mut seen = ["A", "B"].map(|c| answer(c, &["A", "B"], Vec::new()));
+        alter(&mut seen[1], |s| s.disks[6].works = false);
+        agree_on_disks(&mut seen);
+        let status = summarize(&config(), &seen);
+        let fails = |p: &Problem| p.kind == "disk_failing";
+        assert!(status.problems.iter().any(fails), "{:?}", status.problems);
     }
 
     #[test]
