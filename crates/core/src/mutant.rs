@@ -88,6 +88,7 @@ pub const MUTANTS: &[Mutant] = &[
     code("trust-own-image-on-return", "a controller that returns keeps its image though the record names another"),
     code("serve-before-the-fence", "a takeover serves without waiting for the fence"),
     code("do-not-drain", "a restarted controller does not wait for its predecessor's disk writes"),
+    code("wait-for-locks-without-looking", "who waits for its locks does not look whether it was fenced meanwhile"),
     code("vote-without-looking", "who cannot write its slot does not look whether its partner was voted in"),
     code("accept-any-slot", "a ballot does not look at the partner's slot"),
     code("ignore-the-mirror-segment", "a takeover does not resolve the partner's segment"),

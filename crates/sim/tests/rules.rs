@@ -417,3 +417,22 @@ fn what_waits_for_leave_is_brought_to_disk() {
         s.end();
     });
 }
+
+/// A controller that waits for its locks under a record that says that it is in may be fenced meanwhile, and nobody ends it
+/// where its process cannot be seen: it looks whether it is still in.
+#[test]
+fn who_waits_for_its_locks_looks_whether_it_is_in() {
+    trace(&["wait-for-locks-without-looking"], || {
+        for vote in 0..3 {
+            let mut s = Scenario::apart().both_serving();
+            s.crash(B);
+            for _ in 0..=vote {
+                s.until("votes for ALONE(A");
+            }
+            s.start(B);
+            s.until("A fences B");
+            s.until_both_serve();
+            s.end();
+        }
+    });
+}

@@ -51,7 +51,7 @@ impl Core {
         // A ballot that is wanted waits until the last one is far enough away.
         let wait = wait.map(|t| t.max(self.ballot_not_before));
         let record = (self.phase == Phase::AwaitRecord).then_some(self.ballot_not_before);
-        let renewal = (self.phase == Phase::AwaitAttach || self.holds_lease()).then_some(self.renew_at);
+        let renewal = (self.watches_record() || self.holds_lease()).then_some(self.renew_at);
         let ballot = (self.ballot_not_before > self.now).then_some(self.ballot_not_before);
         [wait, record, renewal, ballot].into_iter().flatten().min()
     }
@@ -182,6 +182,13 @@ impl Core {
         self.quorum.begin(Kind::WriteRead, self.now);
     }
 
+    /// Whether the record may change while this controller waits and cannot hear of it: it looks now and then. Whoever waits for
+    /// its locks may be fenced meanwhile, and does not say hello.
+    fn watches_record(&self) -> bool {
+        let awaits_locks = self.phase == Phase::AwaitLocks && self.locks == Locks::Awaited;
+        self.phase == Phase::AwaitAttach || awaits_locks && !mutant::is("wait-for-locks-without-looking")
+    }
+
     /// Alone, this controller serves under a lease: it shows that it is alive, and looks whether it is still in (R2).
     /// One that waits to join looks whether its partner is alive (R8).
     fn begin_renewal(&mut self) {
@@ -189,7 +196,7 @@ impl Core {
             return;
         }
         let alone = self.holds_lease();
-        let waits = matches!(self.phase, Phase::AwaitAttach);
+        let waits = self.watches_record();
         let due = (alone || waits) && self.now >= self.renew_at;
         // What has just failed is not tried again at once.
         let may_begin = self.ballot_not_before <= self.now;

@@ -3,6 +3,7 @@
 use super::queue::Happening;
 use super::{MS, US, World};
 use crate::disks::SimDisk;
+use crate::process::Process;
 use twincell_core::Event;
 use twincell_core::cell::record::Slot;
 use twincell_core::event::DiskError;
@@ -333,11 +334,10 @@ impl World {
     /// The fence: the partner's process is killed, and its locks are awaited.
     pub(super) fn fence(&mut self, controller: Controller, partner: ProcessId) {
         let other = controller.other();
-        let victim = self.processes[other.index()]
-            .as_ref()
-            .filter(|p| p.id == partner.pid && !self.plan.apart)
-            .map(|p| p.id);
-        if victim.is_some() {
+        // A process without its lock neither writes to disks nor serves, and is left alone.
+        let holds = self.shelf.locks[other.index()] == Some(partner.pid);
+        let is_seen = |p: &Process| p.id == partner.pid && !self.plan.apart;
+        if holds && self.processes[other.index()].as_ref().is_some_and(is_seen) {
             self.log(|| format!("{controller}: kills {other}"));
             self.crash(other);
         }

@@ -27,6 +27,8 @@ pub(super) struct Line {
     open: bool,
     opening: bool,
     pub(super) cut: bool,
+    /// A has heard of the connection: whoever connects to it is a stranger until it has said hello.
+    met: bool,
     /// What is sent to this controller is lost.
     pub(super) deaf: [bool; 2],
     /// When the last frame in each direction arrives: order is kept unless the wire is lossy.
@@ -153,16 +155,15 @@ impl World {
         }
         self.wire.connections += 1;
         let line = &mut self.wire.lines[n];
-        line.open = true;
+        (line.open, line.met) = (true, false);
         line.connection = self.wire.connections;
         let (path, connection) = (n as u8, ConnectionId(line.connection));
-        for controller in Controller::BOTH {
-            let delay = self.random.between(20 * US, 500 * US);
-            self.wire.lines[n].last[controller.index()] = self.now + delay;
-            let id = self.processes[controller.index()].as_ref().expect("looked at").id;
-            let event = Event::LinkOpened { path, connection };
-            self.after(delay, Happening::Event(controller, id, Box::new(event)));
-        }
+        let delay = self.random.between(20 * US, 500 * US);
+        self.wire.lines[n].last = [self.now + delay; 2];
+        // B connects.
+        let id = self.processes[1].as_ref().expect("looked at").id;
+        let event = Event::LinkOpened { path, connection };
+        self.after(delay, Happening::Event(Controller::B, id, Box::new(event)));
     }
 
     /// Cuts every path, or lets them open again.
@@ -330,6 +331,12 @@ impl World {
             && let Some(place) = process.core.place_of(connection, sequenced)
         {
             *place = List::from_slice(&arrival.mfcs);
+        }
+        let stranger = to == Controller::A && !self.wire.lines[line].met;
+        if stranger && matches!(arrival.frame, Frame::Hello(_)) {
+            self.wire.lines[line].met = true;
+            let path = line as u8;
+            self.deliver(to, id, Event::LinkOpened { path, connection });
         }
         let event = Event::LinkFrame {
             connection,
