@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Instant;
 
 /// Seeds of the simulator before a merge.
-const SEEDS: u64 = 2000;
+const SEEDS: u64 = 4000;
 /// The locked memory of an ordinary user, in bytes.
 const MEMLOCK: u64 = 64 << 10;
 /// Names the program that the rig tests.

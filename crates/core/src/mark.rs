@@ -21,6 +21,7 @@ pub const MARKS: &[&str] = &[
     "a missing disk is made level",
     "a merging disk is level",
     "a piece for a merging disk cannot be copied now",
+    "data that cannot drain are carried to a joiner",
     "the mirror lacks a write in progress",
     "a twin is surplus",
     "a ballot is outbid",
