@@ -5,7 +5,7 @@ use crate::cache::Granule;
 use crate::cell::Joiner;
 use crate::controller::Core;
 use crate::host::{HostOp, Status};
-use crate::htb::{Htb, Origin, Portion, Stage};
+use crate::htb::{Htb, Origin, Portion};
 use crate::ids::{BUFFER_BLOCKS, BlockCount, BufferIndex};
 use crate::mark::mark;
 use crate::write::Lacks;
@@ -53,27 +53,12 @@ impl Core {
         let start = self.cache.get(buffer).granule.start();
         let lun = self.lun(ncae).expect("stuck_buffer looked");
         let (noid, left) = (lun.noid, lun.blocks - start.0);
+        let op = HostOp::Write { fua: false };
+        // The last granule may end beyond the LUN.
+        let blocks = BlockCount(left.min(u64::from(BUFFER_BLOCKS)) as u32);
         let (h, _) = self.htbs.take(Htb {
-            origin: Origin::Nobody,
-            ncae,
-            noid,
-            op: HostOp::Write { fua: false },
-            start,
-            // The last granule may end beyond the LUN.
-            blocks: BlockCount(left.min(u64::from(BUFFER_BLOCKS)) as u32),
-            in_hand: BlockCount(0),
-            stage: Stage::AwaitTurn,
-            locked: false,
-            done: 0,
-            portion: Portion::default(),
-            transfer: None,
-            data_in_transfer: false,
-            fetching: None,
-            withdrawn: false,
-            may_be_done: false,
             carries: true,
-            age: 0,
-            status: Status::Good,
+            ..Htb::new(Origin::Nobody, ncae, noid, op, start, blocks)
         });
         self.order.push_front(h);
         self.turn_may_have_come = true;

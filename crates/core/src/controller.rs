@@ -14,7 +14,7 @@ use crate::effect::{Effect, Note};
 use crate::event::{DiskError, Event};
 use crate::forward::Call;
 use crate::host::{HostCommand, HostOp, Status};
-use crate::htb::{Htb, Origin, Portion, Stage};
+use crate::htb::{Htb, Origin, Stage};
 use crate::ids::{
     BlockCount, BufferIndex, CommandId, ConnectionId, Controller, DiskIndex, Epoch, IoId, Nanos, NcaeIndex, Noid,
     NvAddress, ProcessId, QUORUM_MAX, RieGeneration, RieIndex, Time, TransferIndex, Vba,
@@ -741,27 +741,15 @@ impl Core {
             let id = command.id;
             return self.effects.push(Effect::Complete { id, status });
         }
-        let is_sync = command.op == HostOp::Sync;
+        let HostCommand { id, ncae, noid, op, .. } = command;
+        let blocks = if op == HostOp::Sync {
+            BlockCount(0)
+        } else {
+            command.blocks
+        };
         self.enqueue(Htb {
-            origin: Origin::Host(command.id),
-            ncae: command.ncae,
-            noid: command.noid,
-            op: command.op,
-            start: command.start,
-            blocks: if is_sync { BlockCount(0) } else { command.blocks },
             in_hand: command.in_hand,
-            stage: Stage::AwaitTurn,
-            locked: false,
-            done: 0,
-            portion: Portion::default(),
-            transfer: None,
-            data_in_transfer: false,
-            fetching: None,
-            withdrawn: false,
-            may_be_done: false,
-            carries: false,
-            age: 0,
-            status: Status::Good,
+            ..Htb::new(Origin::Host(id), ncae, noid, op, command.start, blocks)
         });
     }
 

@@ -221,25 +221,10 @@ impl Core {
             return Ok(());
         }
         self.enqueue(Htb {
-            origin: Origin::Partner(id),
-            ncae,
-            noid,
-            op,
-            start,
-            blocks,
             in_hand: blocks,
-            stage: Stage::AwaitTurn,
-            locked: false,
-            done: 0,
-            portion: Portion::default(),
             transfer: Some(transfer),
-            fetching: None,
             data_in_transfer: is_write,
-            withdrawn: false,
-            may_be_done: false,
-            carries: false,
-            age: 0,
-            status: Status::Good,
+            ..Htb::new(Origin::Partner(id), ncae, noid, op, start, blocks)
         });
         Ok(())
     }

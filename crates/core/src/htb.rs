@@ -163,6 +163,31 @@ pub struct Htb {
 }
 
 impl Htb {
+    /// A command that waits for its turn.
+    pub fn new(origin: Origin, ncae: NcaeIndex, noid: Noid, op: HostOp, start: Vba, blocks: BlockCount) -> Htb {
+        Htb {
+            origin,
+            ncae,
+            noid,
+            op,
+            start,
+            blocks,
+            in_hand: BlockCount(0),
+            stage: Stage::AwaitTurn,
+            locked: false,
+            done: 0,
+            portion: Portion::default(),
+            transfer: None,
+            data_in_transfer: false,
+            fetching: None,
+            withdrawn: false,
+            may_be_done: false,
+            carries: false,
+            age: 0,
+            status: Status::Good,
+        }
+    }
+
     /// The blocks that are left after the portions that are done.
     pub fn left(&self) -> u32 {
         self.blocks.0 - self.done

@@ -30,6 +30,8 @@ struct Seen {
     /// The end of the first read that returned it, and the beginning of the last.
     first_end: Moment,
     last_begin: Moment,
+    /// A later read has shown it to be superseded.
+    dead: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -275,10 +277,14 @@ impl History {
             return;
         };
         let mut dead = std::mem::take(&mut self.dead);
-        let known = &self.blocks[place];
+        let known = &mut self.blocks[place];
         let again = known.seen.iter().position(|s| s.tag == tag);
-        let seen_before = known.seen.iter().filter(|s| s.tag != tag && s.first_end < begun);
-        dead.extend(seen_before.map(|s| s.tag));
+        let alive = known.seen.iter_mut().filter(|s| !s.dead);
+        for before in alive.filter(|s| s.tag != tag && s.first_end < begun) {
+            before.dead = true;
+            dead.push(before.tag);
+        }
+        let known = &self.blocks[place];
         if again.is_none() {
             // Whatever was acknowledged before this write was submitted is older, seen or not.
             let submitted = self.submitted(tag);
@@ -302,6 +308,7 @@ impl History {
                 tag,
                 first_end: now,
                 last_begin: begun,
+                dead: false,
             }),
         }
     }

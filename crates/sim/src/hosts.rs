@@ -26,6 +26,8 @@ pub struct Command {
     pub attempt: u64,
     /// Data of a read.
     pub data: Vec<u64>,
+    /// Attempts that failed.
+    pub tries: u32,
     /// The host does not try again when its path fails: whether a write was done is never known.
     pub once: bool,
     /// Sent beside another one: its end brings no next one.
@@ -36,6 +38,29 @@ pub struct Command {
     pub status: Option<Status>,
     /// It is over.
     pub done: bool,
+}
+
+impl Command {
+    /// A command that is tried until it has an answer.
+    pub fn new(host: usize, lun: usize, op: HostOp, start: u64, blocks: u32, tag: u64, begun: Moment) -> Command {
+        Command {
+            host,
+            lun,
+            op,
+            start,
+            blocks,
+            tag,
+            begun,
+            attempt: 0,
+            data: vec![0; blocks as usize],
+            tries: 0,
+            once: false,
+            extra: false,
+            in_hand: None,
+            status: None,
+            done: false,
+        }
+    }
 }
 
 /// One attempt at a command, on one path.
@@ -85,19 +110,7 @@ pub fn draw(random: &mut Random, hot: &Range<u64>, host: usize, lun: usize, tag:
         _ => HostOp::Read,
     };
     Command {
-        host,
-        lun,
-        op,
-        start,
-        blocks,
-        tag,
-        begun,
-        attempt: 0,
-        data: Vec::new(),
         once: random.one_in(4),
-        extra: false,
-        in_hand: None,
-        status: None,
-        done: false,
+        ..Command::new(host, lun, op, start, blocks, tag, begun)
     }
 }

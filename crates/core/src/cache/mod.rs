@@ -586,15 +586,9 @@ impl Cache {
 
     /// Checks what must hold between steps. Panics if it does not.
     pub fn check(&self) {
-        let own = self.geometry.buffers_of(self.own);
-        let own_in_use = own.filter(|b| self.get(*b).usage != Use::Free).count();
-        assert_eq!(
-            own_in_use,
-            self.in_use(),
-            "a buffer of the own pair is lost, or free twice"
-        );
-        let (mut untwinned, mut unsettled) = (0, 0);
+        let (mut own_in_use, mut untwinned, mut unsettled) = (0, 0, 0);
         for (n, buffer) in self.buffers.iter().enumerate().filter(|(_, b)| b.usage != Use::Free) {
+            own_in_use += usize::from(self.geometry.pair_of(BufferIndex(n as u32)) == Some(self.own));
             untwinned += u32::from(!buffer.superseded && buffer.usage != Use::Staged && !buffer.twinned);
             let chain = &self.by_age[buffer.granule.ncae.index()];
             // Each chain that is not empty is met once.
@@ -602,6 +596,11 @@ impl Cache {
                 unsettled += self.check_order(chain);
             }
         }
+        assert_eq!(
+            own_in_use,
+            self.in_use(),
+            "a buffer of the own pair is lost, or free twice"
+        );
         assert_eq!(untwinned, self.untwinned, "twins miscounted");
         assert_eq!(unsettled, self.unsettled, "what is not on disk is miscounted");
     }

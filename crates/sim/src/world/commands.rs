@@ -11,6 +11,9 @@ use twincell_core::ids::{BlockCount, CommandId, Controller, Vba};
 use twincell_core::manage::LunView;
 use twincell_core::memory::Memory;
 
+/// A host waits less than this power of two of milliseconds before it tries again.
+const LONGEST_PATIENCE: u32 = 6;
+
 impl World {
     pub(super) fn next_command(&mut self, host: usize) {
         if self.commands.len() as u32 >= self.plan.commands || self.healing {
@@ -21,8 +24,7 @@ impl World {
         let lun = self.random.below((self.luns.len() - unused) as u64) as usize;
         let lun = if lun < self.plan.luns { lun } else { lun + unused };
         let tag = self.commands.len() as u64 + 1;
-        let mut command = crate::hosts::draw(&mut self.random, &self.plan.hot, host, lun, tag, self.number);
-        command.data = vec![0; command.blocks as usize];
+        let command = crate::hosts::draw(&mut self.random, &self.plan.hot, host, lun, tag, self.number);
         if matches!(command.op, HostOp::Write { .. }) {
             self.histories[lun].submit(tag, command.start, command.blocks, self.number);
         }
@@ -302,12 +304,27 @@ impl World {
         self.attempts[at(number)].given_up = true;
         let (lun, tag) = (command.lun, command.tag);
         self.histories[lun].retry(tag);
+        let later = self.patience(attempt.command);
         let path = if self.random.one_in(4) {
             attempt.controller
         } else {
             1 - attempt.controller
         };
-        self.try_later(attempt.command, path, self.plan.retry_after);
+        self.try_later(attempt.command, path, later);
+    }
+
+    /// How long the host waits before it tries a command again: first not at all, then longer and longer, so that many
+    /// meet a cell that begins to serve, and few one that does not yet.
+    fn patience(&mut self, command: usize) -> u64 {
+        if self.plan.retry_after > 0 {
+            return self.plan.retry_after;
+        }
+        let tries = &mut self.commands[command].tries;
+        *tries += 1;
+        match *tries {
+            ..=4 => 0,
+            n => self.random.below(MS << (n - 4).min(LONGEST_PATIENCE)),
+        }
     }
 
     /// The host closes a connection on which nothing comes. Its next attempt begins once the controller knows.

@@ -205,22 +205,8 @@ impl World {
             while start < hot.end {
                 let blocks = (hot.end - start).min(200) as u32;
                 let command = self.commands.len();
-                self.commands.push(Command {
-                    host: 0,
-                    lun,
-                    op: HostOp::Read,
-                    start,
-                    blocks,
-                    tag: 0,
-                    begun: self.number,
-                    attempt: 0,
-                    data: vec![0; blocks as usize],
-                    once: false,
-                    extra: false,
-                    in_hand: None,
-                    status: None,
-                    done: false,
-                });
+                let read = Command::new(0, lun, HostOp::Read, start, blocks, 0, self.number);
+                self.commands.push(read);
                 self.in_flight += 1;
                 self.try_on(command, path);
                 start += u64::from(blocks);

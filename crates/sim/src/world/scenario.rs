@@ -383,20 +383,9 @@ impl Scenario {
             world.histories[self.lun].submit(tag, start, blocks, world.number);
         }
         world.commands.push(Command {
-            host: at % HOSTS,
-            lun: self.lun,
-            op,
-            start,
-            blocks,
-            tag,
-            begun: world.number,
-            attempt: 0,
-            data: vec![0; blocks as usize],
             once: true,
-            extra: false,
             in_hand,
-            status: None,
-            done: false,
+            ..Command::new(at % HOSTS, self.lun, op, start, blocks, tag, world.number)
         });
         world.in_flight += 1;
         world.try_on(at, path.index());

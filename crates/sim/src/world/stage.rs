@@ -91,20 +91,8 @@ impl World {
             self.histories[lun].submit(tag, start, blocks, self.number);
         }
         self.commands.push(Command {
-            host: command % HOSTS,
-            lun,
-            op,
-            start,
-            blocks,
-            tag,
-            begun: self.number,
-            attempt: 0,
-            data: vec![0; blocks as usize],
-            once: false,
-            extra: false,
             in_hand,
-            status: None,
-            done: false,
+            ..Command::new(command % HOSTS, lun, op, start, blocks, tag, self.number)
         });
         self.in_flight += 1;
         self.try_on(command, path.index());
