@@ -2,8 +2,10 @@
 
 use twincell_core::cell::record::Mode;
 use twincell_core::ids::Controller::{A, B};
+use twincell_core::ids::Time;
 use twincell_core::layout::metadata::Name;
 use twincell_core::manage::ManageOp;
+use twincell_core::{Core, Effect, Event};
 use twincell_sim::{Scenario, trace};
 
 fn both() -> Scenario {
@@ -434,5 +436,54 @@ fn who_waits_for_its_locks_looks_whether_it_is_in() {
             s.until_both_serve();
             s.end();
         }
+    });
+}
+
+/// R11: who stops keeps its LUNs while a write is in progress, though all that is in memory is on disk.
+#[test]
+fn a_write_that_has_begun_keeps_its_owner() {
+    trace(&["move-under-commands"], || {
+        let mut s = both();
+        s.host_data_takes(500);
+        let slow = s.write_long(A, 0, 8);
+        s.until("A -> host: fetch");
+        s.host_data_takes(0);
+        s.manage(A, ManageOp::Stop);
+        s.pass(200);
+        assert_eq!(s.owner(), A, "the write is not over");
+        let other = s.write(B, 0, 8);
+        s.good(slow);
+        s.until("A exits");
+        s.good(other);
+        s.end();
+    });
+}
+
+/// A controller for which another event always waits, so that messages share frames.
+fn crowded(core: &mut Core, now: Time, event: Event, effects: &mut Vec<Effect>) {
+    core.expect_more(event != Event::Tick);
+    core.step(now, event, effects);
+}
+
+/// The mirror hears that a write is withdrawn before it hears that the old data it named are released, even if the release
+/// of other data still waits for its frame.
+#[test]
+fn what_a_withdrawn_write_named_is_released_after_it() {
+    trace(&["releases-join-an-earlier-request"], || {
+        let mut s = Scenario::stepping(crowded).both_serving();
+        s.disk_writes_take(100);
+        s.written(A, 0, 8);
+        s.written(A, 64, 8);
+        s.until("A -> disk 1: write 16448+8");
+        s.host_data_takes(500);
+        let both = [s.write_long(A, 0, 8), s.write_long(A, 64, 8)];
+        s.until("A -> host: fetch into buffers [3]");
+        s.host_data_takes(0);
+        s.disk_writes_take(0);
+        // The old data reach the disks, and stay in memory because the writes name them.
+        s.until("A -> disk 1: flush");
+        both.into_iter().for_each(|write| s.withdraw(write));
+        s.until("withdraw RIE 0, release [0], withdraw RIE 1, release [1]");
+        s.end();
     });
 }
