@@ -276,6 +276,10 @@ impl History {
         let Some(place) = self.place(block) else {
             return;
         };
+        if self.submitted(tag) < self.forgotten {
+            // What was on its way to the disks when all memory was lost may have reached one copy, and not the other.
+            return;
+        }
         let mut dead = std::mem::take(&mut self.dead);
         let known = &mut self.blocks[place];
         let again = known.seen.iter().position(|s| s.tag == tag);

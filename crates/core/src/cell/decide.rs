@@ -66,6 +66,8 @@ impl Core {
     fn wanted_change(&self) -> Option<Change> {
         let image = self.image;
         match self.phase {
+            // What it has voted for is told as it is: whoever starts anew finishes it.
+            Phase::Yielding => None,
             Phase::Undecided => Some(Change::Complete),
             // What this process voted for is finished before anything new is wanted.
             _ if self.has_voted() && self.phase != Phase::Deciding => Some(Change::Complete),
@@ -424,6 +426,7 @@ impl Core {
             // so on for ever.
             self.effects.push(Effect::CloseHosts);
             self.phase = Phase::Yielding;
+            self.ballot = None;
             return;
         }
         self.phase = Phase::Out;

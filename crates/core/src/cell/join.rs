@@ -129,6 +129,7 @@ impl Core {
             self.joiner = Joiner::None;
             self.cache.forget_twins();
             self.go_on_without_mirror();
+            self.say_hello();
         }
     }
 

@@ -29,9 +29,11 @@ impl Core {
         let ready = match self.phase {
             Phase::AwaitPartner { .. } if mutant::is("level-while-undecided") => true,
             Phase::AwaitPartner { until } => self.now < until && !self.has_open_ballot(),
-            Phase::AwaitAttach | Phase::Fencing | Phase::Serving => true,
+            Phase::AwaitAttach | Phase::Fencing => true,
+            // A mirror that was lost may be another process when it is met again: not before the record says that it is out.
+            Phase::Serving if !self.is_mirroring() => true,
             // Another path to a partner that is met.
-            _ => self.link.is_mutual(),
+            _ => self.link.is_up(),
         };
         let Some(record) = self.record.filter(|_| ready) else {
             return;
@@ -201,7 +203,7 @@ impl Core {
             self.drop_link();
             return self.read_record();
         }
-        if !self.link.is_mutual() || !self.link.meets() {
+        if !self.link.is_up() || !self.link.meets() {
             return;
         }
         let undecided = hello.undecided && !mutant::is("level-while-undecided");

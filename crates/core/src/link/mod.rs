@@ -76,6 +76,8 @@ struct Established {
     /// The path that messages leave on, and the one that they last came on.
     active: usize,
     incoming: usize,
+    /// Both have said hello, on one path at least.
+    mutual: bool,
     /// What was awaited of the partner when it said hello was done.
     met: bool,
     /// When anything was last heard, on any path.
@@ -198,15 +200,16 @@ impl Link {
         self.partner.as_ref()
     }
 
-    /// Whether messages can be sent.
+    /// Whether both have said hello, on one path at least: what is said is heard by who is meant.
     pub fn is_up(&self) -> bool {
-        self.established.is_some()
+        self.established.as_ref().is_some_and(|e| e.mutual)
     }
 
-    /// Whether both have said hello, on one path at least.
-    pub fn is_mutual(&self) -> bool {
-        let mut paths = self.paths.iter().flatten();
-        self.is_up() && paths.any(|p| p.joined.is_some() && p.said_hello)
+    fn hello_was_said(&mut self, path: usize) {
+        let both = self.paths[path].is_some_and(|p| p.joined.is_some() && p.said_hello);
+        if let Some(e) = self.established.as_mut().filter(|_| both) {
+            e.mutual = true;
+        }
     }
 
     /// Whether this is the first time that it is asked in this incarnation.
@@ -233,9 +236,13 @@ impl Link {
 
     /// The next connection on which no hello was said, and what is to be said on it.
     pub fn unsaid(&mut self) -> Option<(ConnectionId, Standing)> {
-        let path = self.paths.iter_mut().flatten().find(|p| !p.said_hello)?;
+        let unsaid = |p: &Option<Path>| p.is_some_and(|p| !p.said_hello);
+        let n = self.paths.iter().position(unsaid)?;
+        let path = self.paths[n].as_mut()?;
         path.said_hello = true;
-        Some((path.connection, path.own))
+        let said = (path.connection, path.own);
+        self.hello_was_said(n);
+        Some(said)
     }
 
     /// Whether a hello was said on any connection that is open.
@@ -369,6 +376,7 @@ impl Link {
             (path.beat, path.answered) = (now, now);
             self.changes[n] = (Why::Joined, now);
         }
+        self.hello_was_said(n);
         Greeting::Joined
     }
 
@@ -394,6 +402,7 @@ impl Link {
             choked: false,
             active: path,
             incoming: path,
+            mutual: false,
             met: false,
             heard: now,
         });

@@ -283,16 +283,7 @@ impl World {
 
     /// When all is quiet, both images hold the same, and nothing is held by nobody.
     pub(super) fn check_quiet(&mut self) -> Result<(), String> {
-        let limit = self.now + LIVENESS;
-        let quiet = |w: &World| {
-            let clean = |p: &Option<Process>| p.as_ref().is_some_and(|p| p.core.cell_view().dirty_buffers == 0);
-            w.processes.iter().all(clean)
-        };
-        while !quiet(self) {
-            if !self.advance()? || self.now > limit {
-                return Err(format!("never quiet: {}", self.state()));
-            }
-        }
+        self.until_quiet()?;
         // Data that a host was asked for may still be on their way, though it has given up.
         let settle = self.now + 500 * MS + if self.plan.slow_hosts { SLOWEST_HOST } else { 0 };
         let in_progress = |w: &World| {
@@ -300,6 +291,8 @@ impl World {
             processes.any(|p| !p.core.commands_in_words().is_empty())
         };
         while (self.now < settle || self.now < settle + LIVENESS && in_progress(self)) && self.advance()? {}
+        // A controller that stood still when all was healed may have been given up only meanwhile.
+        self.until_quiet()?;
         for process in self.processes.iter().flatten() {
             if let Some(command) = process.core.commands_in_words().first() {
                 return Err(format!("nobody waits, and there still is a command: {command}"));
@@ -310,6 +303,17 @@ impl World {
             let valid = resolve(image, self.geometry).map_err(|_| "a damaged image")?;
             if !valid.is_empty() {
                 return Err(format!("{controller} still holds {valid:?} though all is on disk"));
+            }
+        }
+        Ok(())
+    }
+
+    fn until_quiet(&mut self) -> Result<(), String> {
+        let limit = self.now + LIVENESS;
+        let clean = |p: &Option<Process>| p.as_ref().is_some_and(|p| p.core.cell_view().dirty_buffers == 0);
+        while !(self.is_well() && self.processes.iter().all(clean)) {
+            if !self.advance()? || self.now > limit {
+                return Err(format!("never quiet: {}", self.state()));
             }
         }
         Ok(())
