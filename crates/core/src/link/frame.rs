@@ -81,6 +81,13 @@ pub struct Hello {
     pub undecided: bool,
 }
 
+impl Hello {
+    /// Whether it says the same of the record and of the image: what follows from `other` follows from this one, too.
+    pub fn stands_as(&self, other: &Hello) -> bool {
+        (self.epoch, self.image, self.undecided) == (other.epoch, other.image, other.undecided)
+    }
+}
+
 /// What an acknowledgement says of frames that came before their turn; all others before the last of them are missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Missing {

@@ -360,10 +360,14 @@ impl Link {
         };
         let same = self.partner.is_some_and(|p| p.instance == hello.instance);
         let agreed = agreed(path.own, &hello, hello.met == own);
+        let goes_on = hello.session.0 > 0;
+        let stands_as_met = self.partner.is_some_and(|p| p.stands_as(&hello));
         match &self.established {
             // Another process, or one that has lost what goes on here.
             Some(_) if !same => return Greeting::Void,
-            Some(e) if hello.session.0 == 0 && hello.incarnation >= e.incarnation => return Greeting::Void,
+            Some(e) if !goes_on && hello.incarnation >= e.incarnation => return Greeting::Void,
+            // One that never heard of what goes on here, and has moved on since it said hello.
+            Some(_) if !goes_on && !stands_as_met => return Greeting::Void,
             Some(e) if agreed != Some(e.incarnation) => return Greeting::Refused,
             Some(_) => {}
             None => match agreed.filter(|a| *a > self.incarnation) {
