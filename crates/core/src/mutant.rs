@@ -88,6 +88,7 @@ pub const MUTANTS: &[Mutant] = &[
     code("trust-own-image-on-return", "a controller that returns keeps its image though the record names another"),
     code("serve-before-the-fence", "a takeover serves without waiting for the fence"),
     code("do-not-drain", "a restarted controller does not wait for its predecessor's disk writes"),
+    code("yield-and-vote", "who yields first finishes its own vote"),
     code("wait-for-locks-without-looking", "who waits for its locks does not look whether it was fenced meanwhile"),
     code("vote-without-looking", "who cannot write its slot does not look whether its partner was voted in"),
     code("accept-any-slot", "a ballot does not look at the partner's slot"),
@@ -98,6 +99,9 @@ pub const MUTANTS: &[Mutant] = &[
     code("remember-old-twins", "twins of a partner that is out still count"),
     rule("R9", "disk-before-mda-while-joining", "a write may reach the disks before the joiner has it"),
     // The link.
+    code("one-hello-is-a-link", "the link is up before this controller has said hello"),
+    code("greet-a-lost-mirror", "a mirror that was lost is greeted while it may still be in"),
+    code("goes-on-with-who-moved-on", "who says hello with another record on another path is taken for the one that was met"),
     code("execute-frames-twice", "a frame that arrives twice is handled twice"),
     // Leaks.
     code("leak-a-buffer", "the buffers of a withdrawn write are not freed"),

@@ -67,7 +67,7 @@ impl Core {
         let image = self.image;
         match self.phase {
             // What it has voted for is told as it is: whoever starts anew finishes it.
-            Phase::Yielding => None,
+            Phase::Yielding if !mutant::is("yield-and-vote") => None,
             Phase::Undecided => Some(Change::Complete),
             // What this process voted for is finished before anything new is wanted.
             _ if self.has_voted() && self.phase != Phase::Deciding => Some(Change::Complete),

@@ -31,7 +31,7 @@ impl Core {
             Phase::AwaitPartner { until } => self.now < until && !self.has_open_ballot(),
             Phase::AwaitAttach | Phase::Fencing => true,
             // A mirror that was lost may be another process when it is met again: not before the record says that it is out.
-            Phase::Serving if !self.is_mirroring() => true,
+            Phase::Serving if !self.is_mirroring() || mutant::is("greet-a-lost-mirror") => true,
             // Another path to a partner that is met.
             _ => self.link.is_up(),
         };

@@ -202,7 +202,9 @@ impl Link {
 
     /// Whether both have said hello, on one path at least: what is said is heard by who is meant.
     pub fn is_up(&self) -> bool {
-        self.established.as_ref().is_some_and(|e| e.mutual)
+        self.established
+            .as_ref()
+            .is_some_and(|e| e.mutual || mutant::is("one-hello-is-a-link"))
     }
 
     fn hello_was_said(&mut self, path: usize) {
@@ -367,7 +369,7 @@ impl Link {
             Some(_) if !same => return Greeting::Void,
             Some(e) if !goes_on && hello.incarnation >= e.incarnation => return Greeting::Void,
             // One that never heard of what goes on here, and has moved on since it said hello.
-            Some(_) if !goes_on && !stands_as_met => return Greeting::Void,
+            Some(_) if !goes_on && !stands_as_met && !mutant::is("goes-on-with-who-moved-on") => return Greeting::Void,
             Some(e) if agreed != Some(e.incarnation) => return Greeting::Refused,
             Some(_) => {}
             None => match agreed.filter(|a| *a > self.incarnation) {
@@ -415,6 +417,9 @@ impl Link {
     /// Requests that a message be sent, in order after all of its kind that were requested before: those with data, or
     /// those without. Dropped while the link is down.
     pub fn request(&mut self, mfcd: Mfcd) {
+        if !self.is_up() {
+            return;
+        }
         let Some(e) = &mut self.established else { return };
         let lane = if mfcd.has_data() {
             &mut self.data
@@ -858,7 +863,8 @@ mod tests {
         };
         link.opened(0, ConnectionId(1), Time(1));
         link.unsaid();
-        link.establish(0, Incarnation(1), partner, Time(1));
+        let greeting = link.greet(ConnectionId(1), partner, Uuid(4), Time(1));
+        assert_eq!(greeting, Greeting::Joined);
         link
     }
 

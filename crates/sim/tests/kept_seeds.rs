@@ -1,0 +1,50 @@
+//! Seeds that failed once, each with what was wrong. What else a seed brings changes whenever the simulator draws anything
+//! else, so those for which a script could be written are scripts.
+
+use twincell_sim::{run, trace};
+
+fn ends_well(seed: u64) {
+    if let Err(what) = run(seed, false) {
+        panic!("seed {seed}: {what}");
+    }
+}
+
+/// A process that had just started was sent what was meant for the one before, which was the mirror.
+#[test]
+fn a_mirror_that_was_lost_is_met_again() {
+    trace(&["one-hello-is-a-link"], || {
+        [200_453_746, 200_475_989, 200_863_589].into_iter().for_each(ends_well);
+    });
+}
+
+/// The same with one that was about to join.
+#[test]
+fn a_joiner_that_was_lost_is_met_again() {
+    trace(&["greet-a-lost-mirror"], || ends_well(200_389_301));
+}
+
+/// Who had moved on to another record said hello on a second path, and was taken for the one that was met before.
+#[test]
+fn a_partner_that_has_moved_on() {
+    trace(&["goes-on-with-who-moved-on"], || {
+        [200_164_113, 200_725_279].into_iter().for_each(ends_well);
+    });
+}
+
+/// Who had lost a ballot of two wanted to finish its own vote, and never went; its partner waited for its locks for ever.
+#[test]
+fn who_loses_a_ballot_with_a_vote_of_its_own() {
+    trace(&["yield-and-vote"], || ends_well(200_567_096));
+}
+
+/// After the loss of all memory the two copies of a block may differ, and reads may find the one or the other.
+#[test]
+fn copies_differ_when_all_memory_was_lost() {
+    ends_well(200_301_643);
+}
+
+/// A controller stood still when everything was healed, and was fenced only when hosts had read everything back.
+#[test]
+fn a_long_pause_when_all_is_healed() {
+    [200_528_021, 200_564_341].into_iter().for_each(ends_well);
+}
