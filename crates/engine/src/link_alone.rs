@@ -173,7 +173,7 @@ impl Alone {
 
     fn until_met(&mut self) -> io::Result<()> {
         let limit = clock::now() + Nanos::from_millis(10_000);
-        while !self.link.is_mutual() {
+        while !self.link.is_up() {
             if clock::now() > limit {
                 return Err(io::Error::new(
                     io::ErrorKind::TimedOut,
@@ -244,7 +244,7 @@ impl Alone {
                 self.say_hello();
             }
             Event::LinkClosed { connection } => {
-                self.ended |= self.link.is_mutual();
+                self.ended |= self.link.is_up();
                 // One that ends before both have met was to somebody else: another is opened.
                 if self.link.closed(connection, Why::Ended, now) {
                     self.link.all_closed(now);
