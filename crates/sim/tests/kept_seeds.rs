@@ -48,3 +48,9 @@ fn copies_differ_when_all_memory_was_lost() {
 fn a_long_pause_when_all_is_healed() {
     [200_528_021, 200_564_341].into_iter().for_each(ends_well);
 }
+
+/// A disk was gone, and so little happened that an operator who counted events did not look again within two minutes.
+#[test]
+fn an_operator_looks_by_the_clock() {
+    ends_well(300_399_210);
+}

@@ -426,7 +426,7 @@ impl Link {
         } else {
             &mut self.control
         };
-        if lane.len() < self.waiting_max || mfcd == Mfcd::Prepared {
+        if lane.len() < self.waiting_max {
             lane.push_back(mfcd);
         } else {
             e.choked = true;
@@ -448,11 +448,11 @@ impl Link {
         self.more && self.data.is_empty() && self.control.len() < FRAME_MFCS_MAX
     }
 
-    /// Requests that this message be sent, which the cell machine has built.
+    /// Requests that this message be sent, which the cell machine has built: there is always room for it.
     pub fn send(&mut self, mfc: Mfc) {
         if self.is_up() {
             self.prepared.push_back(mfc);
-            self.request(Mfcd::Prepared);
+            self.control.push_back(Mfcd::Prepared);
         }
     }
 

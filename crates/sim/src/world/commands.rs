@@ -25,26 +25,31 @@ impl World {
         let lun = if lun < self.plan.luns { lun } else { lun + unused };
         let tag = self.commands.len() as u64 + 1;
         let command = crate::hosts::draw(&mut self.random, &self.plan.hot, host, lun, tag, self.number);
-        if matches!(command.op, HostOp::Write { .. }) {
-            self.histories[lun].submit(tag, command.start, command.blocks, self.number);
-        }
         let both_ways = command.op == HostOp::Read && self.random.one_in(4);
-        self.commands.push(command.clone());
-        self.in_flight += 1;
         let path = if self.random.one_in(4) {
             1 - self.paths[host]
         } else {
             self.paths[host]
         };
-        self.try_on(self.commands.len() - 1, path);
+        self.issue(command.clone(), path);
         if both_ways {
-            self.commands.push(Command { extra: true, ..command });
-            self.in_flight += 1;
-            self.try_on(self.commands.len() - 1, 1 - path);
+            self.issue(Command { extra: true, ..command }, 1 - path);
         }
     }
 
-    pub(super) fn try_on(&mut self, command: usize, controller: usize) {
+    /// A host sends a command, first to the controller of this index. Returns the index of the command.
+    pub(super) fn issue(&mut self, command: Command, path: usize) -> usize {
+        if matches!(command.op, HostOp::Write { .. }) {
+            self.histories[command.lun].submit(command.tag, command.start, command.blocks, self.number);
+        }
+        let index = self.commands.len();
+        self.commands.push(command);
+        self.in_flight += 1;
+        self.try_on(index, path);
+        index
+    }
+
+    fn try_on(&mut self, command: usize, controller: usize) {
         self.try_later(command, controller, 0);
     }
 

@@ -14,6 +14,9 @@ use twincell_core::layout::metadata::{DiskState, PsegAddress, Redundancy};
 use twincell_core::manage::ManageOp;
 use twincell_core::nv::resolve::resolve;
 
+/// Nothing else may happen for so long: the operator looks by the clock.
+const OPERATOR_LOOKS_EVERY: u64 = 1000 * MS;
+
 impl World {
     /// After the storm: all is healed, becomes well, and what is on the LUNs is read back; then nothing is left over.
     /// In chaos nothing has to become well: it is enough that nothing that is read is wrong.
@@ -55,8 +58,10 @@ impl World {
 
     fn drain(&mut self) -> Result<(), String> {
         let limit = self.now + LIVENESS;
+        let mut operator_looks_at = self.now;
         while self.in_flight > 0 || !self.is_well() || !self.have_disks_come_back() {
-            if self.number.is_multiple_of(4096) {
+            if self.now >= operator_looks_at {
+                operator_looks_at = self.now + OPERATOR_LOOKS_EVERY;
                 self.replace_gone_disks();
             }
             if !self.advance()? || self.now > limit {
@@ -204,11 +209,7 @@ impl World {
             let mut start = hot.start;
             while start < hot.end {
                 let blocks = (hot.end - start).min(200) as u32;
-                let command = self.commands.len();
-                let read = Command::new(0, lun, HostOp::Read, start, blocks, 0, self.number);
-                self.commands.push(read);
-                self.in_flight += 1;
-                self.try_on(command, path);
+                self.issue(Command::new(0, lun, HostOp::Read, start, blocks, 0, self.number), path);
                 start += u64::from(blocks);
             }
         }

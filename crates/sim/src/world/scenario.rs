@@ -379,17 +379,12 @@ impl Scenario {
         let world = &mut self.world;
         let at = world.commands.len();
         let tag = at as u64 + 1;
-        if matches!(op, HostOp::Write { .. }) {
-            world.histories[self.lun].submit(tag, start, blocks, world.number);
-        }
-        world.commands.push(Command {
+        let command = Command {
             once: true,
             in_hand,
             ..Command::new(at % HOSTS, self.lun, op, start, blocks, tag, world.number)
-        });
-        world.in_flight += 1;
-        world.try_on(at, path.index());
-        Sent(at)
+        };
+        Sent(world.issue(command, path.index()))
     }
 
     /// Whether a command was answered with "good".

@@ -87,15 +87,11 @@ impl World {
             Op::Read => (HostOp::Read, None),
             Op::Sync => (HostOp::Sync, None),
         };
-        if matches!(op, HostOp::Write { .. }) {
-            self.histories[lun].submit(tag, start, blocks, self.number);
-        }
-        self.commands.push(Command {
+        let command = Command {
             in_hand,
             ..Command::new(command % HOSTS, lun, op, start, blocks, tag, self.number)
-        });
-        self.in_flight += 1;
-        self.try_on(command, path.index());
+        };
+        self.issue(command, path.index());
     }
 
     /// The story begins here, if anybody wants to know it.
