@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// The scripts that every mutant meets: the tests of the simulator that name mutants.
-const SCRIPTS: [&str; 6] = ["traces", "rules", "merging", "disks", "stuck", "kept_seeds"];
+const SCRIPTS: [&str; 7] = ["traces", "rules", "merging", "disks", "stuck", "moves", "kept_seeds"];
 
 /// Every mutant: which scripts catch it, how many seeds it takes, and which oracle says so.
 pub fn mutants(seeds: u64, null_seeds: u64, only: Option<String>) -> Result<(), Failed> {

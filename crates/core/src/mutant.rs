@@ -88,6 +88,7 @@ pub const MUTANTS: &[Mutant] = &[
     code("trust-own-image-on-return", "a controller that returns keeps its image though the record names another"),
     code("serve-before-the-fence", "a takeover serves without waiting for the fence"),
     code("do-not-drain", "a restarted controller does not wait for its predecessor's disk writes"),
+    code("leave-unheard", "who stops says that it leaves before its partner goes by the record that gives it all"),
     code("yield-and-vote", "who yields first finishes its own vote"),
     code("wait-for-locks-without-looking", "who waits for its locks does not look whether it was fenced meanwhile"),
     code("vote-without-looking", "who cannot write its slot does not look whether its partner was voted in"),
@@ -98,6 +99,7 @@ pub const MUTANTS: &[Mutant] = &[
     code("name-old-data-that-the-joiner-lacks", "a write to a joiner names old data that it does not have"),
     code("remember-old-twins", "twins of a partner that is out still count"),
     rule("R9", "disk-before-mda-while-joining", "a write may reach the disks before the joiner has it"),
+    code("deaf-while-the-partner-moves", "a coordinator gives up no disk while its partner drains a LUN for it"),
     // The link.
     code("one-hello-is-a-link", "the link is up before this controller has said hello"),
     code("greet-a-lost-mirror", "a mirror that was lost is greeted while it may still be in"),

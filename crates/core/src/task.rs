@@ -96,6 +96,25 @@ pub struct Task {
     stage: Stage,
     reply: ManageReply,
     failed: bool,
+    /// What the partner has answered while this was interrupted.
+    answered: Option<Result<ManageReply, ManageError>>,
+}
+
+impl Task {
+    fn new(asker: Asker, op: ManageOp, stage: Stage, reply: ManageReply) -> Task {
+        Task {
+            asker,
+            op,
+            stage,
+            reply,
+            failed: false,
+            answered: None,
+        }
+    }
+
+    fn awaits_partner(&self) -> bool {
+        matches!(self.stage, Stage::AwaitMove | Stage::AwaitPartner) && self.answered.is_none()
+    }
 }
 
 impl Core {
@@ -130,7 +149,7 @@ impl Core {
             Err(ManageError::Busy)
         } else if !self.is_serving() {
             Err(ManageError::NotServing)
-        } else if self.task.is_some() {
+        } else if !self.may_begin(&op) {
             Err(ManageError::Busy)
         } else if self.is_for_partner(&op) {
             self.ask_partner(asker, op)
@@ -141,14 +160,7 @@ impl Core {
             Err(error) => self.answer(asker, Err(error)),
             Ok(Step::Done(reply)) => self.answer(asker, Ok(reply)),
             Ok(Step::Wait(stage, reply)) => {
-                let failed = false;
-                self.task = Some(Task {
-                    asker,
-                    op,
-                    stage,
-                    reply,
-                    failed,
-                });
+                self.interrupted = self.task.replace(Task::new(asker, op, stage, reply));
             }
         }
     }
@@ -226,6 +238,14 @@ impl Core {
 
     /// The partner has answered, or cannot any more.
     pub(crate) fn on_managed_by_partner(&mut self, result: Result<ManageReply, ManageError>) {
+        // A coordinator that has interrupted such a task for a disk asks nobody about that: the answer is to the task.
+        match self.interrupted.as_mut().filter(|t| t.awaits_partner()) {
+            Some(interrupted) => interrupted.answered = Some(result),
+            None => self.on_answer(result),
+        }
+    }
+
+    fn on_answer(&mut self, result: Result<ManageReply, ManageError>) {
         let Some(task) = &mut self.task else { return };
         match (&task.stage, result) {
             (Stage::AwaitMove, Ok(_)) => self.begin_drain_of_task(),
@@ -520,16 +540,20 @@ impl Core {
         self.tasks().any(|t| t.op == ManageOp::Stop)
     }
 
+    /// The partner fell, or came, before this controller could leave.
+    fn stop_anew(&mut self) {
+        if self.is_write_through() {
+            self.effects.push(Effect::CloseHosts);
+        }
+        let (luns, since, quiesced) = (Luns::All, self.now, true);
+        self.set_stage(Stage::AwaitDrain { luns, since, quiesced });
+    }
+
     /// The partner leaves, too, and first: whoever asked has its answer already.
     pub(crate) fn stop_alone(&mut self) {
         let (luns, since, quiesced) = (Luns::All, self.now, true);
-        self.task = Some(Task {
-            asker: Asker::Nobody,
-            op: ManageOp::Stop,
-            stage: Stage::AwaitDrain { luns, since, quiesced },
-            reply: ManageReply::Stopping,
-            failed: false,
-        });
+        let stage = Stage::AwaitDrain { luns, since, quiesced };
+        self.task = Some(Task::new(Asker::Nobody, ManageOp::Stop, stage, ManageReply::Stopping));
     }
 
     fn leave(&mut self) {
@@ -611,17 +635,16 @@ impl Core {
         }
         if let Some(disk) = self.disk_to_give_up().filter(|_| self.may_interrupt_task()) {
             self.disks.give_up_later(self.now);
-            self.interrupted = self.task.take();
             self.begin_task(Asker::Nobody, ManageOp::DiskMissing { disk });
-            if self.task.is_none() {
-                self.task = self.interrupted.take();
-            }
         }
         if self.task.is_none()
             && let Some(op) = self.due_disk_change()
         {
             self.ask_of_disks_later();
             self.begin_task(Asker::Nobody, op);
+        }
+        if let Some(result) = self.task.as_mut().and_then(|t| t.answered.take()) {
+            self.on_answer(result);
         }
         let Some(task) = &self.task else { return };
         match &task.stage {
@@ -651,8 +674,11 @@ impl Core {
                 sent,
                 incarnation,
             } => {
-                let adopted = self.is_write_through() || *epoch <= self.partner_adopted;
-                if adopted && self.has_heard_releases(*incarnation, *sent) {
+                let alone = self.is_write_through();
+                let adopted = alone || *epoch <= self.partner_adopted;
+                if alone && task.op == ManageOp::Stop {
+                    self.stop_anew();
+                } else if adopted && self.has_heard_releases(*incarnation, *sent) {
                     self.succeed()
                 }
             }
@@ -660,9 +686,20 @@ impl Core {
         }
     }
 
-    /// Whether a disk can be given up now: nothing else is under way, or only waits for what that disk may hold up.
+    fn may_begin(&self, op: &ManageOp) -> bool {
+        let gives_up = matches!(op, ManageOp::DiskMissing { .. });
+        self.task.is_none() || gives_up && self.may_interrupt_task()
+    }
+
+    /// Whether a disk can be given up now: nothing else is under way, or only waits for what that disk may hold up, here or
+    /// at the partner.
     fn may_interrupt_task(&self) -> bool {
-        let waits = |t: &Task| matches!(t.stage, Stage::AwaitDrain { .. });
+        let decides = self.coordinator() == self.own();
+        let waits = |t: &Task| match t.stage {
+            Stage::AwaitDrain { .. } => true,
+            Stage::AwaitMove | Stage::AwaitPartner => decides && !mutant::is("deaf-while-the-partner-moves"),
+            _ => false,
+        };
         self.interrupted.is_none() && self.task.as_ref().is_none_or(waits)
     }
 
@@ -673,11 +710,7 @@ impl Core {
         if needs_partner && alone || needs_solitude && !alone {
             // The partner fell, or came, meanwhile. A LUN cannot go to one that fell; who stops begins again.
             if self.is_stopping() {
-                if alone {
-                    self.effects.push(Effect::CloseHosts);
-                }
-                let (luns, since, quiesced) = (Luns::All, self.now, true);
-                self.set_stage(Stage::AwaitDrain { luns, since, quiesced });
+                self.stop_anew();
             } else {
                 self.end_task(Err(ManageError::ControllerOut));
             }
@@ -875,7 +908,7 @@ impl Core {
     fn on_committed(&mut self) {
         let Some(task) = &self.task else { return };
         match task.op {
-            ManageOp::Stop => self.leave(),
+            ManageOp::Stop if self.is_write_through() || mutant::is("leave-unheard") => self.leave(),
             _ => {
                 if let Stage::AwaitCommit {
                     change: Change::Owner { lun, to },
@@ -903,8 +936,11 @@ impl Core {
     }
 
     fn succeed(&mut self) {
-        if let Some(reply) = self.task.as_ref().map(|t| t.reply) {
-            self.end_task(Ok(reply));
+        match self.task.as_ref().map(|t| (t.op, t.reply)) {
+            // The partner goes by the record that gives it everything: it serves, and hears that this controller leaves.
+            Some((ManageOp::Stop, _)) => self.leave(),
+            Some((_, reply)) => self.end_task(Ok(reply)),
+            None => {}
         }
     }
 }

@@ -54,3 +54,17 @@ fn a_long_pause_when_all_is_healed() {
 fn an_operator_looks_by_the_clock() {
     ends_well(300_399_210);
 }
+
+/// A disk died under a LUN while its owner drained it for the partner's operator: the partner, which decides what disks are
+/// given up, said that it was busy, for ever.
+#[test]
+fn a_move_waits_for_a_disk_that_dies() {
+    ends_well(400_092_917);
+}
+
+/// A controller stopped when its partner had just joined and still read the metadata: it did not hear that the other was
+/// leaving, which waited for ever.
+#[test]
+fn who_stops_while_its_partner_joins() {
+    trace(&["leave-unheard"], || ends_well(400_167_663));
+}

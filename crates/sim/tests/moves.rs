@@ -1,9 +1,9 @@
-//! Both controllers are asked for something at the same moment.
+//! Tasks of operators in each other's way, or in that of a disk that dies or a partner that joins.
 
 use twincell_core::ids::Controller::{self, A, B};
 use twincell_core::layout::metadata::Name;
 use twincell_core::manage::ManageOp;
-use twincell_sim::Scenario;
+use twincell_sim::{Scenario, trace};
 
 fn moved(name: &str, to: Controller) -> ManageOp {
     let name = Name::new(name).expect("a name");
@@ -61,4 +61,79 @@ fn the_coordinator_can_be_stopped() {
     s.mark();
     s.manage(A, ManageOp::Stop);
     s.until("A exits");
+}
+
+/// B owns LUN 0 and has dirty data of it, one of whose two disks has just died: nothing of it drains until that disk is given
+/// up, which A decides.
+fn a_disk_dies_under_a_lun_of_b() -> Scenario {
+    let mut s = Scenario::new().both_serving();
+    s.manage(A, moved("lun0", B));
+    s.until("A -> operator: Ok");
+    s.fail_disk(Some(0));
+    s.written(B, 0, 8);
+    s.mark();
+    s
+}
+
+/// A waits for B with the move that its operator asked for, and must give the disk up meanwhile.
+#[test]
+fn a_lun_is_fetched_while_one_of_its_disks_dies() {
+    trace(&["deaf-while-the-partner-moves"], || {
+        let mut s = a_disk_dies_under_a_lun_of_b();
+        s.manage(A, moved("lun0", A));
+        s.until("A -> operator: Ok");
+        assert_eq!(s.owner(), A);
+        s.fail_disk(None);
+        s.end();
+    });
+}
+
+/// The same for a LUN that is fetched to be deleted.
+#[test]
+fn a_lun_is_fetched_to_be_deleted_while_one_of_its_disks_dies() {
+    let mut s = a_disk_dies_under_a_lun_of_b();
+    let name = Name::new("lun0").expect("a name");
+    s.manage(A, ManageOp::LunDelete { name });
+    s.until("A -> operator: Ok");
+    s.fail_disk(None);
+    s.end();
+}
+
+/// The partner falls when A has given up the disk, and is about to: it cannot move the LUN any more, and A says so.
+#[test]
+fn the_owner_falls_while_a_disk_is_given_up_for_it() {
+    for step in ["manage DiskMissing", "record is BOTH"] {
+        let mut s = a_disk_dies_under_a_lun_of_b();
+        s.crash_at(B, step);
+        s.manage(A, moved("lun0", A));
+        s.until("A -> operator: Err");
+        s.until_alone(A, true);
+        s.fail_disk(None);
+        s.start(B);
+        s.until_both_serve();
+        s.end();
+    }
+}
+
+/// B stops when A is just in, and A still reads the metadata from a disk that is slow.
+#[test]
+fn who_stops_is_heard_by_a_partner_that_has_just_joined() {
+    trace(&["leave-unheard"], || {
+        let mut s = Scenario::new().both_serving();
+        s.crash(A);
+        s.until_alone(B, true);
+        s.start(A);
+        s.until("A -> B: attach");
+        s.mark();
+        let (name, to) = (Name::new("lun0").expect("a name"), Name::new("other").expect("a name"));
+        s.manage(B, ManageOp::LunRename { name, to });
+        s.until("votes for ALONE(B");
+        s.stall_disks(&[0]);
+        s.until("B -> operator: Ok");
+        s.manage(B, ManageOp::Stop);
+        s.pass(50);
+        s.unstall_disk(0, 0);
+        s.until_alone(A, true);
+        s.until("B exits");
+    });
 }
