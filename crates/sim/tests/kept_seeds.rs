@@ -66,5 +66,5 @@ fn a_move_waits_for_a_disk_that_dies() {
 /// leaving, which waited for ever.
 #[test]
 fn who_stops_while_its_partner_joins() {
-    trace(&["leave-unheard"], || ends_well(400_167_663));
+    ends_well(400_167_663);
 }

@@ -137,3 +137,18 @@ fn who_stops_is_heard_by_a_partner_that_has_just_joined() {
         s.until("B exits");
     });
 }
+
+/// The same when there is nothing to move: A owns everything, and both have just started.
+#[test]
+fn who_owns_nothing_stops() {
+    trace(&["level-unheard"], || {
+        let mut s = Scenario::new().both_serving();
+        s.power_loss();
+        s.start(A);
+        s.start(B);
+        s.until_both_serve();
+        s.manage(B, ManageOp::Stop);
+        s.until_alone(A, true);
+        s.until("B exits");
+    });
+}

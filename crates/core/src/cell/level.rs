@@ -213,5 +213,8 @@ impl Core {
         self.effects.push(Effect::ViewChanged);
         self.link.beat_now();
         self.serve();
+        if !mutant::is("level-unheard") {
+            self.confirm_record();
+        }
     }
 }

@@ -245,7 +245,7 @@ impl Core {
         self.confirm_record();
     }
 
-    /// The partner waits to hear that this controller goes by the record, too.
+    /// The partner waits to hear that this controller goes by the record, too: it leaves, for one, only when it knows.
     pub(crate) fn confirm_record(&mut self) {
         if self.to_adopt.is_none() {
             let epoch = self.epoch();
