@@ -89,6 +89,7 @@ pub const MUTANTS: &[Mutant] = &[
     code("serve-before-the-fence", "a takeover serves without waiting for the fence"),
     code("do-not-drain", "a restarted controller does not wait for its predecessor's disk writes"),
     code("leave-unheard", "who stops says that it leaves before its partner goes by the record that gives it all"),
+    code("leave-with-a-lun", "who stops leaves though its partner has just moved a LUN back to it"),
     code("level-unheard", "after a restart of both, nobody says by which record it goes"),
     code("yield-and-vote", "who yields first finishes its own vote"),
     code("wait-for-locks-without-looking", "who waits for its locks does not look whether it was fenced meanwhile"),

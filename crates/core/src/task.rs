@@ -540,7 +540,7 @@ impl Core {
         self.tasks().any(|t| t.op == ManageOp::Stop)
     }
 
-    /// The partner fell, or came, before this controller could leave.
+    /// The partner fell, or came, or gave this controller a LUN, before it could leave.
     fn stop_anew(&mut self) {
         if self.is_write_through() {
             self.effects.push(Effect::CloseHosts);
@@ -676,7 +676,7 @@ impl Core {
             } => {
                 let alone = self.is_write_through();
                 let adopted = alone || *epoch <= self.partner_adopted;
-                if alone && task.op == ManageOp::Stop {
+                if task.op == ManageOp::Stop && (alone || !self.owns_nothing()) {
                     self.stop_anew();
                 } else if adopted && self.has_heard_releases(*incarnation, *sent) {
                     self.succeed()
@@ -892,6 +892,11 @@ impl Core {
         };
         let luns = Some(luns);
         self.set_stage(Stage::AwaitCommit { luns, change });
+    }
+
+    /// Whether the record gives the partner every LUN.
+    fn owns_nothing(&self) -> bool {
+        self.is_in_force(Change::OwnerOfAll { to: self.partner() }) || mutant::is("leave-with-a-lun")
     }
 
     fn is_in_force(&self, change: Change) -> bool {

@@ -68,3 +68,12 @@ fn a_move_waits_for_a_disk_that_dies() {
 fn who_stops_while_its_partner_joins() {
     ends_well(400_167_663);
 }
+
+/// Who stopped had given all away, and before it could leave its partner moved a LUN back to it: it left with that LUN, and
+/// answered one more command when it had said that it was gone.
+#[test]
+fn who_stops_is_given_a_lun() {
+    trace(&["leave-with-a-lun"], || {
+        [500_736_516, 500_974_635].into_iter().for_each(ends_well);
+    });
+}
