@@ -1096,6 +1096,11 @@ impl Core {
         self.new_metadata.as_ref()
     }
 
+    /// Whether any disk but this one does not answer this controller, or is about to be given up by it.
+    pub fn doubts_another(&self, disk: DiskIndex) -> bool {
+        self.is_giving_up_another(disk) || self.disks.is_another_doubtful(disk, self.now)
+    }
+
     /// Where the messages of a frame that arrived are to be put before `step` is told of it; `None` where they are not
     /// wanted, because the frame came before or is not of this incarnation. That must be told all the same.
     pub fn place_of(&mut self, connection: ConnectionId, frame: &Sequenced) -> Option<&mut Mfcs> {

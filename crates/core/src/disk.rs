@@ -105,6 +105,12 @@ impl Disks {
         self.get(disk).is_given_up(now) && self.is_blocked(disk, now) && self.excused_until <= now
     }
 
+    /// Whether any disk but this one does not answer, or is to be given up.
+    pub fn is_another_doubtful(&self, disk: DiskIndex, now: Time) -> bool {
+        let others = self.disks.iter().enumerate().filter(|(n, _)| *n != disk.index());
+        others.into_iter().any(|(_, d)| d.overdue > 0 || d.is_given_up(now))
+    }
+
     /// Whether any disk is in trouble.
     pub fn any_in_trouble(&self) -> bool {
         self.in_trouble > 0

@@ -599,6 +599,12 @@ impl Core {
         })
     }
 
+    /// Whether a task goes on without a disk other than this one.
+    pub(crate) fn is_giving_up_another(&self, but: DiskIndex) -> bool {
+        self.tasks()
+            .any(|t| matches!(t.op, ManageOp::DiskMissing { disk } if disk != but))
+    }
+
     /// Whether a task waits for data to reach the disks.
     pub(crate) fn is_task_draining(&self) -> bool {
         self.tasks().any(|t| matches!(t.stage, Stage::AwaitDrain { .. }))
@@ -664,7 +670,9 @@ impl Core {
                 incarnation,
             } => {
                 let (luns, op) = (*luns, task.op);
-                if self.has_heard_releases(*incarnation, *sent) {
+                if op == ManageOp::Stop && self.is_write_through() {
+                    self.stop_anew();
+                } else if self.has_heard_releases(*incarnation, *sent) {
                     self.on_drained(luns, op);
                 }
             }

@@ -79,7 +79,7 @@ impl SimDisk {
         self.bad.range(block..block + blocks).next().is_none()
     }
 
-    /// Whether it is in trouble, or has blocks that cannot be read.
+    /// Whether it is in trouble, or has blocks that cannot be read, or writes that have not landed yet.
     pub fn is_troubled(&self, now: u64) -> bool {
         let t = &self.trouble;
         t.fails
@@ -87,7 +87,7 @@ impl SimDisk {
             || t.fails_writes
             || t.fails_flushes
             || t.gone
-            || t.stalled_until > now
+            || t.stalled_until.saturating_add(t.late) > now
             || !self.bad.is_empty()
     }
 

@@ -3,7 +3,7 @@
 use crate::fault::Point;
 use crate::image_check::ImageCheck;
 use crate::licence::Licence;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use twincell_core::config::Geometry;
 use twincell_core::ids::{CommandId, NvAddress, RieGeneration, RieIndex, TransferIndex, Uuid};
 use twincell_core::memory::Memory;
@@ -139,6 +139,8 @@ pub struct Process {
     pub tick_at: u64,
     /// How long it may answer hosts.
     pub licence: Licence,
+    /// The connections to its partner on which it has said hello.
+    pub greeted: BTreeSet<u64>,
 }
 
 impl Process {
@@ -158,6 +160,7 @@ impl Process {
             transfers: vec![[0; TRANSFER_BLOCKS]; usize::from(geometry.transfers) + 1],
             tick_at: 0,
             licence: Licence::default(),
+            greeted: BTreeSet::new(),
         }
     }
 

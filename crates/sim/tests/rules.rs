@@ -487,3 +487,25 @@ fn what_a_withdrawn_write_named_is_released_after_it() {
         s.end();
     });
 }
+
+/// B falls and is back while A cannot write its slot: A does not greet it before it has decided, and sends it nothing.
+#[test]
+fn nothing_is_sent_before_both_have_said_hello() {
+    trace(&["one-hello-is-a-link"], || {
+        let mut s = both();
+        s.write_fua(A, 0, 8);
+        s.until("A -> disk 1: flush");
+        s.stall_disks(&[1]);
+        s.fail_slot_writes(true);
+        s.crash(B);
+        s.start(B);
+        s.until("A <- B: hello");
+        s.unstall_disk(1, 0);
+        s.until("A nv: BMAE 0 Free");
+        s.pass(5);
+        s.fail_slot_writes(false);
+        s.start_when_down();
+        s.until_both_serve();
+        s.end();
+    });
+}

@@ -111,6 +111,29 @@ fn both_stop() {
     s.end();
 }
 
+/// A stops; B, whose LUN waits for the dead disk, falls before it has said that it knows what A has released.
+#[test]
+fn the_partner_falls_while_a_controller_stops() {
+    let mut s = Scenario::new().both_serving();
+    s.manage(A, ManageOp::LunMove { name: lun1(), to: B });
+    s.until("A -> operator: Ok");
+    s.fail_disk(Some(2));
+    s.use_lun(1);
+    let kept = s.written(B, 8192, 8);
+    s.use_lun(0);
+    s.written(A, 0, 8);
+    s.mark();
+    s.crash_at(B, "B <- A: release");
+    s.manage(A, ManageOp::Stop);
+    s.until("A -> operator: Ok");
+    s.fail_disk(None);
+    s.start_when_down();
+    s.until_both_serve();
+    s.use_lun(1);
+    s.reads(A, 8192, 8, kept);
+    s.end();
+}
+
 /// The same; and what waits has gaps: blocks 2, 3 and 6 of one granule, whose others the disk has, and 1 to 3 of another.
 fn a_dead_disk_and_gaps() -> (Scenario, [Sent; 5]) {
     let mut s = Scenario::new().both_serving();

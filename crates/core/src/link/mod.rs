@@ -208,7 +208,7 @@ impl Link {
     }
 
     fn hello_was_said(&mut self, path: usize) {
-        let both = self.paths[path].is_some_and(|p| p.joined.is_some() && p.said_hello);
+        let both = self.paths[path].is_some_and(|p| p.is_mutual());
         if let Some(e) = self.established.as_mut().filter(|_| both) {
             e.mutual = true;
         }
@@ -652,7 +652,7 @@ impl Link {
     /// The next heartbeat that is due, and where.
     pub fn beat(&mut self, every: Nanos, now: Time) -> Option<(ConnectionId, Frame)> {
         let incarnation = self.established.as_ref()?.incarnation;
-        let due = |p: &&mut Path| p.joined.is_some() && now.since(p.beat) >= every;
+        let due = |p: &&mut Path| p.is_mutual() && now.since(p.beat) >= every;
         let path = self.paths.iter_mut().flatten().find(due)?;
         path.beat = now;
         let sent = now;
@@ -793,9 +793,10 @@ impl Link {
             let opened = self.paths.iter().flatten().map(|p| p.opened_at).min();
             return opened.map(|at| at + silence);
         };
-        let joined = self.paths.iter().flatten().filter(|p| p.joined.is_some());
-        let beat = joined.map(|p| p.beat + every).min();
-        [e.resend_at, e.ack_at, beat].into_iter().flatten().min()
+        let mutual = self.paths.iter().flatten().filter(|p| p.is_mutual());
+        let beat = mutual.map(|p| p.beat + every).min();
+        let silent = Some(e.heard + silence);
+        [e.resend_at, e.ack_at, beat, silent].into_iter().flatten().min()
     }
 }
 

@@ -70,6 +70,11 @@ impl Path {
         }
     }
 
+    /// Whether both have said hello on it, and it belongs to the incarnation that goes on.
+    pub fn is_mutual(&self) -> bool {
+        self.joined.is_some() && self.said_hello
+    }
+
     /// A heartbeat was answered now, or counts as answered.
     pub fn answered_now(&mut self, now: Time) {
         if now.since(self.answered) >= GAP {

@@ -3,6 +3,7 @@
 use super::World;
 use crate::fault::Fault;
 use crate::plan::Mode;
+use crate::process::Process;
 use twincell_core::controller::Role;
 use twincell_core::ids::{Controller, DiskIndex};
 use twincell_core::layout::metadata::{DiskState, Metadata};
@@ -55,6 +56,10 @@ impl World {
 
     /// Whether no other disk was given up, or may be so by now.
     fn others_are_in(&self, d: usize) -> bool {
+        let doubts = |p: &Process| p.core.doubts_another(DiskIndex(d as u16));
+        if self.processes.iter().flatten().any(doubts) {
+            return false;
+        }
         let on_disk = self.shelf.disks.iter().flat_map(|disk| disk.metadata.iter().flatten());
         let of_processes = self.processes.iter().flatten();
         let in_memory = of_processes.flat_map(|p| [p.core.metadata(), p.core.metadata_to_write()]);

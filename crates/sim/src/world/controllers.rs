@@ -1,7 +1,7 @@
 //! The processes of the controllers: they start, handle events, stop for a while, and end.
 
 use super::queue::Happening;
-use super::{DISKS, MS, US, World};
+use super::{DISKS, MS, Step, US, World};
 use crate::fault::Fault;
 use crate::process::{NvMemory, Process};
 use std::collections::VecDeque;
@@ -100,6 +100,7 @@ impl World {
             // What was kept for its turn is handled with it, and may be anything.
             let faultless = is_faultless(&event, mfcs)
                 && !process.core.holds_frames()
+                && !ends_link_anyway(process, step, Time(local))
                 && process.core.cell_view().role != Role::Stopping;
             if let Event::LinkFrame { frame, .. } = &event {
                 process.licence.hears(frame);
@@ -107,7 +108,7 @@ impl World {
             process.core.expect_more(crowded && event != Event::Tick);
             step(&mut process.core, Time(local), event, &mut effects);
             // A single path may be given up at any time.
-            let ends_link = effects.iter().any(|e| matches!(e, Effect::LinkClose { .. }));
+            let ends_link = effects.iter().any(is_end_of_link);
             if faultless && ends_link && !process.core.cell_view().linked {
                 self.fail(format!("{controller} takes offence at what a sound partner has sent"));
             }
@@ -239,6 +240,20 @@ impl World {
         }
         self.deliver(controller, id, Event::Tick);
     }
+}
+
+fn is_end_of_link(effect: &Effect) -> bool {
+    matches!(effect, Effect::LinkClose { .. })
+}
+
+/// Whether something is overdue, as when the clock has jumped, for which the link ends whatever arrives.
+fn ends_link_anyway(process: &Process, step: Step, now: Time) -> bool {
+    if process.core.next_deadline().is_none_or(|at| at >= now) {
+        return false;
+    }
+    let mut effects = Vec::new();
+    step(&mut process.core.clone(), now, Event::Tick, &mut effects);
+    effects.iter().any(is_end_of_link)
 }
 
 /// Whether these are messages that a controller always takes from a sound partner, unless it is about to stop. Not so

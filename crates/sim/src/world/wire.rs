@@ -208,6 +208,16 @@ impl World {
         self.maybe_open_link();
     }
 
+    /// The oracle: a hello is the first frame on a connection, in both directions.
+    fn check_hello(&mut self, from: Controller, connection: u64, frame: &Frame) {
+        let process = self.processes[from.index()].as_mut().expect("it wants something");
+        if matches!(frame, Frame::Hello(_)) {
+            process.greeted.insert(connection);
+        } else if !process.greeted.contains(&connection) {
+            self.fail(format!("{from} sends on a connection on which it has not said hello"));
+        }
+    }
+
     pub(super) fn link_send(&mut self, from: Controller, connection: ConnectionId, frame: Frame) {
         let mut arrival = Arrival {
             frame,
@@ -226,6 +236,7 @@ impl World {
         let Some(line) = self.wire.line_of(connection.0) else {
             return;
         };
+        self.check_hello(from, connection.0, &frame);
         self.check_frame(from, &arrival);
         let to = from.other();
         let fate = self.fate(line, to, &arrival.frame);
