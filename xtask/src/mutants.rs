@@ -5,7 +5,16 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// The scripts that every mutant meets: the tests of the simulator that name mutants.
-const SCRIPTS: [&str; 7] = ["traces", "rules", "merging", "disks", "stuck", "moves", "kept_seeds"];
+const SCRIPTS: [&str; 8] = [
+    "traces",
+    "rules",
+    "merging",
+    "disks",
+    "stuck",
+    "moves",
+    "rounds",
+    "kept_seeds",
+];
 
 /// Every mutant: which scripts catch it, how many seeds it takes, and which oracle says so.
 pub fn mutants(seeds: u64, null_seeds: u64, only: Option<String>) -> Result<(), Failed> {

@@ -32,7 +32,7 @@ fn a_partner_that_has_moved_on() {
 /// Who had lost a ballot of two wanted to finish its own vote, and never went; its partner waited for its locks for ever.
 #[test]
 fn who_loses_a_ballot_with_a_vote_of_its_own() {
-    trace(&["yield-and-vote"], || ends_well(200_567_096));
+    ends_well(200_567_096);
 }
 
 /// After the loss of all memory the two copies of a block may differ, and reads may find the one or the other.

@@ -4,9 +4,13 @@ use std::collections::VecDeque;
 use twincell_core::cell::record::{Mode, Record, Slot};
 use twincell_core::config::{Config, Geometry, Timing};
 use twincell_core::event::DiskError;
-use twincell_core::ids::{Controller, DiskIndex, Noid, ProcessId, RssIndex, Time, Uuid};
+use twincell_core::ids::{
+    BlockCount, ConnectionId, Controller, DiskIndex, Epoch, Incarnation, Noid, ProcessId, RssIndex, Time, Uuid,
+};
 use twincell_core::layout::metadata::{Disk, DiskState, Metadata};
+use twincell_core::link::frame::{Frame, Hello};
 use twincell_core::{Core, Effect, Event};
+use twincell_sim::trace;
 
 const MS: u64 = 1_000_000;
 
@@ -15,6 +19,8 @@ struct Bench {
     now: u64,
     slots: [[Option<Slot>; 2]; 3],
     fail: bool,
+    /// The locks are still held by the process before.
+    locked: bool,
     queue: VecDeque<Event>,
     reads: u64,
     writes: u64,
@@ -63,6 +69,7 @@ impl Bench {
             now: 1_000 * MS,
             slots: [slots; 3],
             fail: false,
+            locked: false,
             queue: VecDeque::from([Event::Start]),
             reads: 0,
             writes: 0,
@@ -109,6 +116,7 @@ impl Bench {
                 let metadata = Ok(Box::new(metadata()));
                 self.queue.push_back(Event::MetadataRead { io, metadata });
             }
+            Effect::TakeLocks if self.locked => {}
             Effect::TakeLocks => self.queue.push_back(Event::LocksTaken),
             Effect::Restart => self.restarts += 1,
             _ => {}
@@ -183,4 +191,60 @@ fn who_yields_tries_again() {
         "out, with its locks held, and nothing more will happen: {:?}",
         b.core.next_deadline()
     );
+}
+
+/// B says hello, and that its record is the next one.
+fn hello_of_b(epoch: Epoch) -> Event {
+    let hello = Hello {
+        controller: Controller::B,
+        cell: Uuid(7),
+        instance: Uuid(2),
+        process: ProcessId::default(),
+        incarnation: Incarnation(5),
+        session: Incarnation(0),
+        met: Uuid::NIL,
+        epoch,
+        image: Uuid(5),
+        undecided: false,
+    };
+    Event::LinkFrame {
+        connection: ConnectionId(1),
+        frame: Frame::Hello(hello),
+        payload: BlockCount(0),
+    }
+}
+
+/// The record says that either may go on, and A gets its locks late: it has not yet told what it has read when it votes. B
+/// outbids it, wins, and says so. A goes at once, without finishing its vote: B's fence waits for its locks.
+#[test]
+fn who_is_outbid_goes() {
+    trace(&["yield-and-vote"], || {
+        let mut last = record();
+        last.mode = Mode::Alone {
+            controller: Controller::B,
+            dirty: false,
+        };
+        last.images = [Uuid::NIL, Uuid(5)];
+        let mut b = Bench::new(Controller::BOTH.map(|c| Some(Slot::idle(c, ProcessId::default(), last))));
+        b.locked = true;
+        b.drain(1_000);
+        b.pass(10_000);
+        let (path, connection) = (0, ConnectionId(1));
+        b.queue.push_back(Event::LinkOpened { path, connection });
+        b.queue.push_back(Event::LocksTaken);
+        while b.slots[0][0].is_none_or(|own| own.voted == 0) {
+            assert!(!b.queue.is_empty(), "it does not vote: {:?}", b.core.cell_view());
+            b.drain(1);
+        }
+        let vote = b.slots[0][0].expect("its vote").voted;
+        for [_, theirs] in &mut b.slots {
+            theirs.as_mut().expect("B's").begun = vote + 100;
+        }
+        b.drain(1_000);
+        // It is decided, and on no disk yet.
+        b.queue.push_back(hello_of_b(last.epoch.next()));
+        b.drain(1_000);
+        b.pass(60_000);
+        assert_eq!(b.restarts, 1, "out, with its locks held");
+    });
 }
