@@ -104,6 +104,7 @@ pub const MUTANTS: &[Mutant] = &[
     code("deaf-while-the-partner-moves", "a coordinator gives up no disk while its partner drains a LUN for it"),
     // The link.
     code("one-hello-is-a-link", "the link is up before this controller has said hello"),
+    code("ask-whoever-returns", "a partner that comes back before the fence is complete is asked to mirror the writes in flight"),
     code("greet-a-lost-mirror", "a mirror that was lost is greeted while it may still be in"),
     code("goes-on-with-who-moved-on", "who says hello with another record on another path is taken for the one that was met"),
     code("execute-frames-twice", "a frame that arrives twice is handled twice"),

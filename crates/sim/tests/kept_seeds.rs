@@ -89,3 +89,10 @@ fn a_disk_is_lost_while_another_is_given_up() {
 fn a_message_comes_when_a_ballot_is_due() {
     ends_well(601_831_898);
 }
+
+/// A partner was back before the fence of its old process was complete, and was asked to mirror a write that had begun before
+/// it fell.
+#[test]
+fn who_returns_before_the_fence_is_complete() {
+    ends_well(700_345_576);
+}

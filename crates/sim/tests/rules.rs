@@ -509,3 +509,42 @@ fn nothing_is_sent_before_both_have_said_hello() {
         s.end();
     });
 }
+
+/// B falls, and is back while A waits for the end of what it had submitted. To the writes that began before the fall B was
+/// the mirror; now it is nobody's, and is neither asked to mirror one nor told that one is withdrawn.
+#[test]
+fn who_returns_before_the_fence_is_asked_nothing() {
+    trace(&["ask-whoever-returns"], || {
+        let mut s = both();
+        let name = Name::new("lun1").expect("a name");
+        s.manage(A, ManageOp::LunMove { name, to: B });
+        s.until("A -> operator: Ok");
+        s.host_data_takes(4000);
+        let begun = s.now();
+        let (express, long) = (s.write(A, 0, 8), s.write_long(A, 8, 8));
+        s.pass(5);
+        s.use_lun(1);
+        s.host_data_takes(0);
+        s.stall_disks(&[0]);
+        s.mark();
+        s.write_fua(B, 0, 8);
+        s.until("B -> disk 0: write");
+        s.crash(B);
+        s.until("A notes: ballot won");
+        // Its first words are lost, so that it is greeted and not yet refused.
+        s.link_loses_every(1);
+        s.start(B);
+        s.until("B <- A: hello");
+        s.pass(begun + 3999 - s.now());
+        s.link_loses_every(0);
+        s.withdraw(long);
+        s.until("A nv: RIE 0 Valid");
+        s.pass(50);
+        assert!(!s.is_over(express), "the fence waits for disk 0");
+        s.stall_disks(&[]);
+        s.good(express);
+        s.start_when_down();
+        s.until_both_serve();
+        s.end();
+    });
+}

@@ -117,6 +117,12 @@ impl Mfcd {
             _ => false,
         }
     }
+
+    /// Whether only a mirror can be asked, or told, this: for whoever else is at the other end it makes no sense.
+    pub fn is_for_mirror(&self) -> bool {
+        use Mfcd::{Dss, MirrorData, Rqr, Withdraw};
+        matches!(self, Rqr { .. } | MirrorData { .. } | Dss { .. } | Withdraw { .. })
+    }
 }
 
 /// What a build routine returns [0063].

@@ -45,6 +45,10 @@ impl Core {
 
     /// Builds the message of a request, of at most `room` bytes.
     fn build(&mut self, mfcd: Mfcd, room: usize) -> Built {
+        // Until the fence is complete the writes in flight are mirrored still, but the partner that is met is another.
+        if mfcd.is_for_mirror() && !self.is_mirroring() && !mutant::is("ask-whoever-returns") {
+            return Built::Nothing;
+        }
         let built = match mfcd {
             Mfcd::Rqr { rie, generation, .. } => self.build_rqr(rie, generation),
             Mfcd::MirrorData { rie, generation } => self.build_mirror_data(rie, generation),
