@@ -540,7 +540,26 @@ impl Core {
         self.tasks().any(|t| t.op == ManageOp::Stop)
     }
 
-    /// The partner fell, or came, or gave this controller a LUN, before it could leave.
+    /// Whether the partner fell, or came, or gave this controller a LUN, before it could leave.
+    fn is_overtaken(&self, stage: &Stage) -> bool {
+        let alone = self.is_write_through();
+        match stage {
+            Stage::AwaitReleases { .. } => alone,
+            Stage::AwaitCommit { change, .. } => self.is_out_of_reach(*change),
+            Stage::AwaitAdopted { .. } => alone || !self.owns_nothing(),
+            _ => false,
+        }
+    }
+
+    /// Whether the partner fell, without which a change makes no sense, or came, with which it makes none.
+    fn is_out_of_reach(&self, change: Change) -> bool {
+        match change {
+            Change::Owner { .. } | Change::OwnerOfAll { .. } => self.is_write_through(),
+            Change::Dirty(_) => !self.is_write_through(),
+            _ => false,
+        }
+    }
+
     fn stop_anew(&mut self) {
         if self.is_write_through() {
             self.effects.push(Effect::CloseHosts);
@@ -654,6 +673,7 @@ impl Core {
         }
         let Some(task) = &self.task else { return };
         match &task.stage {
+            stage if task.op == ManageOp::Stop && self.is_overtaken(stage) => self.stop_anew(),
             Stage::AwaitZeroes { .. } => self.settle_zeroes(),
             Stage::AwaitMetadata { in_flight: 0, good } => {
                 let majority = *good > self.quorum.members().len() / 2 || mutant::is("metadata-without-a-majority");
@@ -670,9 +690,7 @@ impl Core {
                 incarnation,
             } => {
                 let (luns, op) = (*luns, task.op);
-                if op == ManageOp::Stop && self.is_write_through() {
-                    self.stop_anew();
-                } else if self.has_heard_releases(*incarnation, *sent) {
+                if self.has_heard_releases(*incarnation, *sent) {
                     self.on_drained(luns, op);
                 }
             }
@@ -682,11 +700,8 @@ impl Core {
                 sent,
                 incarnation,
             } => {
-                let alone = self.is_write_through();
-                let adopted = alone || *epoch <= self.partner_adopted;
-                if task.op == ManageOp::Stop && (alone || !self.owns_nothing()) {
-                    self.stop_anew();
-                } else if adopted && self.has_heard_releases(*incarnation, *sent) {
+                let adopted = self.is_write_through() || *epoch <= self.partner_adopted;
+                if adopted && self.has_heard_releases(*incarnation, *sent) {
                     self.succeed()
                 }
             }
@@ -712,16 +727,9 @@ impl Core {
     }
 
     fn settle_commit(&mut self, change: Change) {
-        let needs_partner = matches!(change, Change::Owner { .. } | Change::OwnerOfAll { .. });
-        let needs_solitude = matches!(change, Change::Dirty(_));
-        let alone = self.is_write_through();
-        if needs_partner && alone || needs_solitude && !alone {
-            // The partner fell, or came, meanwhile. A LUN cannot go to one that fell; who stops begins again.
-            if self.is_stopping() {
-                self.stop_anew();
-            } else {
-                self.end_task(Err(ManageError::ControllerOut));
-            }
+        if self.is_out_of_reach(change) {
+            // A LUN cannot go to a partner that fell.
+            self.end_task(Err(ManageError::ControllerOut));
         } else if self.is_in_force(change) && self.is_decided() {
             self.on_committed();
         }

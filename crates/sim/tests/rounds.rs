@@ -168,12 +168,8 @@ fn who_yields_tries_again() {
     let mut theirs = idle(Controller::B);
     theirs.begun = 3;
     theirs.voted = 3;
+    theirs.proposal = alone_b();
     theirs.proposal.epoch = record().epoch.next();
-    theirs.proposal.mode = Mode::Alone {
-        controller: Controller::B,
-        dirty: false,
-    };
-    theirs.proposal.images = [Uuid::NIL, Uuid(5)];
     let mut b = Bench::new([Some(idle(Controller::A)), Some(theirs)]);
     // Until its vote is on the disks: three reads of the record, three of the own slot, two rounds of the ballot.
     while b.core.cell_view().record.is_none_or(|r| r.epoch == record().epoch) {
@@ -191,6 +187,17 @@ fn who_yields_tries_again() {
         "out, with its locks held, and nothing more will happen: {:?}",
         b.core.next_deadline()
     );
+}
+
+/// The record that says that B is in, and has the image.
+fn alone_b() -> Record {
+    let mut record = record();
+    record.mode = Mode::Alone {
+        controller: Controller::B,
+        dirty: false,
+    };
+    record.images = [Uuid::NIL, Uuid(5)];
+    record
 }
 
 /// B says hello, and that its record is the next one.
@@ -219,12 +226,7 @@ fn hello_of_b(epoch: Epoch) -> Event {
 #[test]
 fn who_is_outbid_goes() {
     trace(&["yield-and-vote"], || {
-        let mut last = record();
-        last.mode = Mode::Alone {
-            controller: Controller::B,
-            dirty: false,
-        };
-        last.images = [Uuid::NIL, Uuid(5)];
+        let last = alone_b();
         let mut b = Bench::new(Controller::BOTH.map(|c| Some(Slot::idle(c, ProcessId::default(), last))));
         b.locked = true;
         b.drain(1_000);

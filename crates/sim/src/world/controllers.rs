@@ -100,8 +100,8 @@ impl World {
             // What was kept for its turn is handled with it, and may be anything.
             let faultless = is_faultless(&event, mfcs)
                 && !process.core.holds_frames()
-                && !ends_link_anyway(process, step, Time(local))
-                && process.core.cell_view().role != Role::Stopping;
+                && process.core.cell_view().role != Role::Stopping
+                && !ends_link_anyway(process, step, Time(local));
             if let Event::LinkFrame { frame, .. } = &event {
                 process.licence.hears(frame);
             }
