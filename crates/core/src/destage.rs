@@ -8,7 +8,7 @@ use crate::event::DiskError;
 use crate::host::Status;
 use crate::htb::Stage;
 use crate::ids::{
-    ATOMIC_GRANULES, BUFFER_BLOCKS, BufferIndex, Controller, DiskIndex, Incarnation, LUNS_MAX, Nanos, NcaeIndex,
+    ATOMIC_GRANULES, BUFFER_BLOCKS, BufferIndex, DiskIndex, Incarnation, LUNS_MAX, Nanos, NcaeIndex,
     PSEG_BLOCKS, Time,
 };
 use crate::layout::metadata::{DiskState, Metadata};
@@ -557,13 +557,6 @@ impl Core {
         let oldest = self.cache.oldest_of_lun(ncae);
         let granule = oldest.map(|b| self.cache.get(b).granule);
         granule.is_some_and(|g| !self.can_be_written(g.ncae, g.start().0, 1))
-    }
-
-    /// How many valid buffers the partner's pair has; none is ever allocated here.
-    pub(crate) fn partner_pair_in_use(&self) -> usize {
-        let partner: Controller = self.partner();
-        let in_use = |b: &BufferIndex| self.cache.get(*b).usage != Use::Free;
-        self.geometry().buffers_of(partner).filter(in_use).count()
     }
 }
 

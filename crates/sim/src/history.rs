@@ -23,26 +23,53 @@ struct Write {
     aborted: bool,
 }
 
-/// What reads of a block have shown of one value.
-#[derive(Clone, Debug)]
-struct Seen {
+/// One value that a block may have.
+#[derive(Clone, Copy, Debug)]
+struct Value {
     tag: u64,
-    /// The end of the first read that returned it, and the beginning of the last.
+    /// The end of the first read that returned it, and the beginning of the last; `NEVER` and 0 if none did.
     first_end: Moment,
     last_begin: Moment,
-    /// A later read has shown it to be superseded.
-    dead: bool,
+    /// A read has shown it to be superseded: when that read began, and when it ended.
+    dead: Option<(Moment, Moment)>,
 }
 
-#[derive(Clone, Debug, Default)]
+impl Value {
+    fn new(tag: u64) -> Value {
+        Value {
+            tag,
+            first_end: NEVER,
+            last_begin: 0,
+            dead: None,
+        }
+    }
+
+    fn was_seen(&self) -> bool {
+        self.first_end < NEVER
+    }
+}
+
+#[derive(Clone, Debug)]
 struct Block {
     number: u64,
-    /// Tags written to it, in order of submission; the first is 0, "never written".
-    tags: Vec<u64>,
-    /// Values that a read has shown to be superseded: when that read began, and when it ended.
-    dead: Vec<(u64, Moment, Moment)>,
-    /// What reads returned.
-    seen: Vec<Seen>,
+    /// What was written to it, in order of submission, which is that of the tags; the first is 0, "never written".
+    values: Vec<Value>,
+    /// Where those are that were returned by a read, and by a later one not yet shown to be superseded.
+    alive: Vec<u32>,
+}
+
+impl Block {
+    fn new(number: u64) -> Block {
+        Block {
+            number,
+            values: vec![Value::new(0)],
+            alive: Vec::new(),
+        }
+    }
+
+    fn place(&self, tag: u64) -> Option<usize> {
+        self.values.binary_search_by_key(&tag, |v| v.tag).ok()
+    }
 }
 
 /// The time in which a block certainly had one value (`from < to`), or must have had it for a moment (`to <= from`).
@@ -63,8 +90,6 @@ pub struct History {
     blocks: Vec<Block>,
     /// What was written before this moment may be lost: the cell has said so.
     forgotten: Moment,
-    /// Memory that every read uses again.
-    dead: Vec<u64>,
 }
 
 impl History {
@@ -82,7 +107,9 @@ impl History {
             aborted: false,
         });
         for block in start..start + u64::from(blocks) {
-            self.block_mut(block).tags.push(tag);
+            let values = &mut self.block_mut(block).values;
+            assert!(values.last().is_some_and(|v| v.tag < tag), "tags are given in order");
+            values.push(Value::new(tag));
         }
     }
 
@@ -92,10 +119,7 @@ impl History {
             self.places.resize(at + 1, 0);
         }
         if self.places[at] == 0 {
-            self.blocks.push(Block {
-                number,
-                ..Block::default()
-            });
+            self.blocks.push(Block::new(number));
             self.places[at] = self.blocks.len() as u32;
         }
         &mut self.blocks[self.places[at] as usize - 1]
@@ -143,8 +167,8 @@ impl History {
         };
         let (start, end) = (write.start, write.start + u64::from(write.blocks));
         for number in start..end {
-            let seen = &self.blocks[self.place(number).expect("written")].seen;
-            if seen.iter().any(|s| s.tag == tag) {
+            let block = &self.blocks[self.place(number).expect("written")];
+            if block.place(tag).is_some_and(|at| block.values[at].was_seen()) {
                 return Err(format!(
                     "write {tag} was withdrawn, but a read of block {number} has it"
                 ));
@@ -158,8 +182,8 @@ impl History {
     pub fn forget(&mut self, now: Moment) {
         self.forgotten = now;
         for block in &mut self.blocks {
-            block.dead.clear();
-            block.seen.clear();
+            block.values.iter_mut().for_each(|v| *v = Value::new(v.tag));
+            block.alive.clear();
         }
     }
 
@@ -184,8 +208,8 @@ impl History {
 
     /// When the newest write of a block was submitted that was acknowledged before `moment`; 0 if none was.
     pub fn newest_acknowledged(&self, block: u64, moment: Moment) -> Moment {
-        let tags = self.place(block).map_or(&[][..], |at| &self.blocks[at].tags);
-        let writes = tags.iter().filter_map(|t| self.write(*t));
+        let values = self.place(block).map_or(&[][..], |at| &self.blocks[at].values);
+        let writes = values.iter().filter_map(|v| self.write(v.tag));
         let counts = writes.filter(|w| w.submitted >= self.forgotten && w.acknowledged.is_some_and(|a| a < moment));
         counts.map(|w| w.submitted).max().unwrap_or(0)
     }
@@ -223,12 +247,10 @@ impl History {
         let known = &self.blocks[place];
         // Those that count, the newest first: of them the newest is the one that can rule a value out.
         let counts = |w: &&Write| w.submitted >= self.forgotten && w.acknowledged.is_some_and(|a| a < begun);
-        let newest = known
-            .tags
-            .iter()
-            .rev()
-            .find(|t| self.write(**t).as_ref().is_some_and(counts));
-        if let Some(newer) = newest.filter(|newer| self.precedes(tag, **newer)) {
+        let is_counted = |v: &&Value| self.write(v.tag).as_ref().is_some_and(counts);
+        let newest = known.values.iter().rev().find(is_counted);
+        if let Some(newer) = newest.filter(|newer| self.precedes(tag, newer.tag)) {
+            let newer = newer.tag;
             return Err(format!("block {block}: {tag}, but {newer} was acknowledged after it"));
         }
         let is_of = |w: &Write| (w.start..w.start + u64::from(w.blocks)).contains(&block);
@@ -240,8 +262,8 @@ impl History {
                 "block {block}: {tag}, which was withdrawn before it took effect"
             ));
         }
-        let dead = known.dead.iter().find(|d| d.0 == tag);
-        if dead.is_some_and(|(_, from, to)| *to < begun && self.is_final(tag, *from)) {
+        let dead = known.place(tag).and_then(|at| known.values[at].dead);
+        if dead.is_some_and(|(from, to)| to < begun && self.is_final(tag, from)) {
             return Err(format!(
                 "block {block}: {tag}, which an earlier read has shown to be superseded"
             ));
@@ -280,41 +302,34 @@ impl History {
             // What was on its way to the disks when all memory was lost may have reached one copy, and not the other.
             return;
         }
-        let mut dead = std::mem::take(&mut self.dead);
-        let known = &mut self.blocks[place];
-        let again = known.seen.iter().position(|s| s.tag == tag);
-        let alive = known.seen.iter_mut().filter(|s| !s.dead);
-        for before in alive.filter(|s| s.tag != tag && s.first_end < begun) {
-            before.dead = true;
-            dead.push(before.tag);
-        }
-        let known = &self.blocks[place];
-        if again.is_none() {
+        let Some(at) = self.blocks[place].place(tag) else {
+            return;
+        };
+        if !self.blocks[place].values[at].was_seen() {
             // Whatever was acknowledged before this write was submitted is older, seen or not.
             let submitted = self.submitted(tag);
-            let older = |t: &u64| *t != tag && self.is_older(*t, submitted);
-            dead.extend(known.tags.iter().copied().chain([0]).filter(older));
-        }
-        let known = &mut self.blocks[place];
-        for older in dead.drain(..) {
-            if !known.dead.iter().any(|d| d.0 == older) {
-                known.dead.push((older, begun, now));
+            for older in 0..at {
+                let Value { tag, dead, .. } = self.blocks[place].values[older];
+                if dead.is_none() && self.is_older(tag, submitted) {
+                    self.blocks[place].values[older].dead = Some((begun, now));
+                }
             }
         }
-        self.dead = dead;
-        match again {
-            Some(at) => {
-                let seen = &mut known.seen[at];
-                seen.first_end = seen.first_end.min(now);
-                seen.last_begin = seen.last_begin.max(begun);
+        let Block { values, alive, .. } = &mut self.blocks[place];
+        alive.retain(|other| {
+            let other = &mut values[*other as usize];
+            let is_over = other.tag != tag && other.first_end < begun;
+            if is_over {
+                other.dead.get_or_insert((begun, now));
             }
-            None => known.seen.push(Seen {
-                tag,
-                first_end: now,
-                last_begin: begun,
-                dead: false,
-            }),
+            !is_over
+        });
+        let value = &mut values[at];
+        if !value.was_seen() {
+            alive.push(at as u32);
         }
+        value.first_end = value.first_end.min(now);
+        value.last_begin = value.last_begin.max(begun);
     }
 
     /// Whether there is one order of all writes and reads of each block that explains every answer (linearizability).
@@ -327,11 +342,9 @@ impl History {
     pub fn check_linearizable(&self) -> Result<(), String> {
         for block in &self.blocks {
             let mut zones: Vec<Zone> = block
-                .tags
+                .values
                 .iter()
-                .copied()
-                .chain([0])
-                .filter_map(|t| self.zone(block, t))
+                .filter_map(|v| self.zone(v))
                 .collect();
             zones.sort_by_key(|z| z.from.min(z.to));
             // Of the times so far in which a value certainly was there, the one that ends last.
@@ -353,9 +366,13 @@ impl History {
         Ok(())
     }
 
-    fn zone(&self, block: &Block, tag: u64) -> Option<Zone> {
-        let seen = block.seen.iter().find(|s| s.tag == tag);
-        let (first_end, last_begin) = seen.map_or((NEVER, 0), |s| (s.first_end, s.last_begin));
+    fn zone(&self, value: &Value) -> Option<Zone> {
+        let Value {
+            tag,
+            first_end,
+            last_begin,
+            ..
+        } = *value;
         if tag == 0 {
             return (self.forgotten == 0).then_some(Zone {
                 tag,

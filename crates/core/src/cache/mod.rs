@@ -106,9 +106,9 @@ pub struct Cache {
     geometry: Geometry,
     own: Controller,
     buffers: Vec<Buffer>,
-    /// Free buffers of the own pair. Those of the partner's pair are never allocated here, not even while it is out:
-    /// so the pair is empty when it is handed back (R9).
-    free: FreeBuffers,
+    /// Free buffers, by pair. Those of the partner's pair are never allocated here, not even while it is out: so the pair is
+    /// empty when it is handed back (R9).
+    free: [FreeBuffers; 2],
     /// Buckets of the index by granule.
     buckets: Vec<Option<BufferIndex>>,
     in_bucket: Vec<Option<BufferIndex>>,
@@ -134,8 +134,11 @@ impl Cache {
     /// An empty cache of `own`.
     pub fn new(geometry: Geometry, own: Controller) -> Cache {
         let count = geometry.buffers_of_both() as usize;
-        let mut free = FreeBuffers::new(count);
-        geometry.buffers_of(own).for_each(|b| free.insert(b));
+        let free = Controller::BOTH.map(|pair| {
+            let mut free = FreeBuffers::new(count);
+            geometry.buffers_of(pair).for_each(|b| free.insert(b));
+            free
+        });
         Cache {
             geometry,
             own,
@@ -165,12 +168,12 @@ impl Cache {
 
     /// How many buffers can be allocated now.
     pub fn free(&self) -> usize {
-        self.free.len()
+        self.free[self.own.index()].len()
     }
 
-    /// How many buffers of the own pair are in use.
-    pub fn in_use(&self) -> usize {
-        self.geometry.buffers as usize - self.free.len()
+    /// How many buffers of a pair are in use.
+    pub fn in_use(&self, pair: Controller) -> usize {
+        self.geometry.buffers as usize - self.free[pair.index()].len()
     }
 
     /// Buffers in state `Dirty` that are not put aside.
@@ -315,7 +318,9 @@ impl Cache {
 
     /// Allocates a buffer, and by the same act its twin [0054]. Panics if there is none: ask `free`.
     pub fn allocate(&mut self, granule: Granule, mask: u8) -> BufferIndex {
-        let buffer = self.free.pop().expect("the cache was asked for room");
+        let free = &mut self.free[self.own.index()];
+        let buffer = free.pop().expect("the cache was asked for room");
+        assert_eq!(self.get(buffer).usage, Use::Free);
         self.buffers[buffer.index()] = Buffer {
             usage: Use::Staged,
             granule,
@@ -546,16 +551,20 @@ impl Cache {
 
     fn be_free(&mut self, buffer: BufferIndex) {
         self.buffers[buffer.index()] = Buffer::FREE;
-        if self.geometry.pair_of(buffer) == Some(self.own) {
-            self.free.insert(buffer);
-        }
+        self.free_of(buffer).insert(buffer);
+    }
+
+    /// The free buffers of its pair.
+    fn free_of(&mut self, buffer: BufferIndex) -> &mut FreeBuffers {
+        let pair = self.geometry.pair_of(buffer).expect("a buffer");
+        &mut self.free[pair.index()]
     }
 
     /// Takes over a buffer that NV memory says is valid, after a restart or a takeover.
     pub fn adopt(&mut self, valid: ValidBuffer, twinned: bool) {
         let buffer = valid.buffer;
         assert_eq!(self.get(buffer).usage, Use::Free);
-        self.free.remove(buffer);
+        self.free_of(buffer).remove(buffer);
         self.buffers[buffer.index()] = Buffer {
             usage: Use::Staged,
             granule: Granule::of(valid.ncae, valid.start.0),
@@ -586,21 +595,22 @@ impl Cache {
 
     /// Checks what must hold between steps. Panics if it does not.
     pub fn check(&self) {
-        let (mut own_in_use, mut untwinned, mut unsettled) = (0, 0, 0);
-        for (n, buffer) in self.buffers.iter().enumerate().filter(|(_, b)| b.usage != Use::Free) {
-            own_in_use += usize::from(self.geometry.pair_of(BufferIndex(n as u32)) == Some(self.own));
+        let (mut untwinned, mut unsettled) = (0, 0);
+        let count = self.geometry.buffers as usize;
+        let in_use = |pair: Controller| {
+            let first = count * pair.index();
+            self.free[pair.index()].others(first, first + count)
+        };
+        for at in Controller::BOTH.into_iter().flat_map(in_use) {
+            let buffer = self.get(at);
+            assert_ne!(buffer.usage, Use::Free, "{at} is lost");
             untwinned += u32::from(!buffer.superseded && buffer.usage != Use::Staged && !buffer.twinned);
             let chain = &self.by_age[buffer.granule.ncae.index()];
             // Each chain that is not empty is met once.
-            if chain.first() == Some(BufferIndex(n as u32)) {
+            if chain.first() == Some(at) {
                 unsettled += self.check_order(chain);
             }
         }
-        assert_eq!(
-            own_in_use,
-            self.in_use(),
-            "a buffer of the own pair is lost, or free twice"
-        );
         assert_eq!(untwinned, self.untwinned, "twins miscounted");
         assert_eq!(unsettled, self.unsettled, "what is not on disk is miscounted");
     }
@@ -658,7 +668,7 @@ mod tests {
         cache.begin_flush();
         cache.end_flush(new);
         assert!(cache.is_on_disk(NcaeIndex(0), synced));
-        assert_eq!(cache.in_use(), 0);
+        assert_eq!(cache.in_use(Controller::A), 0);
         cache.check();
     }
 
@@ -682,7 +692,7 @@ mod tests {
             } else {
                 cache.unstage(new);
                 assert!(cache.let_go(old));
-                assert_eq!(cache.in_use(), 0);
+                assert_eq!(cache.in_use(Controller::A), 0);
             }
             cache.check();
         }
@@ -699,9 +709,9 @@ mod tests {
         cache.begin_flush();
         cache.end_flush(buffer);
         assert_eq!(cache.current(granule(1)), None);
-        assert_eq!(cache.in_use(), 1);
+        assert_eq!(cache.in_use(Controller::A), 1);
         cache.unpin(buffer);
-        assert_eq!(cache.in_use(), 0);
+        assert_eq!(cache.in_use(Controller::A), 0);
         cache.check();
     }
 
@@ -718,11 +728,11 @@ mod tests {
         cache.begin_flush();
         cache.end_flush(buffer);
         assert_eq!(cache.current(granule(1)), None);
-        assert_eq!((cache.in_use(), cache.unsettled()), (1, 0));
+        assert_eq!((cache.in_use(Controller::A), cache.unsettled()), (1, 0));
         assert_eq!(cache.count_of_lun(NcaeIndex(0)), 0);
         cache.check();
         cache.reap(buffer);
-        assert_eq!(cache.in_use(), 0);
+        assert_eq!(cache.in_use(Controller::A), 0);
         cache.check();
     }
 

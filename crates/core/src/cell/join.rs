@@ -110,7 +110,7 @@ impl Core {
             || self.cache.untwinned() == 0
             || mutant::is("both-while-untwinned"))
             && (!self.order.iter().any(untwinned) || mutant::is("both-while-a-write-has-no-mirror"))
-            && self.partner_pair_in_use() == 0
+            && self.cache.in_use(self.partner()) == 0
             && self.is_joiner_linked();
         let mut images = [self.image; 2];
         images[self.partner().index()] = image;
