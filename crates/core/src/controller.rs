@@ -1196,7 +1196,7 @@ impl Core {
             usize::from(self.geometry().ries),
             "an RIE is lost"
         );
-        let held = self.htbs.iter().filter_map(|(_, h)| h.transfer);
+        let held = self.order.iter().filter_map(|h| self.htb(*h).transfer);
         let own_held = held.filter(|t| !self.is_partners_transfer(*t)).count();
         let own_held = own_held + self.old_reads.iter().filter(|n| **n > 0).count();
         let partners = self.partners_transfers();

@@ -8,8 +8,7 @@ use crate::event::DiskError;
 use crate::host::Status;
 use crate::htb::Stage;
 use crate::ids::{
-    ATOMIC_GRANULES, BUFFER_BLOCKS, BufferIndex, DiskIndex, Incarnation, LUNS_MAX, Nanos, NcaeIndex,
-    PSEG_BLOCKS, Time,
+    ATOMIC_GRANULES, BUFFER_BLOCKS, BufferIndex, DiskIndex, Incarnation, LUNS_MAX, Nanos, NcaeIndex, PSEG_BLOCKS, Time,
 };
 use crate::layout::metadata::{DiskState, Metadata};
 use crate::link::frame::RELEASE_MAX;

@@ -76,17 +76,18 @@ impl FreeBuffers {
 
     /// Those from `first` on and before `end` that are not in it, the lowest first.
     pub fn others(&self, first: usize, end: usize) -> impl Iterator<Item = BufferIndex> + '_ {
-        let words = first / BITS..end.div_ceil(BITS);
-        let in_word = |at: usize| {
-            let mut left = !self.levels[0][at];
-            std::iter::from_fn(move || {
-                let bit = left.trailing_zeros() as usize;
-                left &= left.wrapping_sub(1);
-                (bit < BITS).then_some(at * BITS + bit)
-            })
-        };
-        let wanted = words.flat_map(in_word).filter(move |n| (first..end).contains(n));
-        wanted.map(|n| BufferIndex(n as u32))
+        let mut at = first;
+        std::iter::from_fn(move || {
+            while at < end {
+                let left = !self.levels[0][at / BITS] >> (at % BITS);
+                if left != 0 {
+                    at += left.trailing_zeros() as usize + 1;
+                    return (at <= end).then(|| BufferIndex(at as u32 - 1));
+                }
+                at = (at / BITS + 1) * BITS;
+            }
+            None
+        })
     }
 
     fn contains(&self, buffer: BufferIndex) -> bool {
@@ -130,9 +131,14 @@ mod tests {
     #[test]
     fn what_is_not_in_it() {
         let mut free = FreeBuffers::new(300);
-        (0..300).filter(|n| n % 3 != 0).for_each(|n| free.insert(BufferIndex(n)));
+        (0..300)
+            .filter(|n| n % 3 != 0)
+            .for_each(|n| free.insert(BufferIndex(n)));
         for (first, end) in [(0, 300), (64, 128), (60, 70), (130, 131), (299, 300), (7, 7)] {
-            let expected: Vec<_> = (first as u32..end as u32).filter(|n| n % 3 == 0).map(BufferIndex).collect();
+            let expected: Vec<_> = (first as u32..end as u32)
+                .filter(|n| n % 3 == 0)
+                .map(BufferIndex)
+                .collect();
             assert_eq!(free.others(first, end).collect::<Vec<_>>(), expected);
         }
     }

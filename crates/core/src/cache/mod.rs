@@ -597,18 +597,17 @@ impl Cache {
     pub fn check(&self) {
         let (mut untwinned, mut unsettled) = (0, 0);
         let count = self.geometry.buffers as usize;
-        let in_use = |pair: Controller| {
+        for pair in Controller::BOTH {
             let first = count * pair.index();
-            self.free[pair.index()].others(first, first + count)
-        };
-        for at in Controller::BOTH.into_iter().flat_map(in_use) {
-            let buffer = self.get(at);
-            assert_ne!(buffer.usage, Use::Free, "{at} is lost");
-            untwinned += u32::from(!buffer.superseded && buffer.usage != Use::Staged && !buffer.twinned);
-            let chain = &self.by_age[buffer.granule.ncae.index()];
-            // Each chain that is not empty is met once.
-            if chain.first() == Some(at) {
-                unsettled += self.check_order(chain);
+            for at in self.free[pair.index()].others(first, first + count) {
+                let buffer = self.get(at);
+                assert_ne!(buffer.usage, Use::Free, "{at} is lost");
+                untwinned += u32::from(!buffer.superseded && buffer.usage != Use::Staged && !buffer.twinned);
+                let chain = &self.by_age[buffer.granule.ncae.index()];
+                // Each chain that is not empty is met once.
+                if chain.first() == Some(at) {
+                    unsettled += self.check_order(chain);
+                }
             }
         }
         assert_eq!(untwinned, self.untwinned, "twins miscounted");

@@ -83,7 +83,8 @@ impl World {
             process.backlog.push_back(event);
             return;
         }
-        let mut ready = VecDeque::from([event]);
+        let mut ready = std::mem::take(&mut self.ready);
+        ready.push_back(event);
         let mut effects = std::mem::take(&mut self.effects);
         let step = self.step;
         let crowded = self.plan.crowded && self.random.one_in(2);
@@ -129,7 +130,7 @@ impl World {
                 }
             }
         }
-        self.effects = effects;
+        (self.effects, self.ready) = (effects, ready);
         let waits = self.process(controller, id).is_some_and(|p| p.core.awaits_more());
         if waits {
             let delay = self.random.between(US, 200 * US);

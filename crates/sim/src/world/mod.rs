@@ -30,7 +30,7 @@ use crate::random::Random;
 use cell::first_metadata;
 use queue::{Happening, Queue};
 use shelf::Held;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::hash::{Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use twincell_core::cell::record::{Record, Slot};
@@ -145,6 +145,7 @@ pub(crate) struct World {
     effects_done: [u64; 2],
     /// Memory that every step uses again.
     effects: Vec<Effect>,
+    ready: VecDeque<Event>,
 }
 
 /// Runs a seed.
@@ -232,6 +233,7 @@ impl World {
             failure: None,
             effects_done: [0; 2],
             effects: Vec::new(),
+            ready: VecDeque::new(),
         }
     }
 
@@ -300,7 +302,7 @@ impl World {
                 }
             }
             Happening::Resume(controller, process) => self.resume(controller, process),
-            Happening::Land(landing) => self.land(*landing),
+            Happening::Land(landing) => self.land(landing),
             Happening::Overdue(number) => self.overdue(number),
             Happening::OpenLine(n) => self.open_line(n),
             Happening::Frame {

@@ -42,7 +42,7 @@ pub(super) enum Io {
 #[derive(Clone)]
 pub(super) struct Held {
     number: u64,
-    landing: Landing,
+    landing: Box<Landing>,
     /// It has taken so long that its process was told.
     overdue: bool,
 }
@@ -173,7 +173,7 @@ impl World {
             ref what,
             ref mut answered,
             ..
-        } = held.landing;
+        } = *held.landing;
         let event = if what.is_on_data() {
             Event::DiskOverdue { io }
         } else {
@@ -183,7 +183,7 @@ impl World {
         self.deliver(controller, process, event);
     }
 
-    pub(super) fn land(&mut self, landing: Landing) {
+    pub(super) fn land(&mut self, landing: Box<Landing>) {
         let until = self.shelf.disks[landing.what.disk().index()].trouble.stalled_until;
         if until > self.now {
             self.after(OVERDUE, Happening::Overdue(self.number + 1));
@@ -198,45 +198,43 @@ impl World {
             controller,
             process,
             io,
-            what,
+            ref what,
             answered,
             submitted,
-            tags,
-        } = landing;
+            ref tags,
+        } = *landing;
         let alive = self.processes[controller.index()]
             .as_ref()
             .is_some_and(|p| p.id == process);
         let writes = what.writes();
         let disk = what.disk().index();
-        let result = self.result_of(disk, &what);
+        let result = self.result_of(disk, what);
         if matches!(what, Io::Write { .. } | Io::Zero { .. }) {
             self.check_landing(controller, process);
         }
         if writes {
             self.shelf.landed(process);
         }
-        let event = match what {
-            Io::Read { block, into, .. } => {
+        let event = match *what {
+            Io::Read { block, ref into, .. } => {
                 if alive && result.is_ok() {
                     let at = &self.shelf.disks[disk];
-                    let tags: Vec<u64> = if tags.is_empty() {
-                        (block..block + u64::from(into.blocks())).map(|b| at.read(b)).collect()
-                    } else {
-                        tags
-                    };
-                    self.write_memory(controller.index(), &into, &tags);
+                    let now = || (block..block + u64::from(into.blocks())).map(|b| at.read(b)).collect();
+                    let now: Vec<u64> = if tags.is_empty() { now() } else { Vec::new() };
+                    let tags = if tags.is_empty() { &now } else { tags };
+                    self.write_memory(controller.index(), into, tags);
                 }
                 Event::DiskDone { io, result }
             }
-            Io::Write { block, from, .. } => {
-                if alive && self.read_memory(controller.index(), &from) != tags {
+            Io::Write { block, ref from, .. } => {
+                if alive && self.read_memory(controller.index(), from) != *tags {
                     self.fail(format!(
                         "{controller}: what a disk write names was used again before it ended"
                     ));
                 }
                 let gone = self.shelf.disks[disk].trouble.gone;
                 if result.is_ok() || !gone && self.random.one_in(2) {
-                    self.land_write(controller, disk, block, &from, &tags);
+                    self.land_write(controller, disk, block, from, tags);
                 }
                 Event::DiskDone { io, result }
             }
@@ -265,9 +263,9 @@ impl World {
                 }
                 Event::SlotRead { io, result }
             }
-            Io::SlotWrite(_, slot) => {
+            Io::SlotWrite(_, ref slot) => {
                 if result.is_ok() {
-                    self.shelf.disks[disk].slots[controller.index()] = Some(*slot);
+                    self.shelf.disks[disk].slots[controller.index()] = Some(**slot);
                 }
                 Event::DiskDone { io, result }
             }
@@ -276,9 +274,9 @@ impl World {
                 let metadata = result.and(found.ok_or(DiskError)).map(Box::new);
                 Event::MetadataRead { io, metadata }
             }
-            Io::MetadataWrite(_, copy, metadata) => {
+            Io::MetadataWrite(_, copy, ref metadata) => {
                 if result.is_ok() {
-                    self.shelf.disks[disk].metadata[usize::from(copy)] = Some(*metadata);
+                    self.shelf.disks[disk].metadata[usize::from(copy)] = Some((**metadata).clone());
                 }
                 Event::DiskDone { io, result }
             }
