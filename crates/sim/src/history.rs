@@ -60,9 +60,11 @@ struct Block {
 
 impl Block {
     fn new(number: u64) -> Block {
+        let mut values = Vec::with_capacity(8);
+        values.push(Value::new(0));
         Block {
             number,
-            values: Vec::from([Value::new(0)]),
+            values,
             alive: Vec::new(),
         }
     }
