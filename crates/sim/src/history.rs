@@ -60,7 +60,7 @@ struct Block {
 
 impl Block {
     fn new(number: u64) -> Block {
-        let mut values = Vec::with_capacity(8);
+        let mut values = Vec::with_capacity(16);
         values.push(Value::new(0));
         Block {
             number,
@@ -347,12 +347,14 @@ impl History {
     /// # Errors
     /// Two values of which one must have been there while the other was.
     pub fn check_linearizable(&self) -> Result<(), String> {
+        let mut zones: Vec<Zone> = Vec::new();
         for block in &self.blocks {
-            let mut zones: Vec<Zone> = block.values.iter().filter_map(|v| self.zone(v)).collect();
+            zones.clear();
+            zones.extend(block.values.iter().filter_map(|v| self.zone(v)));
             zones.sort_by_key(|z| z.from.min(z.to));
             // Of the times so far in which a value certainly was there, the one that ends last.
             let mut held: Option<Zone> = None;
-            for zone in zones {
+            for zone in zones.iter().copied() {
                 let within = held.filter(|h| h.from < zone.to && h.to > zone.from.max(zone.to));
                 let overlaps = held.filter(|h| zone.from < zone.to && h.to > zone.from);
                 if let Some(other) = within.or(overlaps) {

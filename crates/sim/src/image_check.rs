@@ -37,6 +37,11 @@ impl ImageCheck {
         }
     }
 
+    /// The words.
+    pub fn words(&self) -> &Words {
+        &self.words
+    }
+
     /// The image is emptied.
     pub fn clear(&mut self) {
         self.words.clear();

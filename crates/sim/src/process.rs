@@ -5,7 +5,7 @@ use crate::image_check::ImageCheck;
 use crate::licence::Licence;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use twincell_core::config::Geometry;
-use twincell_core::ids::{CommandId, NvAddress, RieGeneration, RieIndex, TransferIndex, Uuid};
+use twincell_core::ids::{BufferIndex, CommandId, NvAddress, RieGeneration, RieIndex, TransferIndex, Uuid};
 use twincell_core::memory::Memory;
 use twincell_core::nv::word::{Rie, RieState};
 use twincell_core::nv::{Image, Words};
@@ -20,7 +20,9 @@ pub struct NvMemory {
     /// Identity and words.
     pub image: Image,
     /// One tag a block.
-    pub buffers: Vec<[u64; 8]>,
+    buffers: Vec<[u64; 8]>,
+    /// Counts what was stored and written.
+    changes: u64,
     /// What was sealed: mask and the tags under it.
     seals: Vec<Option<(u8, u64)>>,
     /// What a crash would leave.
@@ -38,6 +40,7 @@ impl NvMemory {
                 words: vec![0; geometry.words() as usize],
             },
             buffers: vec![[0; 8]; geometry.buffers_of_both() as usize],
+            changes: 0,
             seals: vec![None; geometry.buffers_of_both() as usize],
             check: ImageCheck::new(geometry),
             is_flipped: false,
@@ -49,8 +52,38 @@ impl NvMemory {
     /// # Errors
     /// What a crash right after it would leave wrong.
     pub fn store(&mut self, address: NvAddress, word: u64) -> Result<(), String> {
+        self.changes += 1;
         self.image.words[address.index()] = word;
         self.check.store(address, word)
+    }
+
+    /// The blocks of a buffer.
+    pub fn buffer(&self, buffer: BufferIndex) -> &[u64; 8] {
+        &self.buffers[buffer.index()]
+    }
+
+    fn buffer_mut(&mut self, buffer: BufferIndex) -> &mut [u64; 8] {
+        self.changes += 1;
+        &mut self.buffers[buffer.index()]
+    }
+
+    /// Copies the blocks of `mask`.
+    pub fn merge(&mut self, from: BufferIndex, to: BufferIndex, mask: u8) {
+        let old = *self.buffer(from);
+        let new = self.buffer_mut(to);
+        for n in (0..8).filter(|n| mask >> n & 1 == 1) {
+            new[n] = old[n];
+        }
+    }
+
+    /// The words, as long as none has flipped.
+    pub fn words(&self) -> &Words {
+        self.check.words()
+    }
+
+    /// How often a word or a buffer has changed.
+    pub fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// The RIEs that are not in use have been used so often that the count of their uses soon wraps.
@@ -72,6 +105,7 @@ impl NvMemory {
 
     /// Empties the image.
     pub fn renew(&mut self, uuid: Uuid) {
+        self.changes += 1;
         self.image.uuid = uuid;
         self.image.words.fill(0);
         self.check.clear();
@@ -172,14 +206,14 @@ impl Process {
     /// The tags in a memory.
     pub fn read(&mut self, nv: &NvMemory, memory: &Memory) -> Vec<u64> {
         match memory {
-            Memory::Buffers(sgl) => sgl
-                .iter()
-                .flat_map(|s| {
+            Memory::Buffers(sgl) => {
+                let mut tags = Vec::with_capacity(memory.blocks() as usize);
+                for s in sgl.iter() {
                     let first = usize::from(s.first);
-                    &nv.buffers[s.buffer.index()][first..first + usize::from(s.count)]
-                })
-                .copied()
-                .collect(),
+                    tags.extend_from_slice(&nv.buffer(s.buffer)[first..first + usize::from(s.count)]);
+                }
+                tags
+            }
             Memory::Transfer {
                 transfer,
                 first,
@@ -197,7 +231,7 @@ impl Process {
                 for s in sgl.iter() {
                     let (here, rest) = tags.split_at(s.count.into());
                     let first = usize::from(s.first);
-                    nv.buffers[s.buffer.index()][first..first + here.len()].copy_from_slice(here);
+                    nv.buffer_mut(s.buffer)[first..first + here.len()].copy_from_slice(here);
                     tags = rest;
                 }
             }

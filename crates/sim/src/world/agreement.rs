@@ -1,11 +1,11 @@
 //! What must hold between the two controllers: one of them acts, and both images hold the same.
 
 use super::World;
-use crate::process::Process;
+use crate::process::{NvMemory, Process};
 use twincell_core::cell::record::Mode;
 use twincell_core::controller::Role;
 use twincell_core::ids::{Controller, Epoch};
-use twincell_core::nv::resolve::{ValidBuffer, resolve};
+use twincell_core::nv::resolve::{ValidBuffer, resolve_pair};
 
 /// Lossy links deliver what was lost within this, in nanoseconds, once they are sound.
 const SETTLES: u64 = 5_000_000_000;
@@ -49,16 +49,22 @@ impl World {
 
     /// When both are in, no write is under way and nothing is on the link, both images hold the same data.
     pub(super) fn check_agreement(&mut self) {
-        if !self.is_settled() {
+        let changes = || [0, 1].map(|c| self.nv[c].as_ref().map(NvMemory::changes));
+        // Whatever was the same, and has not changed since, still is.
+        if self.agreed.is_some_and(|agreed| agreed == changes()) || !self.is_settled() {
             return;
         }
-        let [a, b] = [0, 1].map(|c| self.contents(c));
-        if a != b {
-            let differs = a
-                .iter()
-                .find(|x| !b.contains(x))
-                .or_else(|| b.iter().find(|x| !a.contains(x)));
-            self.fail(format!("the images differ though nothing is under way: {differs:?}"));
+        self.agreed = Some(changes());
+        let [Some(a), Some(b)] = &self.nv else { return };
+        let [in_a, in_b] = [a, b].map(valid_buffers);
+        let same =
+            |v: &ValidBuffer| (0..8).all(|n| v.mask >> n & 1 == 0 || a.buffer(v.buffer)[n] == b.buffer(v.buffer)[n]);
+        let of_one = || in_a.iter().find(|v| !in_b.contains(v));
+        let of_other = || in_b.iter().find(|v| !in_a.contains(v));
+        let differs = (in_a != in_b).then(|| of_one().or_else(of_other)).flatten();
+        if let Some(valid) = differs.or_else(|| in_a.iter().find(|v| !same(v))) {
+            let what = format!("the images differ though nothing is under way: {valid:?}");
+            self.fail(what);
         }
     }
 
@@ -77,15 +83,10 @@ impl World {
             && !self.processes.iter().flatten().any(|p| p.core.awaits_more())
             && self.wire.is_sound_for(self.now, SETTLES)
     }
+}
 
-    /// What an image holds: which buffer, of which block, with which data.
-    fn contents(&self, c: usize) -> Vec<(ValidBuffer, Vec<u64>)> {
-        let Some(nv) = &self.nv[c] else { return Vec::new() };
-        let tags = |v: ValidBuffer| {
-            let blocks = nv.buffers[v.buffer.index()].iter().enumerate();
-            let valid = blocks.filter(|(n, _)| v.mask >> n & 1 == 1);
-            (v, valid.map(|(_, tag)| *tag).collect())
-        };
-        resolve(&nv.image, self.geometry).map_or(Vec::new(), |valid| valid.into_iter().map(tags).collect())
-    }
+/// What an image holds: which buffer, of which block.
+fn valid_buffers(nv: &NvMemory) -> Vec<ValidBuffer> {
+    let of = |pair| resolve_pair(nv.words(), pair).unwrap_or_default();
+    Controller::BOTH.into_iter().flat_map(of).collect()
 }

@@ -42,6 +42,7 @@ impl World {
             quorum: (0..3).map(DiskIndex).collect(),
         };
         self.log(|| format!("{controller}: process {id} starts"));
+        self.agreed = None;
         let nv = self.nv[c].get_or_insert_with(|| NvMemory::new(self.geometry));
         if self.plan.has_old_ries()
             && !nv.is_flipped
@@ -113,13 +114,13 @@ impl World {
             if faultless && ends_link && !process.core.cell_view().linked {
                 self.fail(format!("{controller} takes offence at what a sound partner has sent"));
             }
-            for effect in effects.drain(..) {
+            for effect in &effects {
                 effect.hash(&mut self.digest);
-                self.report.marks.effect(&effect);
-                if self.is_to_crash_before(controller, &effect) {
+                self.report.marks.effect(effect);
+                if self.is_to_crash_before(controller, effect) {
                     return self.crash_at_point(controller);
                 }
-                self.tell_effect(controller, &effect);
+                self.tell_effect(controller, effect);
                 self.effects_done[controller.index()] += 1;
                 self.carry_out(controller, id, effect, payload, &mut ready);
                 if self.is_to_crash_now(controller, id) {
@@ -129,6 +130,7 @@ impl World {
                     return;
                 }
             }
+            effects.clear();
         }
         (self.effects, self.ready) = (effects, ready);
         let waits = self.process(controller, id).is_some_and(|p| p.core.awaits_more());

@@ -30,12 +30,12 @@ impl World {
         &mut self,
         controller: Controller,
         id: u32,
-        effect: Effect,
+        effect: &Effect,
         payload: &[u64],
         ready: &mut VecDeque<Event>,
     ) {
         let c = controller.index();
-        match effect {
+        match *effect {
             Effect::Store { address, word } => {
                 if let Err(what) = self.nv_mut(c).store(address, word) {
                     self.fail(format!("{controller}: after this store to NV memory {what}"));
@@ -44,12 +44,7 @@ impl World {
             Effect::NewImage { uuid } => self.nv_mut(c).renew(uuid),
             Effect::Persist { token } => ready.push_back(Event::Persisted { token }),
             Effect::Seal { buffer, mask } => self.nv_mut(c).seal(buffer.0, mask),
-            Effect::Merge { from, to, mask } => {
-                let nv = self.nv_mut(c);
-                for n in (0..8).filter(|n| mask >> n & 1 == 1) {
-                    nv.buffers[to.index()][n] = nv.buffers[from.index()][n];
-                }
-            }
+            Effect::Merge { from, to, mask } => self.nv_mut(c).merge(from, to, mask),
             Effect::Gather { from, transfer, first } => {
                 let tags = self.read_memory(c, &Memory::Buffers(from));
                 let to = Memory::transfer(transfer, first, &from);
@@ -138,7 +133,7 @@ impl World {
                 self.end(controller);
                 self.restart_later(controller);
             }
-            Effect::Note(note) => match note {
+            Effect::Note(ref note) => match note {
                 Note::PartnerFenced => self.report.takeovers += 1,
                 Note::LossAccepted { .. } | Note::ImageLost { .. } => self.forget(),
                 _ => {}

@@ -132,6 +132,8 @@ pub(crate) struct World {
     /// The newest record under which a controller began to serve alone, and who.
     served_alone: Option<(Epoch, Controller)>,
     healing: bool,
+    /// How often each NV memory had changed when both were last seen to hold the same.
+    agreed: Option<[Option<u64>; 2]>,
     /// Data that a controller asks for come so many nanoseconds later.
     fetch_delay: u64,
     /// What happened, in compact words, if anybody wants to know.
@@ -226,6 +228,7 @@ impl World {
             records: BTreeMap::new(),
             served_alone: None,
             healing: false,
+            agreed: None,
             fetch_delay: 0,
             story: None,
             traps: Vec::new(),

@@ -320,7 +320,7 @@ impl World {
                 unsound = Some(s.buffer);
             }
             for n in s.first..s.first + s.count {
-                self.shelf.disks[disk].write(at, nv.buffers[s.buffer.index()][usize::from(n)]);
+                self.shelf.disks[disk].write(at, nv.buffer(s.buffer)[usize::from(n)]);
                 at += 1;
             }
         }
