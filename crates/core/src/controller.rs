@@ -270,7 +270,7 @@ impl Core {
             effects: Vec::new(),
             image: image.map_or(crate::ids::Uuid::NIL, |i| i.uuid),
             words,
-            cache: Cache::new(geometry, own),
+            cache: Cache::new(geometry, own, config.disks),
             phase: Phase::AwaitRecord,
             quorum: Quorum::new(config.quorum),
             record: None,

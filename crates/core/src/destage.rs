@@ -10,7 +10,7 @@ use crate::htb::Stage;
 use crate::ids::{
     ATOMIC_GRANULES, BUFFER_BLOCKS, BufferIndex, DiskIndex, Incarnation, LUNS_MAX, Nanos, NcaeIndex, PSEG_BLOCKS, Time,
 };
-use crate::layout::metadata::{DiskState, Metadata};
+use crate::layout::metadata::{COPIES_MAX, DiskState, Metadata};
 use crate::link::frame::RELEASE_MAX;
 use crate::link::mfcd::Mfcd;
 use crate::list::List;
@@ -18,7 +18,7 @@ use crate::mark::mark;
 use crate::memory::{Memory, Segment, Sgl};
 use crate::mutant;
 use crate::nv::word::Bmae;
-use crate::read::{COPIES_MAX, runs};
+use crate::read::runs;
 use std::collections::VecDeque;
 
 /// Most dirty buffers that one search for something to write looks at.

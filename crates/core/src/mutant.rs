@@ -54,6 +54,7 @@ pub const MUTANTS: &[Mutant] = &[
     code("whole-mask", "a new buffer counts as valid as a whole, whatever was written to it"),
     code("rie-uses-uncounted", "all uses of an RIE have the same generation"),
     code("send-before-the-commit", "mirror data are sent when the mirror is armed, whether the host's data are here or not"),
+    code("a-lun-has-one-share", "memory that waits for one disk of a LUN keeps the LUN from writing to its others"),
     code("carry-whole-granules", "data that are carried to a joiner count there as valid as a whole"),
     code("withdraw-what-may-be-done", "a forwarded write whose owner fell is called withdrawn though it may be done"),
     code("withdraw-unsaid", "the mirror does not hear of a withdrawn write"),
@@ -101,6 +102,8 @@ pub const MUTANTS: &[Mutant] = &[
     code("name-old-data-that-the-joiner-lacks", "a write to a joiner names old data that it does not have"),
     code("remember-old-twins", "twins of a partner that is out still count"),
     rule("R9", "disk-before-mda-while-joining", "a write may reach the disks before the joiner has it"),
+    code("both-change-the-metadata", "who decides begins a change of the metadata though its partner may be the next to decide"),
+    code("busy-with-what-the-partner-does", "a LUN that the partner is to delete for an operator here cannot be moved there"),
     code("deaf-while-the-partner-moves", "a coordinator gives up no disk while its partner drains a LUN for it"),
     // The link.
     code("one-hello-is-a-link", "the link is up before this controller has said hello"),

@@ -1,6 +1,6 @@
 //! A host's read: from the cache where it can be, else from disk with the cache laid over it.
 
-use crate::cache::Granule;
+use crate::cache::{Copies, Granule};
 use crate::controller::{Core, InFlight, Io};
 use crate::effect::Effect;
 use crate::event::DiskError;
@@ -10,7 +10,7 @@ use crate::ids::{
     ATOMIC_BLOCKS, ATOMIC_GRANULES, BUFFER_BLOCKS, BlockCount, BufferIndex, DiskIndex, NcaeIndex, PSEG_BLOCKS,
     QUORUM_SPACE_BLOCKS, TransferIndex,
 };
-use crate::layout::metadata::{DiskState, PsegAddress};
+use crate::layout::metadata::{COPIES_MAX, DiskState, PsegAddress};
 use crate::list::List;
 use crate::mark::mark;
 use crate::memory::{Memory, Segment};
@@ -18,9 +18,6 @@ use crate::mutant;
 use crate::write::Lacks;
 
 const SIZE: u64 = BUFFER_BLOCKS as u64;
-
-/// Most copies of a block.
-pub const COPIES_MAX: usize = 2;
 
 /// A run of granules that lies in one piece on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -173,6 +170,14 @@ impl Core {
         self.copies(ncae, block, |state| {
             state == DiskState::Normal || state.is_written() && !normal
         })
+    }
+
+    /// The disks of all copies of a block.
+    pub(crate) fn disks_of_block(&self, ncae: NcaeIndex, block: u64) -> Copies {
+        self.copies(ncae, block, |_| true)
+            .iter()
+            .map(|(disk, _)| *disk)
+            .collect()
     }
 
     /// The copies of a block that lie on disks of such a state; the only copy lies on a disk of any.
@@ -360,7 +365,7 @@ impl Core {
 }
 
 /// The pieces of a range, in whole granules, each in one RStore.
-fn extents(start: u64, blocks: u32) -> impl Iterator<Item = Extent> {
+pub(crate) fn extents(start: u64, blocks: u32) -> impl Iterator<Item = Extent> {
     let mut at = start / SIZE * SIZE;
     let end = at + granules(start, blocks) as u64 * SIZE;
     std::iter::from_fn(move || {

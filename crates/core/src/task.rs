@@ -199,6 +199,13 @@ impl Core {
         }
     }
 
+    /// Whether a change of the metadata may be begun: this controller decides, and no record that would let its partner decide
+    /// can be the next one. Two who write new metadata write them to the same place.
+    fn may_change_metadata(&self) -> bool {
+        let soon_the_partner = self.own() != Controller::A && self.may_have_proposed_both();
+        self.coordinator() == self.own() && !soon_the_partner || mutant::is("both-change-the-metadata")
+    }
+
     pub(crate) fn coordinator(&self) -> Controller {
         match self.mode() {
             Some(Mode::Both) => Controller::A,
@@ -317,7 +324,7 @@ impl Core {
         };
         next.luns.insert(at, lun);
         let already = false;
-        Ok(self.zero_then_write(next, &psegs, ManageReply::Lun { noid, ncae, already }))
+        self.zero_then_write(next, &psegs, ManageReply::Lun { noid, ncae, already })
     }
 
     fn grow_lun(&mut self, name: Name, blocks: u64) -> Result<Step, ManageError> {
@@ -335,7 +342,7 @@ impl Core {
             lun.blocks = blocks;
             lun.psegs.extend(&psegs);
         });
-        Ok(self.zero_then_write(next, &psegs, ManageReply::Done))
+        self.zero_then_write(next, &psegs, ManageReply::Done)
     }
 
     fn rename_lun(&mut self, name: Name, to: Name) -> Result<Step, ManageError> {
@@ -349,7 +356,7 @@ impl Core {
             return Err(ManageError::NameTaken);
         }
         let next = self.changed_lun(&name, |lun| lun.name = to);
-        Ok(self.zero_then_write(next, &[], ManageReply::Done))
+        self.zero_then_write(next, &[], ManageReply::Done)
     }
 
     /// A LUN is deleted by its owner: it comes here first, then it is quiesced and drained.
@@ -395,10 +402,10 @@ impl Core {
         if state == DiskState::Merging {
             mark!("a merging disk is given up");
         }
-        Ok(self.set_disk_state(disk, DiskState::Missing))
+        self.set_disk_state(disk, DiskState::Missing)
     }
 
-    fn set_disk_state(&mut self, disk: DiskIndex, state: DiskState) -> Step {
+    fn set_disk_state(&mut self, disk: DiskIndex, state: DiskState) -> Result<Step, ManageError> {
         let mut next = self.metadata.clone().expect("a disk was found in it");
         next.generation = self.next_generation();
         next.disks[disk.index()].state = state;
@@ -428,7 +435,7 @@ impl Core {
         let mut next = metadata.clone();
         next.generation = self.next_generation();
         (next.disks[disk.index()].uuid, next.disks[disk.index()].psegs) = (uuid, psegs);
-        Ok(self.zero_then_write(next, &[], ManageReply::Done))
+        self.zero_then_write(next, &[], ManageReply::Done)
     }
 
     /// A missing disk is to be made level, or one that is level to be used. The partner is asked where it has a say: of a disk
@@ -470,11 +477,11 @@ impl Core {
             ManageOp::DiskReturned { disk } => {
                 self.word_on_disk(&op)?;
                 mark!("a missing disk is made level");
-                Ok(self.set_disk_state(disk, DiskState::Merging))
+                self.set_disk_state(disk, DiskState::Merging)
             }
             ManageOp::DiskLevel { disk, .. } if self.is_all_level(disk) => {
                 mark!("a merging disk is level");
-                Ok(self.set_disk_state(disk, DiskState::Normal))
+                self.set_disk_state(disk, DiskState::Normal)
             }
             _ => Err(ManageError::DiskNotReady),
         }
@@ -490,7 +497,15 @@ impl Core {
     }
 
     /// New PSEGs read as zero before anybody can see them; then the metadata that name them are written.
-    fn zero_then_write(&mut self, next: Metadata, psegs: &[PsegAddress], reply: ManageReply) -> Step {
+    fn zero_then_write(
+        &mut self,
+        next: Metadata,
+        psegs: &[PsegAddress],
+        reply: ManageReply,
+    ) -> Result<Step, ManageError> {
+        if !self.may_change_metadata() {
+            return Err(ManageError::Busy);
+        }
         self.new_metadata = Some(next);
         let left = if mutant::is("new-luns-are-not-zeroed") {
             Vec::new()
@@ -498,7 +513,7 @@ impl Core {
             ranges(psegs)
         };
         let in_flight = 0;
-        Step::Wait(Stage::AwaitZeroes { left, in_flight }, reply)
+        Ok(Step::Wait(Stage::AwaitZeroes { left, in_flight }, reply))
     }
 
     fn drain(&mut self, luns: Luns, reply: ManageReply) -> Step {
@@ -710,8 +725,19 @@ impl Core {
     }
 
     fn may_begin(&self, op: &ManageOp) -> bool {
-        let gives_up = matches!(op, ManageOp::DiskMissing { .. });
-        self.task.is_none() || gives_up && self.may_interrupt_task()
+        let interrupts = match op {
+            ManageOp::DiskMissing { .. } => self.may_interrupt_task(),
+            // The partner was asked from here to delete the LUN, and needs it for that.
+            ManageOp::LunMove { name, .. } => self.interrupted.is_none() && self.awaits_deletion(*name),
+            _ => false,
+        };
+        self.task.is_none() || interrupts
+    }
+
+    /// Whether the partner is deleting a LUN for an operator here.
+    fn awaits_deletion(&self, lun: Name) -> bool {
+        let is_it = |t: &Task| t.op == ManageOp::LunDelete { name: lun } && matches!(t.stage, Stage::AwaitPartner);
+        self.task.as_ref().is_some_and(is_it) && !mutant::is("busy-with-what-the-partner-does")
     }
 
     /// Whether a disk can be given up now: nothing else is under way, or only waits for what that disk may hold up, here or
@@ -895,6 +921,7 @@ impl Core {
     fn on_drained(&mut self, luns: Luns, op: ManageOp) {
         let change = match (op, luns) {
             (ManageOp::LunMove { to, .. }, Luns::One(lun)) => Change::Owner { lun, to },
+            (ManageOp::LunDelete { .. }, _) if !self.may_change_metadata() => return self.leave_to_partner(),
             (ManageOp::LunDelete { name }, _) => {
                 let mut next = self.metadata.clone().expect("serving");
                 next.generation = self.next_generation();
@@ -908,6 +935,26 @@ impl Core {
         };
         let luns = Some(luns);
         self.set_stage(Stage::AwaitCommit { luns, change });
+    }
+
+    /// A task that has begun while this controller decided, which is the partner's to decide now; or soon, and then it waits.
+    fn leave_to_partner(&mut self) {
+        if self.coordinator() == self.own() {
+            return;
+        }
+        mark!("a task is left to the partner");
+        let Some(Task { asker, op, .. }) = self.task.clone() else {
+            return;
+        };
+        match self.ask_partner(asker, op) {
+            Ok(Step::Wait(stage, _)) => {
+                self.set_stage(stage);
+                self.turn_may_have_come = true;
+                self.effects.push(Effect::ViewChanged);
+            }
+            Ok(Step::Done(reply)) => self.end_task(Ok(reply)),
+            Err(error) => self.end_task(Err(error)),
+        }
     }
 
     /// Whether the record gives the partner every LUN.

@@ -31,6 +31,7 @@ use crate::mark::mark;
 use crate::memory::Memory;
 use crate::mutant;
 use crate::nv::word::{Bmae, Rie, RieState};
+use crate::read::{Place, extents};
 
 /// What a command could not get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +79,7 @@ impl Core {
         if mirrored && !self.link.has_room() {
             return Lacks::Leave;
         }
-        if self.has_its_share(ncae, count) {
+        if self.has_its_share(ncae, start, blocks) {
             self.short_of_memory = true;
             return Lacks::Leave;
         }
@@ -104,10 +105,15 @@ impl Core {
         Lacks::Nothing
     }
 
-    /// No LUN has all of NV memory: if its disks do not answer, the others go on.
-    fn has_its_share(&self, ncae: NcaeIndex, more: usize) -> bool {
+    /// What is written to one disk never has all of NV memory: if the disk does not answer, what lies on others goes on.
+    fn has_its_share(&self, ncae: NcaeIndex, start: u64, blocks: u32) -> bool {
         let share = self.geometry().buffers as usize / 4 * 3;
-        self.cache.count_of_lun(ncae) as usize + more > share
+        let count = granules(start, blocks);
+        let has = |(disk, _): &Place| self.cache.count_of_disk(*disk) as usize + count > share;
+        if mutant::is("a-lun-has-one-share") {
+            return self.cache.count_of_lun(ncae) as usize + count > share;
+        }
+        extents(start, blocks).any(|extent| self.places(ncae, extent.start).iter().any(has))
     }
 
     /// Allocates the new buffers, with their twins, and an RIE, with mirror RIE and MNODE.
@@ -124,7 +130,9 @@ impl Core {
             };
             let mask = written | merged;
             let mask = if mutant::is("whole-mask") { u8::MAX } else { mask };
-            new.push(self.cache.allocate(Granule { ncae, number }, mask));
+            let granule = Granule { ncae, number };
+            let copies = self.disks_of_block(ncae, granule.start().0);
+            new.push(self.cache.allocate(granule, copies, mask));
         }
         let rie = self.free_ries.pop().expect("admit_write looked");
         let local = self.local_rie(rie);

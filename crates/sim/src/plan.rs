@@ -8,6 +8,8 @@ use twincell_core::config::Geometry;
 use twincell_core::ids::Controller;
 
 const MS: u64 = 1_000_000;
+/// In one seed of so many operators are hasty.
+const HASTY: u64 = 16;
 /// In one seed of so many a disk is given up and comes back.
 const DISK_RETURNS: u64 = 8;
 /// One pause of a host in so many is long.
@@ -106,6 +108,8 @@ pub struct Plan {
     pub paths: usize,
     /// Steps follow each other so closely that messages wait for the next one to share its frame.
     pub crowded: bool,
+    /// Operators ask for changes just when a ballot is under way.
+    pub hasty: bool,
 }
 
 impl Plan {
@@ -129,6 +133,7 @@ impl Plan {
             apart: false,
             paths: 1,
             crowded: false,
+            hasty: false,
         }
     }
 
@@ -183,6 +188,7 @@ impl Plan {
             apart: random.one_in(3),
             paths: if random.one_in(2) { 2 } else { 1 },
             crowded: random.one_in(2),
+            hasty: mode != Mode::Calm && seed % HASTY == 1,
         }
     }
 

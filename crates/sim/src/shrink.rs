@@ -73,6 +73,7 @@ fn smaller(plan: &Plan) -> Vec<Plan> {
     with(&|p| p.slow_hosts = false);
     with(&|p| p.apart = false);
     with(&|p| p.crowded = false);
+    with(&|p| p.hasty = false);
     with(&|p| p.withdrawn = u64::MAX);
     with(&|p| p.idle = (p.idle / 2).max(1));
     if plan.mode == Mode::Chaos {

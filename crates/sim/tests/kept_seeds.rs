@@ -18,7 +18,7 @@ fn a_mirror_that_was_lost_is_met_again() {
 /// The same with one that was about to join.
 #[test]
 fn a_joiner_that_was_lost_is_met_again() {
-    trace(&["greet-a-lost-mirror"], || ends_well(200_389_301));
+    ends_well(200_389_301);
 }
 
 /// Who had moved on to another record said hello on a second path, and was taken for the one that was met before.

@@ -10,6 +10,16 @@ fn moved(name: &str, to: Controller) -> ManageOp {
     ManageOp::LunMove { name, to }
 }
 
+fn renamed(name: &str, to: &str) -> ManageOp {
+    let [name, to] = [name, to].map(|n| Name::new(n).expect("a name"));
+    ManageOp::LunRename { name, to }
+}
+
+fn deleted(name: &str) -> ManageOp {
+    let name = Name::new(name).expect("a name");
+    ManageOp::LunDelete { name }
+}
+
 fn replies(s: &Scenario, c: Controller) -> usize {
     s.story()
         .lines()
@@ -150,5 +160,77 @@ fn who_owns_nothing_stops() {
         s.manage(B, ManageOp::Stop);
         s.until_alone(A, true);
         s.until("B exits");
+    });
+}
+
+/// Both end, and start again: whatever the metadata are by now, they are there.
+fn begin_again(mut s: Scenario) {
+    Controller::BOTH.iter().for_each(|c| s.crash(*c));
+    s.start_when_down();
+    s.until_both_serve();
+    s.end();
+}
+
+/// A comes back while B is alone. When B has voted for both an operator asks it for a change, and as soon as A is in another asks
+/// A: only one of them may write new metadata.
+#[test]
+fn the_partner_that_comes_back_decides_next() {
+    trace(&["both-change-the-metadata"], || {
+        let mut s = Scenario::new().both_serving();
+        s.crash(A);
+        s.until_alone(B, true);
+        s.start(A);
+        s.until("votes for BOTH");
+        s.mark();
+        s.manage(B, renamed("lun1", "x"));
+        s.until_both_serve();
+        s.manage(A, renamed("lun0", "y"));
+        s.pass(3_000);
+        assert_eq!((replies(&s, A), replies(&s, B)), (1, 1));
+        begin_again(s);
+    });
+}
+
+/// B, alone, drains a LUN to delete it when A comes back, and A changes something else: whoever decides when the LUN is drained
+/// deletes it.
+#[test]
+fn a_lun_drains_when_the_partner_comes_back() {
+    trace(&["both-change-the-metadata"], || {
+        for ms in (0..120).step_by(7) {
+            let mut s = Scenario::new().both_serving();
+            s.crash(A);
+            s.until_alone(B, true);
+            s.start(A);
+            s.until("A <- B: attached");
+            s.disk_writes_take(100);
+            s.use_lun(1);
+            s.write(B, 0, 8);
+            s.until("B -> disk 0: write");
+            s.disk_writes_take(0);
+            s.mark();
+            s.manage(B, deleted("lun1"));
+            s.until_both_serve();
+            s.pass(ms);
+            s.manage(A, renamed("lun0", "y"));
+            s.pass(3_000);
+            assert_eq!((replies(&s, A), replies(&s, B)), (1, 1), "after {ms} ms");
+            s.use_lun(0);
+            begin_again(s);
+        }
+    });
+}
+
+/// B is asked to delete a LUN of its own. A deletes it, for which B has to give it away while it waits for that.
+#[test]
+fn the_partner_deletes_a_lun_for_its_owner() {
+    trace(&["busy-with-what-the-partner-does"], || {
+        let mut s = Scenario::new().both_serving();
+        s.manage(A, moved("lun1", B));
+        s.until("A -> operator: Ok");
+        s.pass(200);
+        s.manage(B, deleted("lun1"));
+        s.until("B -> operator: Ok");
+        s.use_lun(0);
+        s.end();
     });
 }

@@ -548,3 +548,31 @@ fn who_returns_before_the_fence_is_asked_nothing() {
         s.end();
     });
 }
+
+/// A joiner falls when the one that is in has voted for both, and is back before it is known what became of the vote: the record
+/// may name the process that fell. The new one is not greeted, and is asked nothing.
+#[test]
+fn who_returns_before_the_vote_is_decided_is_asked_nothing() {
+    trace(&["greet-a-lost-mirror"], || {
+        let mut s = both();
+        s.crash(B);
+        s.until_alone(A, true);
+        s.start(B);
+        s.until("A -> disk 0: votes for BOTH");
+        s.fail_slot_writes(true);
+        s.pass(20);
+        s.crash(B);
+        // Its first words are lost, so that whoever greets it does not refuse it at once.
+        s.link_loses_every(1);
+        s.start(B);
+        s.pass(300);
+        s.link_loses_every(0);
+        s.mark();
+        s.write(A, 0, 8);
+        s.pass(50);
+        s.fail_slot_writes(false);
+        s.start_when_down();
+        s.until_both_serve();
+        s.end();
+    });
+}

@@ -230,3 +230,63 @@ fn the_partner_returns_to_a_lun_of_an_odd_size() {
         s.end();
     }
 }
+
+/// Two LUNs have data on a disk that does not answer, under load: together they leave memory for what lies on others.
+#[test]
+fn two_luns_without_their_disk_do_not_stop_a_third() {
+    let mut s = Scenario::small().both_serving();
+    let name = Name::new("lun2").expect("a name");
+    s.manage(
+        A,
+        ManageOp::LunCreate {
+            name,
+            uuid: Uuid(4711),
+            blocks: 5 * 4096,
+            redundancy: Redundancy::None,
+        },
+    );
+    s.until("A -> operator: Ok");
+    s.manage(A, ManageOp::LunMove { name, to: A });
+    s.pass(200);
+    s.stall_disks(&[2]);
+    s.use_lun(1);
+    (0..3).for_each(|n| {
+        s.written(A, 8192 + n * 128, 128);
+    });
+    s.use_lun(2);
+    for n in 0..5 {
+        for rstore in 0..5 {
+            s.write(A, 4096 * rstore + n * 128, 128);
+            s.pass(150);
+        }
+    }
+    s.pass(8_000);
+    s.use_lun(0);
+    for n in 0..20 {
+        let begun = s.now();
+        let write = s.write_fua(A, n * 8, 8);
+        s.good(write);
+        assert!(s.now() - begun < 300, "its host waited for {} ms", s.now() - begun);
+    }
+    s.stall_disks(&[]);
+    s.end();
+}
+
+/// One disk of a LUN does not answer, under load: the rest of the LUN goes on.
+#[test]
+fn a_lun_goes_on_where_its_disks_answer() {
+    trace(&["a-lun-has-one-share"], || {
+        let mut s = Scenario::small().both_serving();
+        s.stall_disks(&[2]);
+        s.use_lun(1);
+        (0..3).for_each(|n| {
+            s.written(A, 8192 + n * 128, 128);
+        });
+        s.pass(8_000);
+        let write = s.write(A, 0, 8);
+        s.pass(500);
+        assert!(s.is_good(write), "it waits for a disk that it has nothing to do with");
+        s.stall_disks(&[]);
+        s.end();
+    });
+}

@@ -5,7 +5,9 @@ mod chain;
 mod free;
 
 use crate::config::Geometry;
-use crate::ids::{BUFFER_BLOCKS, BufferIndex, Controller, LUNS_MAX, NcaeIndex, Vba};
+use crate::ids::{BUFFER_BLOCKS, BufferIndex, Controller, DiskIndex, LUNS_MAX, NcaeIndex, Vba};
+use crate::layout::metadata::COPIES_MAX;
+use crate::list::List;
 use crate::mark::mark;
 use crate::mutant;
 use crate::nv::resolve::ValidBuffer;
@@ -36,6 +38,9 @@ impl Granule {
     }
 }
 
+/// The disks that a granule lies on, whatever their state: they are the same as long as its LUN is there.
+pub type Copies = List<DiskIndex, COPIES_MAX>;
+
 /// What a buffer is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Use {
@@ -64,6 +69,8 @@ pub struct Buffer {
     pub usage: Use,
     /// Which granule it holds, unless free.
     pub granule: Granule,
+    /// Where that is to be written.
+    copies: Copies,
     /// Its valid blocks.
     pub mask: u8,
     /// Newer data took its place; it is only waited for.
@@ -83,21 +90,21 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    const FREE: Buffer = Buffer {
-        usage: Use::Free,
-        granule: Granule {
-            ncae: NcaeIndex(0),
-            number: 0,
-        },
-        mask: 0,
-        superseded: false,
-        held: false,
-        twinned: false,
-        pins: 0,
-        posted: 0,
-        aside: 0,
-        age: 0,
-    };
+    fn free() -> Buffer {
+        Buffer {
+            usage: Use::Free,
+            granule: Granule::default(),
+            copies: Copies::new(),
+            mask: 0,
+            superseded: false,
+            held: false,
+            twinned: false,
+            pins: 0,
+            posted: 0,
+            aside: 0,
+            age: 0,
+        }
+    }
 }
 
 /// The cache.
@@ -126,13 +133,14 @@ pub struct Cache {
     state_links: Links,
     next_age: u64,
     of_lun: Vec<u32>,
+    of_disk: Vec<u32>,
     /// Current (not superseded) valid buffers without a twin.
     untwinned: u32,
 }
 
 impl Cache {
-    /// An empty cache of `own`.
-    pub fn new(geometry: Geometry, own: Controller) -> Cache {
+    /// An empty cache of `own`, for so many disks.
+    pub fn new(geometry: Geometry, own: Controller, disks: u16) -> Cache {
         let count = geometry.buffers_of_both() as usize;
         let free = Controller::BOTH.map(|pair| {
             let mut free = FreeBuffers::new(count);
@@ -142,7 +150,7 @@ impl Cache {
         Cache {
             geometry,
             own,
-            buffers: vec![Buffer::FREE; count],
+            buffers: vec![Buffer::free(); count],
             free,
             buckets: vec![None; count.next_power_of_two()],
             in_bucket: vec![None; count],
@@ -157,6 +165,7 @@ impl Cache {
             state_links: Links::new(count),
             next_age: 1,
             of_lun: vec![0; LUNS_MAX],
+            of_disk: vec![0; disks.into()],
             untwinned: 0,
         }
     }
@@ -293,17 +302,19 @@ impl Cache {
     }
 
     fn enter_index(&mut self, buffer: BufferIndex) {
-        let granule = self.get(buffer).granule;
+        let Buffer { granule, copies, .. } = *self.get(buffer);
         let bucket = self.bucket(granule);
         self.of_lun[granule.ncae.index()] += 1;
+        copies.iter().for_each(|d| self.of_disk[d.index()] += 1);
         self.in_bucket[buffer.index()] = self.buckets[bucket];
         self.buckets[bucket] = Some(buffer);
     }
 
     fn leave_index(&mut self, buffer: BufferIndex) {
-        let granule = self.get(buffer).granule;
+        let Buffer { granule, copies, .. } = *self.get(buffer);
         let bucket = self.bucket(granule);
         self.of_lun[granule.ncae.index()] -= 1;
+        copies.iter().for_each(|d| self.of_disk[d.index()] -= 1);
         let after = self.in_bucket[buffer.index()].take();
         if self.buckets[bucket] == Some(buffer) {
             self.buckets[bucket] = after;
@@ -317,15 +328,16 @@ impl Cache {
     }
 
     /// Allocates a buffer, and by the same act its twin [0054]. Panics if there is none: ask `free`.
-    pub fn allocate(&mut self, granule: Granule, mask: u8) -> BufferIndex {
+    pub fn allocate(&mut self, granule: Granule, copies: Copies, mask: u8) -> BufferIndex {
         let free = &mut self.free[self.own.index()];
         let buffer = free.pop().expect("the cache was asked for room");
         assert_eq!(self.get(buffer).usage, Use::Free);
         self.buffers[buffer.index()] = Buffer {
             usage: Use::Staged,
             granule,
+            copies,
             mask,
-            ..Buffer::FREE
+            ..Buffer::free()
         };
         self.enter_index(buffer);
         buffer
@@ -542,7 +554,7 @@ impl Cache {
                 usage: Use::Posted,
                 superseded: true,
                 posted,
-                ..Buffer::FREE
+                ..Buffer::free()
             };
         } else {
             self.be_free(buffer);
@@ -550,7 +562,7 @@ impl Cache {
     }
 
     fn be_free(&mut self, buffer: BufferIndex) {
-        self.buffers[buffer.index()] = Buffer::FREE;
+        self.buffers[buffer.index()] = Buffer::free();
         self.free_of(buffer).insert(buffer);
     }
 
@@ -561,15 +573,16 @@ impl Cache {
     }
 
     /// Takes over a buffer that NV memory says is valid, after a restart or a takeover.
-    pub fn adopt(&mut self, valid: ValidBuffer, twinned: bool) {
+    pub fn adopt(&mut self, valid: ValidBuffer, copies: Copies, twinned: bool) {
         let buffer = valid.buffer;
         assert_eq!(self.get(buffer).usage, Use::Free);
         self.free_of(buffer).remove(buffer);
         self.buffers[buffer.index()] = Buffer {
             usage: Use::Staged,
             granule: Granule::of(valid.ncae, valid.start.0),
+            copies,
             mask: valid.mask,
-            ..Buffer::FREE
+            ..Buffer::free()
         };
         self.enter_index(buffer);
         self.absorb(buffer, None, twinned);
@@ -591,6 +604,11 @@ impl Cache {
     /// How many buffers are in use for `ncae`, superseded ones in flight included.
     pub fn count_of_lun(&self, ncae: NcaeIndex) -> u32 {
         self.of_lun[ncae.index()]
+    }
+
+    /// How many buffers are in use for what lies on `disk`, superseded ones in flight included.
+    pub fn count_of_disk(&self, disk: DiskIndex) -> u32 {
+        self.of_disk[disk.index()]
     }
 
     /// Checks what must hold between steps. Panics if it does not.
@@ -639,7 +657,11 @@ mod tests {
             transfers: 4,
             destages: 2,
         };
-        Cache::new(geometry, Controller::A)
+        Cache::new(geometry, Controller::A, 2)
+    }
+
+    fn copies() -> Copies {
+        Copies::from_slice(&[DiskIndex(0), DiskIndex(1)])
     }
 
     fn granule(number: u64) -> Granule {
@@ -652,10 +674,10 @@ mod tests {
     #[test]
     fn new_data_inherit_the_age_of_unwritten_old_data() {
         let mut cache = cache();
-        let old = cache.allocate(granule(7), 0xff);
+        let old = cache.allocate(granule(7), copies(), 0xff);
         cache.absorb(old, None, true);
         let synced = cache.age_now();
-        let new = cache.allocate(granule(7), 0xff);
+        let new = cache.allocate(granule(7), copies(), 0xff);
         cache.absorb(new, Some(old), true);
         assert_eq!(cache.current(granule(7)), Some(new));
         assert!(
@@ -675,10 +697,10 @@ mod tests {
     fn old_data_stay_while_a_write_in_progress_names_them() {
         for happens in [true, false] {
             let mut cache = cache();
-            let old = cache.allocate(granule(7), 0xff);
+            let old = cache.allocate(granule(7), copies(), 0xff);
             cache.absorb(old, None, true);
             cache.hold(old);
-            let new = cache.allocate(granule(7), 0xff);
+            let new = cache.allocate(granule(7), copies(), 0xff);
             cache.begin_write(old);
             cache.end_write(old);
             cache.begin_flush();
@@ -700,7 +722,7 @@ mod tests {
     #[test]
     fn a_pinned_buffer_outlives_its_flush() {
         let mut cache = cache();
-        let buffer = cache.allocate(granule(1), 0x01);
+        let buffer = cache.allocate(granule(1), copies(), 0x01);
         cache.absorb(buffer, None, false);
         cache.pin(buffer);
         cache.begin_write(buffer);
@@ -717,7 +739,7 @@ mod tests {
     #[test]
     fn a_buffer_that_an_overdue_write_names_is_not_used_again() {
         let mut cache = cache();
-        let buffer = cache.allocate(granule(1), 0xff);
+        let buffer = cache.allocate(granule(1), copies(), 0xff);
         cache.absorb(buffer, None, false);
         cache.begin_write(buffer);
         cache.leave_posted(buffer);
@@ -729,6 +751,7 @@ mod tests {
         assert_eq!(cache.current(granule(1)), None);
         assert_eq!((cache.in_use(Controller::A), cache.unsettled()), (1, 0));
         assert_eq!(cache.count_of_lun(NcaeIndex(0)), 0);
+        assert_eq!(cache.count_of_disk(DiskIndex(1)), 0);
         cache.check();
         cache.reap(buffer);
         assert_eq!(cache.in_use(Controller::A), 0);
@@ -738,13 +761,13 @@ mod tests {
     #[test]
     fn what_is_put_aside_hides_nothing_and_comes_back_first() {
         let mut cache = cache();
-        let buffers = [1, 2, 3].map(|n| cache.allocate(granule(n), 0xff));
+        let buffers = [1, 2, 3].map(|n| cache.allocate(granule(n), copies(), 0xff));
         for buffer in buffers {
             cache.absorb(buffer, None, false);
         }
         cache.put_aside(buffers[0]);
         assert_eq!((cache.oldest_dirty(), cache.dirty()), (Some(buffers[1]), 2));
-        let newer = cache.allocate(granule(1), 0xff);
+        let newer = cache.allocate(granule(1), copies(), 0xff);
         cache.absorb(newer, Some(buffers[0]), false);
         cache.put_aside(buffers[1]);
         cache.take_up();
@@ -757,10 +780,10 @@ mod tests {
     #[test]
     fn one_disk_write_in_flight_for_a_granule() {
         let mut cache = cache();
-        let old = cache.allocate(granule(1), 0xff);
+        let old = cache.allocate(granule(1), copies(), 0xff);
         cache.absorb(old, None, true);
         cache.begin_write(old);
-        let new = cache.allocate(granule(1), 0xff);
+        let new = cache.allocate(granule(1), copies(), 0xff);
         cache.absorb(new, Some(old), true);
         assert!(cache.is_being_written(granule(1)));
         cache.end_write(old);

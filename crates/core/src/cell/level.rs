@@ -202,7 +202,8 @@ impl Core {
         for buffer in self.geometry().buffers_of(self.own()) {
             let valid = ultimate(&self.words, buffer).expect("the controller's own words are sound");
             if let Some(valid) = valid {
-                self.cache.adopt(valid, true);
+                let copies = self.disks_of_block(valid.ncae, valid.start.0);
+                self.cache.adopt(valid, copies, true);
             }
         }
         for mnode in &mut self.mnodes {

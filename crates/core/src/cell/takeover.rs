@@ -117,7 +117,8 @@ impl Core {
             }
             if let Some(valid) = valid {
                 found.valid += 1;
-                self.cache.adopt(valid, mutant::is("a-takeover-finds-twins"));
+                let copies = self.disks_of_block(valid.ncae, valid.start.0);
+                self.cache.adopt(valid, copies, mutant::is("a-takeover-finds-twins"));
             }
         }
     }

@@ -7,6 +7,9 @@
 use crate::ids::{DiskIndex, LUNS_MAX, NcaeIndex, Noid, PSEG_BLOCKS, PsegIndex, RssIndex, Uuid};
 use crate::list::List;
 
+/// Most copies of a block.
+pub const COPIES_MAX: usize = 2;
+
 /// Longest name of a LUN in bytes.
 pub const NAME_BYTES_MAX: usize = 64;
 

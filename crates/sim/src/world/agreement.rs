@@ -4,7 +4,7 @@ use super::World;
 use crate::process::{NvMemory, Process};
 use twincell_core::cell::record::Mode;
 use twincell_core::controller::Role;
-use twincell_core::ids::{Controller, Epoch};
+use twincell_core::ids::{Controller, DiskIndex, Epoch};
 use twincell_core::nv::resolve::{ValidBuffer, resolve_pair};
 
 /// Lossy links deliver what was lost within this, in nanoseconds, once they are sound.
@@ -44,6 +44,22 @@ impl World {
             self.fail(format!(
                 "a disk write of process {process} of {controller} lands after its locks are gone"
             ));
+        }
+    }
+
+    /// Most of the disks that vote have the metadata that the newest record names: nobody writes anything else there.
+    pub(super) fn check_metadata(&mut self) {
+        let Some((epoch, record)) = self.records.last_key_value() else {
+            return;
+        };
+        let named = record.metadata;
+        let has = |disk: &&DiskIndex| {
+            let there = &self.shelf.disks[disk.index()].metadata[usize::from(named.copy)];
+            there.as_ref().is_some_and(|m| m.generation == named.generation)
+        };
+        let (have, all) = (record.quorum.iter().filter(has).count(), record.quorum.len());
+        if 2 * have <= all {
+            self.fail(format!("{have} of {all} disks have the metadata of {epoch:?}"));
         }
     }
 

@@ -18,9 +18,13 @@ use twincell_core::{Effect, Event};
 impl World {
     /// An epoch has one record, whoever says so (R1).
     fn check_record(&mut self, record: &Record) {
+        let is_new = !self.records.contains_key(&record.epoch);
         let known = *self.records.entry(record.epoch).or_insert(*record);
         if known != *record {
             self.fail(format!("two records of one epoch: {known:?} and {record:?}"));
+        }
+        if is_new {
+            self.check_metadata();
         }
     }
 
@@ -97,6 +101,9 @@ impl World {
                 let process = self.processes[c].as_ref().expect("it wants something");
                 let slot = *process.core.slot_written_by(io).expect("what to write");
                 self.check_record(&slot.record);
+                if slot.voted > 0 {
+                    self.be_hasty();
+                }
                 self.submit(controller, id, io, Io::SlotWrite(disk, Box::new(slot)));
             }
             Effect::MetadataRead { io, disk, copy } => self.submit(controller, id, io, Io::MetadataRead(disk, copy)),

@@ -254,6 +254,21 @@ impl World {
         self.maybe_open_link();
     }
 
+    /// A vote is being written: now and then an operator asks one of the controllers for something just then.
+    pub(super) fn be_hasty(&mut self) {
+        if !self.plan.hasty || !self.random.one_in(8) {
+            return;
+        }
+        let fault = match self.random.below(6) {
+            0 => Fault::CreateLun,
+            1 => Fault::GrowLun,
+            2 => Fault::DeleteLun,
+            n => Fault::RenameLun((n % 2) as u16),
+        };
+        let delay = self.random.below(5 * MS);
+        self.after(delay, Happening::Fault(fault));
+    }
+
     pub(super) fn manage(&mut self, op: ManageOp) {
         let c = Controller::BOTH[self.random.below(2) as usize];
         self.manage_on(c, op);

@@ -277,6 +277,7 @@ impl World {
             Io::MetadataWrite(_, copy, ref metadata) => {
                 if result.is_ok() {
                     self.shelf.disks[disk].metadata[usize::from(copy)] = Some((**metadata).clone());
+                    self.check_metadata();
                 }
                 Event::DiskDone { io, result }
             }
