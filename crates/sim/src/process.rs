@@ -5,7 +5,7 @@ use crate::image_check::ImageCheck;
 use crate::licence::Licence;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use twincell_core::config::Geometry;
-use twincell_core::ids::{BufferIndex, CommandId, NvAddress, RieGeneration, RieIndex, TransferIndex, Uuid};
+use twincell_core::ids::{BufferIndex, CommandId, NvAddress, RequestId, RieGeneration, RieIndex, TransferIndex, Uuid};
 use twincell_core::memory::Memory;
 use twincell_core::nv::word::{Rie, RieState};
 use twincell_core::nv::{Image, Words};
@@ -167,6 +167,8 @@ pub struct Process {
     pub crash_before: Option<Point>,
     /// Commands of hosts that are not completed: the attempt that each is.
     pub commands: BTreeMap<CommandId, u64>,
+    /// What operators have asked for, and have no answer to.
+    pub requests: BTreeSet<RequestId>,
     /// Volatile memory.
     transfers: Vec<[u64; TRANSFER_BLOCKS]>,
     /// The deadline for which a tick is under way.
@@ -191,6 +193,7 @@ impl Process {
             crash_after: None,
             crash_before: None,
             commands: BTreeMap::new(),
+            requests: BTreeSet::new(),
             transfers: vec![[0; TRANSFER_BLOCKS]; usize::from(geometry.transfers) + 1],
             tick_at: 0,
             licence: Licence::default(),

@@ -102,7 +102,7 @@ impl World {
                 let slot = *process.core.slot_written_by(io).expect("what to write");
                 self.check_record(&slot.record);
                 if slot.voted > 0 {
-                    self.be_hasty();
+                    self.be_hasty(&slot.proposal);
                 }
                 self.submit(controller, id, io, Io::SlotWrite(disk, Box::new(slot)));
             }
@@ -126,7 +126,10 @@ impl World {
                 }
             }
             Effect::ViewChanged => self.look_at_luns(controller),
-            Effect::Reply { .. } => {}
+            Effect::Reply { request, .. } => {
+                let process = self.processes[c].as_mut().expect("it wants something");
+                process.requests.remove(&request);
+            }
             Effect::Restart => {
                 self.end(controller);
                 self.after(MS, Happening::Start(controller));

@@ -59,7 +59,7 @@ impl World {
     fn drain(&mut self) -> Result<(), String> {
         let limit = self.now + LIVENESS;
         let mut operator_looks_at = self.now;
-        while self.in_flight > 0 || !self.is_well() || !self.have_disks_come_back() {
+        while self.in_flight > 0 || self.keeps_operators_waiting() || !self.is_well() || !self.have_disks_come_back() {
             if self.now >= operator_looks_at {
                 operator_looks_at = self.now + OPERATOR_LOOKS_EVERY;
                 self.replace_gone_disks();
@@ -100,6 +100,11 @@ impl World {
                 self.manage_on(controller, ManageOp::AcceptLoss { missing });
             }
         }
+    }
+
+    /// Whether an operator has no answer yet.
+    fn keeps_operators_waiting(&self) -> bool {
+        self.processes.iter().flatten().any(|p| !p.requests.is_empty())
     }
 
     pub(crate) fn is_well(&self) -> bool {

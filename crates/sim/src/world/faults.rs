@@ -7,6 +7,7 @@ use super::{LUNS, MS, SeenLun, US, World};
 use crate::fault::{Fault, Point};
 use crate::history::History;
 use twincell_core::Event;
+use twincell_core::cell::record::{Mode, Record};
 use twincell_core::ids::{Controller, Noid, QUORUM_SPACE_BLOCKS, RequestId, Uuid};
 use twincell_core::layout::metadata::{Name, Redundancy};
 use twincell_core::manage::{LunView, ManageOp};
@@ -254,19 +255,27 @@ impl World {
         self.maybe_open_link();
     }
 
-    /// A vote is being written: now and then an operator asks one of the controllers for something just then.
-    pub(super) fn be_hasty(&mut self) {
-        if !self.plan.hasty || !self.random.one_in(8) {
+    /// A vote is being written: now and then operators ask for something just then, most of all when the partner is about to
+    /// be in.
+    pub(super) fn be_hasty(&mut self, proposal: &Record) {
+        if !self.plan.hasty {
             return;
         }
-        let fault = match self.random.below(6) {
-            0 => Fault::CreateLun,
-            1 => Fault::GrowLun,
-            2 => Fault::DeleteLun,
-            n => Fault::RenameLun((n % 2) as u16),
+        let wishes = if proposal.mode == Mode::Both {
+            self.random.below(4)
+        } else {
+            u64::from(self.random.one_in(8))
         };
-        let delay = self.random.below(5 * MS);
-        self.after(delay, Happening::Fault(fault));
+        for _ in 0..wishes {
+            let fault = match self.random.below(6) {
+                0 => Fault::CreateLun,
+                1 => Fault::GrowLun,
+                2 => Fault::DeleteLun,
+                n => Fault::RenameLun((n % 2) as u16),
+            };
+            let delay = self.random.below(8 * MS);
+            self.after(delay, Happening::Fault(fault));
+        }
     }
 
     pub(super) fn manage(&mut self, op: ManageOp) {
@@ -275,11 +284,13 @@ impl World {
     }
 
     pub(super) fn manage_on(&mut self, controller: Controller, op: ManageOp) {
-        let Some(id) = self.processes[controller.index()].as_ref().map(|p| p.id) else {
+        let request = RequestId(self.next_request);
+        let Some(process) = &mut self.processes[controller.index()] else {
             return;
         };
-        let request = RequestId(self.next_request);
         self.next_request += 1;
+        process.requests.insert(request);
+        let id = process.id;
         self.deliver(controller, id, Event::Manage { request, op });
     }
 }
