@@ -16,6 +16,7 @@ pub const MARKS: &[&str] = &[
     "old data of a write in progress reach the disk",
     "a write is withdrawn after its old data reached the disk",
     "a flush failed",
+    "a task is left to the partner",
     "a disk is given up",
     "a merging disk is given up",
     "a missing disk is made level",

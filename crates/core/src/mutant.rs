@@ -104,6 +104,7 @@ pub const MUTANTS: &[Mutant] = &[
     rule("R9", "disk-before-mda-while-joining", "a write may reach the disks before the joiner has it"),
     code("both-change-the-metadata", "who decides begins a change of the metadata though its partner may be the next to decide"),
     code("busy-with-what-the-partner-does", "a LUN that the partner is to delete for an operator here cannot be moved there"),
+    code("serve-from-an-image-unnamed", "who finishes a vote of its predecessor serves from an image that the vote does not name"),
     code("deaf-while-the-partner-moves", "a coordinator gives up no disk while its partner drains a LUN for it"),
     // The link.
     code("one-hello-is-a-link", "the link is up before this controller has said hello"),

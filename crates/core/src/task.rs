@@ -590,10 +590,16 @@ impl Core {
         self.task = Some(Task::new(Asker::Nobody, ManageOp::Stop, stage, ManageReply::Stopping));
     }
 
-    fn leave(&mut self) {
-        if let Some(task) = self.task.take() {
+    /// Whoever wants this controller to stop hears that it does.
+    pub(crate) fn answer_stop(&mut self) {
+        let tasks = [self.task.take(), self.interrupted.take()].into_iter().flatten();
+        for task in tasks.filter(|t| t.op == ManageOp::Stop) {
             self.answer(task.asker, Ok(task.reply));
         }
+    }
+
+    fn leave(&mut self) {
+        self.answer_stop();
         if self.is_write_through() {
             return self.exit();
         }
@@ -911,9 +917,7 @@ impl Core {
 
     /// Stops as a crash would: the image stays, and the partner takes over.
     fn halt(&mut self) {
-        if let Some(task) = self.task.take() {
-            self.answer(task.asker, Ok(task.reply));
-        }
+        self.answer_stop();
         self.phase = Phase::Out;
         self.effects.push(Effect::Halt);
     }

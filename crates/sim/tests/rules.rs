@@ -576,3 +576,30 @@ fn who_returns_before_the_vote_is_decided_is_asked_nothing() {
         s.end();
     });
 }
+
+/// A left everything clean. B takes over with a fresh image, and falls when it has voted for that; it is back, and finishes the
+/// vote of its predecessor. What it serves from must be what the record names, or the next fall costs it its memory.
+#[test]
+fn who_finishes_a_vote_serves_from_the_image_that_it_names() {
+    trace(&["serve-from-an-image-unnamed"], || {
+        for at in ["B -> disk 0: votes for ALONE(B", "B -> disk 1: votes for ALONE(B"] {
+            let mut s = both();
+            s.crash(B);
+            s.until_alone(A, true);
+            s.manage(A, ManageOp::Stop);
+            s.until("A exits");
+            s.crash_at(B, at);
+            s.start(B);
+            s.until("B ends");
+            s.start(B);
+            s.until("B serves");
+            let write = s.written(B, 0, 8);
+            s.crash(B);
+            s.start_when_down();
+            s.until("B serves");
+            s.reads(B, 0, 8, write);
+            s.until_both_serve();
+            s.end();
+        }
+    });
+}

@@ -380,9 +380,14 @@ impl Core {
         }
         match self.phase {
             Phase::Deciding | Phase::AwaitPartner { .. } if !record.has(self.own()) => self.start_anew(),
+            // R8: what this controller wanted to become does not follow from a record that names another image of it, as one that
+            // its predecessor has voted for may.
+            Phase::Deciding
+                if !record.is_current(self.own(), self.image) && !mutant::is("serve-from-an-image-unnamed") =>
+            {
+                self.start_anew()
+            }
             Phase::Deciding if record.mode != Mode::Both => self.fence(),
-            // R8: what this controller wanted to become does not follow from a record that names another image of it.
-            Phase::Deciding if !record.is_current(self.own(), self.image) => self.start_anew(),
             Phase::AwaitPartner { .. } if record.mode != Mode::Both => {
                 // The partner may wait, too: both say hello anew.
                 self.drop_link();
@@ -396,7 +401,7 @@ impl Core {
             Phase::Serving => self.on_record_while_serving(record),
             Phase::Joining if record.mode != Mode::Both => self.store_nca(),
             Phase::Joining if record.mode == Mode::Both => self.joined(),
-            Phase::AwaitAttach | Phase::Attaching if record.mode == Mode::Both => self.start_anew(),
+            Phase::AwaitAttach | Phase::Attaching if record.has(self.own()) => self.start_anew(),
             _ => {}
         }
     }
@@ -413,6 +418,7 @@ impl Core {
     /// R4: the loser ends its host connections, says nothing, reaps its writes, and starts anew.
     fn be_out(&mut self) {
         if self.phase == Phase::Leaving || self.is_stopping() {
+            self.answer_stop();
             return self.exit();
         }
         self.note(Note::Out);

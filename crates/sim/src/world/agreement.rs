@@ -11,13 +11,18 @@ use twincell_core::nv::resolve::{ValidBuffer, resolve_pair};
 const SETTLES: u64 = 5_000_000_000;
 
 impl World {
-    /// A controller that serves alone is the only one: nobody who is not in the record answers a host any more, or knows
-    /// no newer one (R2, R3).
+    /// Whoever answers hosts does so from an image that the record names (R8). A controller that serves alone is the only one:
+    /// nobody who is not in the record answers a host any more, or knows no newer one (R2, R3).
     pub(super) fn check_answer(&mut self, controller: Controller) {
+        let view = self.processes[controller.index()].as_ref().map(|p| p.core.cell_view());
+        if view.is_some_and(|v| !v.image_current) {
+            self.fail(format!(
+                "{controller} answers a host from an image that the record does not name"
+            ));
+        }
         let Some((epoch, alone)) = self.served_alone else {
             return;
         };
-        let view = self.processes[controller.index()].as_ref().map(|p| p.core.cell_view());
         let own = view.and_then(|v| v.record).map_or(Epoch(0), |r| r.epoch);
         if alone != controller && own < epoch {
             self.fail(format!(
