@@ -71,9 +71,7 @@ fn who_stops_while_its_partner_joins() {
 /// answered one more command when it had said that it was gone.
 #[test]
 fn who_stops_is_given_a_lun() {
-    trace(&["leave-with-a-lun"], || {
-        [500_736_516, 500_974_635].into_iter().for_each(ends_well);
-    });
+    [500_736_516, 500_974_635].into_iter().for_each(ends_well);
 }
 
 /// A disk had been slow, and was about to be given up for it, when another was lost for good: two faults, of which the

@@ -234,3 +234,28 @@ fn the_partner_deletes_a_lun_for_its_owner() {
         s.end();
     });
 }
+
+/// B stops and has given all away. A, which has not heard of that yet, moves a LUN to it: B must not leave with it.
+#[test]
+fn who_stops_is_given_a_lun_back() {
+    trace(&["leave-with-a-lun"], || {
+        let mut s = Scenario::new().both_serving();
+        s.manage(A, moved("lun1", B));
+        s.until("A -> operator: Ok");
+        s.pass(200);
+        s.link_takes(30);
+        s.mark();
+        s.manage(B, ManageOp::Stop);
+        s.until("B -> A: record is BOTH");
+        s.manage(A, moved("lun0", B));
+        s.until("A notes: LunMoved");
+        s.link_takes(0);
+        s.until("B -> operator: Ok");
+        let given = s.story().matches("B -> A: record is BOTH").count();
+        assert_eq!(given, 2, "it gives that back, too, before it leaves");
+        s.until("B exits");
+        s.start_when_down();
+        s.until_both_serve();
+        s.end();
+    });
+}
