@@ -771,6 +771,7 @@ impl Core {
     fn on_host_abort(&mut self, id: CommandId) {
         if let Some(h) = self.htb_of_command(id) {
             self.htb_mut(h).withdrawn = true;
+            self.recall(h);
             self.turn_may_have_come = true;
         }
     }
@@ -804,7 +805,7 @@ impl Core {
 
     /// Whether a command that waits for its turn is not wanted any more. A write that may be done is carried out all the same:
     /// its host must not be told that it never was.
-    fn may_be_withdrawn(&self, h: u32) -> bool {
+    pub(crate) fn may_be_withdrawn(&self, h: u32) -> bool {
         let htb = self.htb(h);
         htb.withdrawn && (!htb.may_be_done || mutant::is("withdraw-what-may-be-done"))
     }

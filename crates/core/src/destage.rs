@@ -432,8 +432,30 @@ impl Core {
     fn flush_fails(&mut self, disk: DiskIndex) {
         mark!("a flush failed");
         self.copies_may_be_lost(disk);
+        self.writes_may_be_lost(disk);
         self.destager.flush_failed[disk.index()] = true;
         self.destager.unflushed[disk.index()] = true;
+    }
+
+    /// Of what was written to the disk and is not of the round that failed, nothing may be there, either.
+    pub(crate) fn writes_may_be_lost(&mut self, disk: DiskIndex) {
+        if mutant::is("a-failed-flush-is-of-its-round") {
+            return;
+        }
+        let mut next = self.cache.first_written();
+        while let Some(buffer) = next {
+            next = self.cache.next_written(buffer);
+            if self.has_to(buffer, |d| d == disk) {
+                self.cache.fail_written(buffer);
+            }
+        }
+        for b in 0..self.destager.batches.capacity() {
+            let in_flight = self.destager.batches.get(b).filter(|batch| batch.outstanding > 0);
+            // A batch lies in one RStore.
+            if in_flight.is_some_and(|batch| self.has_to(batch.buffers[0], |d| d == disk)) {
+                self.batch(b).fail(disk);
+            }
+        }
     }
 
     /// A flush is answered.

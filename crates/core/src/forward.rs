@@ -3,6 +3,7 @@
 //!
 //! The data lie meanwhile in a transfer buffer here; the owner's transfer buffer is named by this side [0070].
 
+use crate::cache::Copies;
 use crate::controller::{Core, Violation};
 use crate::effect::Effect;
 use crate::host::{HostOp, Status};
@@ -43,6 +44,9 @@ impl Core {
             mark!("a forwarded command waits for a transfer buffer");
             return Lacks::Transfer;
         }
+        if self.htb(h).transfer.is_none() && self.is_last_transfer() || self.disks_have_their_share(h) {
+            return Lacks::Leave;
+        }
         if self.htb(h).transfer.is_none() {
             self.htb_mut(h).transfer = self.free_transfers.pop();
         }
@@ -65,6 +69,38 @@ impl Core {
         Lacks::Nothing
     }
 
+    /// Whether only one transfer buffer is left, of several: it is for reads here. The partner's commands may wait behind one that
+    /// lacks it, and what is forwarded from here behind one of the partner's.
+    fn is_last_transfer(&self) -> bool {
+        let own = usize::from(self.geometry().transfers) - self.partners_transfers();
+        own > 1 && self.free_transfers.len() == 1 && !mutant::is("forward-with-the-last-transfer")
+    }
+
+    /// Whether so much was forwarded that lies on the same disks that of the owner's transfer buffers too few would be left for
+    /// what lies on others, if those disks do not answer.
+    fn disks_have_their_share(&self, h: u32) -> bool {
+        let disks = |h: u32| {
+            let htb = self.htb(h);
+            let at = if htb.op == HostOp::Sync {
+                htb.start.0
+            } else {
+                htb.next_block()
+            };
+            // A LUN may go while the owner still has the command.
+            let lun = self.lun(htb.ncae).filter(|l| l.noid == htb.noid && at < l.blocks);
+            lun.map_or(Copies::new(), |_| self.disks_of_block(htb.ncae, at))
+        };
+        let wanted = disks(h);
+        let is_same = |call: &Call| match call {
+            Call::Forward { htb, .. } => disks(*htb).iter().any(|d| wanted.contains(d)),
+            Call::Manage => false,
+        };
+        let all = self.partners_transfers();
+        let share = (all - (all / 4).max(1)).max(1);
+        let has = self.calls.iter().filter(|(_, c)| is_same(c)).count();
+        has >= share && !mutant::is("one-disk-has-all-that-is-lent")
+    }
+
     pub(crate) fn forward_memory(&self, h: u32, blocks: u32) -> Memory {
         let htb = self.htb(h);
         let transfer = htb.transfer.expect("admit_forward took it");
@@ -80,7 +116,7 @@ impl Core {
 
     /// The data of a forwarded write are here, or will not come.
     pub(crate) fn on_forward_data(&mut self, h: u32, complete: bool) {
-        if !complete {
+        if !complete || self.may_be_withdrawn(h) {
             return self.finish(h, Status::Aborted);
         }
         self.htb_mut(h).data_in_transfer = true;
@@ -105,6 +141,24 @@ impl Core {
         };
         let write = matches!(self.htb(h).op, HostOp::Write { .. });
         self.link.request(Mfcd::Forward { call: id, write });
+    }
+
+    /// R12: what waits for a frame is not sent any more once its host has withdrawn it.
+    pub(crate) fn recall(&mut self, h: u32) {
+        let htb = self.htb(h);
+        let left = htb.portion.requested || mutant::is("send-what-was-withdrawn");
+        if htb.stage != Stage::AwaitOwner || left || htb.may_be_done {
+            return;
+        }
+        let of = |(_, c): &(u32, &Call)| matches!(c, Call::Forward { htb, .. } if *htb == h);
+        let index = self.calls.iter().find(of).map(|(index, _)| index);
+        if let Some(index) = index
+            && let Call::Forward { remote, .. } = self.calls.give_back(index)
+        {
+            mark!("a command is recalled before it was sent");
+            self.remote_transfers.push(remote);
+            self.finish(h, Status::Aborted);
+        }
     }
 
     /// The owner has answered.
@@ -241,7 +295,8 @@ impl Core {
             match self.calls.give_back(index) {
                 Call::Forward { htb, remote } => {
                     self.remote_transfers.push(remote);
-                    self.htb_mut(htb).may_be_done = matches!(self.htb(htb).op, HostOp::Write { .. });
+                    let h = self.htb_mut(htb);
+                    h.may_be_done |= matches!(h.op, HostOp::Write { .. }) && h.portion.requested;
                     self.await_turn_again(htb);
                 }
                 Call::Manage => self.on_managed_by_partner(Err(crate::manage::ManageError::Unknown)),

@@ -17,6 +17,7 @@ pub const MARKS: &[&str] = &[
     "a write is withdrawn after its old data reached the disk",
     "a flush failed",
     "a task is left to the partner",
+    "a command is recalled before it was sent",
     "a disk is given up",
     "a merging disk is given up",
     "a missing disk is made level",

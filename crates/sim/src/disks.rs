@@ -22,7 +22,7 @@ pub struct SimDisk {
     /// Pages that were ever written.
     pages: Vec<Option<Box<[u64; PAGE]>>>,
     /// What was there before writes that were not flushed yet, oldest first.
-    unflushed: Vec<(u64, u64)>,
+    unflushed: Vec<Unflushed>,
     /// The slots of A and B.
     pub slots: [Option<Slot>; 2],
     /// The two copies of the metadata.
@@ -52,6 +52,14 @@ pub struct Trouble {
     pub stalled_until: u64,
     /// Writes that are overdue by then land so many nanoseconds later.
     pub late: u64,
+}
+
+/// A block in the volatile cache of a disk: what was there before, and who has written it.
+#[derive(Clone, Copy, Debug)]
+struct Unflushed {
+    block: u64,
+    before: u64,
+    by: Controller,
 }
 
 impl SimDisk {
@@ -114,12 +122,12 @@ impl SimDisk {
     }
 
     /// Writes a block into the volatile cache of the disk.
-    pub fn write(&mut self, block: u64, tag: u64) {
+    pub fn write(&mut self, block: u64, tag: u64, by: Controller) {
         if !self.bad.is_empty() {
             self.bad.remove(&block);
         }
         let before = self.put(block, tag);
-        self.unflushed.push((block, before));
+        self.unflushed.push(Unflushed { block, before, by });
     }
 
     /// Makes blocks read as zero, durably.
@@ -146,13 +154,29 @@ impl SimDisk {
 
     /// What a block may hold once the shelf has lost power.
     pub fn after_power_loss(&self, block: u64) -> impl Iterator<Item = u64> {
-        let lost = self.unflushed.iter().filter(move |(b, _)| *b == block);
-        lost.map(|(_, before)| *before).chain([self.read(block)])
+        let lost = self.unflushed.iter().filter(move |w| w.block == block);
+        lost.map(|w| w.before).chain([self.read(block)])
+    }
+
+    /// A flush of a controller has failed: nothing that it has written and not flushed is there any more.
+    pub fn drop_unflushed(&mut self, by: Controller) {
+        let (lost, mut kept): (Vec<_>, Vec<_>) = std::mem::take(&mut self.unflushed)
+            .into_iter()
+            .enumerate()
+            .partition(|(_, w)| w.by == by);
+        for (n, Unflushed { block, before, .. }) in lost.into_iter().rev() {
+            // What somebody else has written over it stays.
+            match kept.iter_mut().find(|(later, w)| *later > n && w.block == block) {
+                Some((_, over)) => over.before = before,
+                None => _ = self.put(block, before),
+            }
+        }
+        self.unflushed = kept.into_iter().map(|(_, w)| w).collect();
     }
 
     /// The shelf loses power: of what was not flushed, any part is lost.
     pub fn lose_power(&mut self, random: &mut Random) {
-        for (block, before) in std::mem::take(&mut self.unflushed).into_iter().rev() {
+        for Unflushed { block, before, .. } in std::mem::take(&mut self.unflushed).into_iter().rev() {
             if !random.one_in(2) {
                 self.put(block, before);
             }

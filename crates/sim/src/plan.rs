@@ -142,6 +142,11 @@ impl Plan {
         self.stream.is_multiple_of(4)
     }
 
+    /// Whether a disk that fails a flush has lost what was to be flushed.
+    pub fn drops_unflushed(&self) -> bool {
+        self.stream.is_multiple_of(2)
+    }
+
     /// The plan of a seed.
     pub fn of_seed(seed: u64) -> Plan {
         let random = &mut Random::new(seed);

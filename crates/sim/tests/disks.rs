@@ -303,3 +303,30 @@ fn a_disk_is_given_up_while_a_controller_stops() {
         s.end();
     }
 }
+
+/// A flush fails, and the disk has lost what was to be flushed. What was written there after the flush had begun is lost, too,
+/// and must be written again.
+#[test]
+fn a_failed_flush_takes_along_what_came_later() {
+    trace(&["a-failed-flush-is-of-its-round"], || {
+        for lun in 0..2 {
+            let mut s = Scenario::new().both_serving();
+            s.use_lun(lun);
+            s.written(A, 0, 8);
+            s.written(A, 512, 8);
+            let sync = s.sync(A);
+            s.good(sync);
+            s.pass(1000);
+            s.fail_flushes(Some(0));
+            let (first, second) = (s.written(A, 0, 8), s.written(A, 512, 8));
+            let sync = s.sync(A);
+            s.until("A notes: DiskFailed");
+            s.fail_flushes(None);
+            s.good(sync);
+            s.pass(3000);
+            s.reads(A, 0, 8, first);
+            s.reads(A, 512, 8, second);
+            s.end();
+        }
+    });
+}

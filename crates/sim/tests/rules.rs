@@ -6,7 +6,7 @@ use twincell_core::ids::Time;
 use twincell_core::layout::metadata::Name;
 use twincell_core::manage::ManageOp;
 use twincell_core::{Core, Effect, Event};
-use twincell_sim::{Scenario, trace};
+use twincell_sim::{Scenario, Sent, trace};
 
 fn both() -> Scenario {
     Scenario::new().both_serving()
@@ -601,5 +601,66 @@ fn who_finishes_a_vote_serves_from_the_image_that_it_names() {
             s.until_both_serve();
             s.end();
         }
+    });
+}
+
+/// A owns the LUN. v1 through B waits there for a frame, behind much that is lost again and again; its host gives B up, repeats
+/// v1 through A, and writes v2 (R12).
+fn a_write_waits_for_a_frame() -> (Scenario, Sent) {
+    let mut s = both();
+    let name = Name::new("lun1").expect("a name");
+    s.manage(A, ManageOp::LunMove { name, to: B });
+    s.pass(500);
+    s.link_takes(50);
+    s.pass(500);
+    s.disk_reads_take(600);
+    s.use_lun(1);
+    (0..4).for_each(|n| {
+        s.read(A, 256 * n, 256);
+    });
+    s.pass(300);
+    (0..4).for_each(|n| {
+        s.write(B, 2048 + 256 * n, 256);
+    });
+    s.pass(10);
+    s.link_loses_every(1);
+    s.pass(500);
+    s.disk_reads_take(0);
+    s.use_lun(0);
+    (0..3).for_each(|n| {
+        s.write(B, 4096 + 256 * n, 256);
+    });
+    s.pass(5);
+    let v1 = s.write(B, 0, 8);
+    s.retries(v1);
+    s.pass(7_980);
+    s.link_loses_every(0);
+    s.good(v1);
+    let v2 = s.written(A, 0, 8);
+    (s, v2)
+}
+
+/// v1 must not be sent when its host has withdrawn it.
+#[test]
+fn what_waits_for_a_frame_is_recalled() {
+    trace(&["send-what-was-withdrawn"], || {
+        let (mut s, v2) = a_write_waits_for_a_frame();
+        s.reads(A, 0, 8, v2);
+        s.pass(3000);
+        s.reads(A, 0, 8, v2);
+        s.end();
+    });
+}
+
+/// The same; A falls before v1 could be sent, and B, which has it, is alone.
+#[test]
+fn what_was_recalled_is_not_done_alone() {
+    trace(&["send-what-was-withdrawn"], || {
+        let (mut s, v2) = a_write_waits_for_a_frame();
+        s.crash(A);
+        s.until_alone(B, true);
+        s.pass(1000);
+        s.reads(B, 0, 8, v2);
+        s.end();
     });
 }

@@ -290,3 +290,51 @@ fn a_lun_goes_on_where_its_disks_answer() {
         s.end();
     });
 }
+
+/// Both forward so much that no transfer buffer is left, and each has a read of its own, behind which what the other forwards
+/// waits: none of it may wait for the other.
+#[test]
+fn forwarding_both_ways_behind_reads() {
+    trace(&["forward-with-the-last-transfer"], || {
+        let mut s = Scenario::small().both_serving();
+        let name = Name::new("lun1").expect("a name");
+        s.manage(A, ManageOp::LunMove { name, to: B });
+        s.pass(1000);
+        s.host_data_takes(100);
+        for n in 0..3 {
+            for (lun, through) in [(1, A), (0, B)] {
+                s.use_lun(lun);
+                s.write_long(through, 8 * n, 8);
+            }
+        }
+        s.pass(2);
+        s.use_lun(0);
+        let of_a = s.read(A, 0, 24);
+        s.use_lun(1);
+        let of_b = s.read(B, 0, 24);
+        s.pass(7_000);
+        assert!(s.is_good(of_a) && s.is_good(of_b), "they wait for each other");
+        s.end();
+    });
+}
+
+/// A disk does not answer. What is forwarded to other disks does not wait for what was forwarded to this one.
+#[test]
+fn forwarded_commands_for_other_disks_wait_for_nothing() {
+    trace(&["one-disk-has-all-that-is-lent"], || {
+        let mut s = Scenario::new().both_serving();
+        s.pass(1000);
+        s.stall_disks(&[0]);
+        s.use_lun(1);
+        (0..4).for_each(|_| {
+            s.read(B, 0, 8);
+        });
+        s.pass(10);
+        s.use_lun(0);
+        let other = s.read(B, 4096, 8);
+        s.pass(500);
+        assert!(s.is_good(other), "it waits for a disk that it has nothing to do with");
+        s.stall_disks(&[]);
+        s.end();
+    });
+}

@@ -475,6 +475,22 @@ impl Cache {
         self.flushing.first()
     }
 
+    /// The first buffer in state `Written`, if any is.
+    pub fn first_written(&self) -> Option<BufferIndex> {
+        self.written.first()
+    }
+
+    /// The one after `buffer`, which is in that state.
+    pub fn next_written(&self, buffer: BufferIndex) -> Option<BufferIndex> {
+        self.state_links.next(buffer)
+    }
+
+    /// What was written may be lost: it has to be written again.
+    pub fn fail_written(&mut self, buffer: BufferIndex) {
+        self.written.remove(&mut self.state_links, buffer);
+        self.must_write_again(buffer);
+    }
+
     /// Its flush failed: it has to be written again.
     pub fn fail_flush(&mut self, buffer: BufferIndex) {
         self.flushing.remove(&mut self.state_links, buffer);

@@ -147,6 +147,7 @@ impl Core {
         let Some(Call::Forward { htb: h, remote }) = self.calls.get(index).copied().filter(|_| current) else {
             return Built::Nothing;
         };
+        self.htb_mut(h).portion.requested = true;
         let htb = self.htb(h);
         let request = Request::Forward {
             op: htb.op,

@@ -242,6 +242,8 @@ impl World {
             Io::Flush(_) => {
                 if result.is_ok() {
                     self.shelf.disks[disk].flush();
+                } else if self.plan.drops_unflushed() {
+                    self.shelf.disks[disk].drop_unflushed(controller);
                 }
                 Event::DiskDone { io, result }
             }
@@ -309,7 +311,7 @@ impl World {
     pub(super) fn land_write(&mut self, controller: Controller, disk: usize, block: u64, from: &Memory, tags: &[u64]) {
         let Memory::Buffers(sgl) = from else {
             for (at, tag) in (block..).zip(tags) {
-                self.shelf.disks[disk].write(at, *tag);
+                self.shelf.disks[disk].write(at, *tag, controller);
             }
             return;
         };
@@ -321,7 +323,7 @@ impl World {
                 unsound = Some(s.buffer);
             }
             for n in s.first..s.first + s.count {
-                self.shelf.disks[disk].write(at, nv.buffer(s.buffer)[usize::from(n)]);
+                self.shelf.disks[disk].write(at, nv.buffer(s.buffer)[usize::from(n)], controller);
                 at += 1;
             }
         }
