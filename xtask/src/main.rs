@@ -4,6 +4,7 @@ mod fuzz;
 mod install;
 mod model;
 mod mutants;
+mod mutate;
 mod run;
 mod soak;
 mod test;
@@ -67,6 +68,14 @@ enum Task {
         #[arg(long)]
         only: Option<String>,
     },
+    /// Every mutant of the core that cargo-mutants knows, all of them in one build. A run that was interrupted goes on where
+    /// it stopped.
+    Mutate {
+        /// What the tool takes: `--jobs N`, `--seeds N`, `--more-seeds N`, `--only PART-OF-A-NAME`, `--survivors`,
+        /// `--report`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
     /// The model checker: every order of what can happen, within small bounds.
     Model {
         /// How many states each scope may have; without it, two million.
@@ -126,6 +135,7 @@ fn dispatch(task: Task) -> Result<(), Failed> {
             null_seeds,
             only,
         } => mutants::mutants(seeds, null_seeds, only),
+        Task::Mutate { options } => mutate::mutate(&options),
         Task::Model { states, scope, mutant } => model::model(states, scope, mutant),
         Task::Repro { seed } => step(test::simulator("sim").arg("repro").arg(seed.to_string())),
         Task::Bench { link } => test::bench(if link { "link" } else { "figures" }),

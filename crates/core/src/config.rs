@@ -122,3 +122,28 @@ pub struct Config {
     /// The disks that vote, as their labels say.
     pub quorum: List<DiskIndex, QUORUM_MAX>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_of_a_cache_is_for_each_pair() {
+        let geometry = Geometry::for_cache(64 << 20);
+        let half = (32 << 20) / crate::ids::BUFFER_BYTES as u32;
+        assert_eq!((geometry.buffers, geometry.buffers_of_both()), (half, 2 * half));
+        let odd = Geometry::for_cache((64 << 20) + 65 * 2 * crate::ids::BUFFER_BYTES as u64);
+        assert_eq!(odd.buffers, half + 64, "whole words of 64");
+        assert_eq!(Geometry::for_cache(0).buffers, 64, "the smallest");
+    }
+
+    #[test]
+    fn each_word_of_nv_memory_is_counted() {
+        let geometry = Geometry {
+            buffers: 100,
+            ries: 10,
+            ..Geometry::for_cache(0)
+        };
+        assert_eq!(geometry.words(), LUNS_MAX as u32 + 60 + 400);
+    }
+}

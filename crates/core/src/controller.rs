@@ -1109,11 +1109,6 @@ impl Core {
         current.then(|| self.link.place_of(frame))?
     }
 
-    /// The messages of a frame that was put where [`Core::place_of`] said.
-    pub fn arrived(&self, frame: &Sequenced) -> &Mfcs {
-        self.link.arrived(frame.sequence)
-    }
-
     /// The messages of a frame that an effect of the last step wants sent.
     pub fn messages(&self, frame: &Sequenced) -> &Messages {
         self.link.messages(frame.sequence)

@@ -208,3 +208,114 @@ impl Disks {
         self.keep_until = now + GIVE_UP_AFTER;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIRST: DiskIndex = DiskIndex(0);
+    const SECOND: DiskIndex = DiskIndex(1);
+
+    fn ms(ms: u64) -> Time {
+        Time(0) + Nanos::from_millis(1_000 + ms)
+    }
+
+    /// A disk that has failed at a time, and has been tried in vain until it is given up.
+    fn failing_from(disks: &mut Disks, disk: DiskIndex, begin: u64) {
+        for after in [0, 300, 600, 900] {
+            disks.failed(disk, Duty::Write, ms(begin + after));
+        }
+    }
+
+    #[test]
+    fn a_disk_that_fails_is_given_up_after_a_while_and_one_that_stalls_later() {
+        let mut disks = Disks::new(4, 1);
+        assert!(disks.failed(FIRST, Duty::Write, ms(0)), "it is news");
+        assert!(!disks.failed(FIRST, Duty::Write, ms(299)), "it was left alone");
+        assert!(disks.is_blocked(FIRST, ms(598)) && !disks.is_blocked(FIRST, ms(599)));
+        assert_eq!(disks.retry_at(FIRST), Some(ms(599)));
+        assert!(!disks.is_out_of_order(FIRST, ms(598)));
+        disks.failed(FIRST, Duty::Write, ms(899));
+        assert!(!disks.is_out_of_order(FIRST, ms(899)), "not tried for long enough");
+        disks.failed(FIRST, Duty::Write, ms(900));
+        assert!(disks.is_out_of_order(FIRST, ms(900)));
+        assert!(!disks.is_out_of_order(FIRST, ms(1_200)), "it is to be tried again");
+        disks.overdue(SECOND, ms(0));
+        assert_eq!(disks.retry_at(SECOND), None);
+        assert!(!disks.is_out_of_order(SECOND, ms(2_999)) && disks.is_out_of_order(SECOND, ms(3_000)));
+    }
+
+    #[test]
+    fn a_disk_does_again_what_it_failed_at() {
+        let mut disks = Disks::new(2, 1);
+        disks.failed(FIRST, Duty::Write, ms(0));
+        disks.failed(FIRST, Duty::Flush, ms(0));
+        disks.worked(FIRST, Duty::Write, ms(400));
+        assert!(disks.any_in_trouble());
+        disks.worked(FIRST, Duty::Flush, ms(400));
+        assert!(!disks.any_in_trouble());
+        disks.overdue(FIRST, ms(500));
+        disks.overdue(FIRST, ms(500));
+        assert!(!disks.ended(FIRST, ms(600)), "one more is overdue");
+        assert!(disks.any_in_trouble() && disks.ended(FIRST, ms(700)) && !disks.any_in_trouble());
+        disks.failed(FIRST, Duty::Write, ms(800));
+        disks.forgive(FIRST, ms(801));
+        assert!(!disks.any_in_trouble() && !disks.is_blocked(FIRST, ms(801)));
+    }
+
+    #[test]
+    fn doubts_are_of_any_disk_but_one() {
+        let mut disks = Disks::new(4, 1);
+        assert!(!disks.is_another_doubtful(FIRST, ms(0)));
+        disks.overdue(FIRST, ms(0));
+        assert!(!disks.is_another_doubtful(FIRST, ms(0)) && disks.is_another_doubtful(SECOND, ms(0)));
+        let mut disks = Disks::new(4, 1);
+        failing_from(&mut disks, SECOND, 0);
+        assert!(disks.is_another_doubtful(FIRST, ms(900)) && !disks.is_another_doubtful(SECOND, ms(900)));
+    }
+
+    #[test]
+    fn reads_in_flight_are_counted() {
+        let mut disks = Disks::new(1, 2);
+        disks.read_begins(FIRST);
+        assert!(disks.may_read(FIRST));
+        disks.read_begins(FIRST);
+        assert!(!disks.may_read(FIRST));
+        disks.read_ends(FIRST);
+        assert!(disks.may_read(FIRST));
+    }
+
+    #[test]
+    fn the_first_of_few_is_given_up() {
+        let mut disks = Disks::new(4, 1);
+        assert_eq!(disks.choose_to_give_up(ms(0), |_| true), None);
+        failing_from(&mut disks, SECOND, 0);
+        assert_eq!(
+            disks.choose_to_give_up(ms(899), |d| d != SECOND),
+            None,
+            "it is not used"
+        );
+        assert_eq!(disks.choose_to_give_up(ms(900), |_| true), Some(SECOND));
+        disks.give_up_later(ms(900));
+        assert_eq!(disks.choose_to_give_up(ms(1_799), |_| true), None);
+        assert_eq!(disks.choose_to_give_up(ms(1_800), |_| true), Some(SECOND));
+        failing_from(&mut disks, FIRST, 1_000);
+        assert_eq!(
+            disks.choose_to_give_up(ms(1_900), |_| true),
+            Some(FIRST),
+            "two of four are not most"
+        );
+    }
+
+    #[test]
+    fn when_most_fail_it_is_not_the_disks() {
+        let mut disks = Disks::new(3, 1);
+        failing_from(&mut disks, FIRST, 0);
+        failing_from(&mut disks, SECOND, 0);
+        assert_eq!(disks.choose_to_give_up(ms(1_000), |_| true), None);
+        assert!(!disks.is_out_of_order(FIRST, ms(1_000)), "it is waited for");
+        disks.worked(SECOND, Duty::Write, ms(1_100));
+        assert_eq!(disks.choose_to_give_up(ms(1_899), |_| true), None, "so shortly after");
+        assert_eq!(disks.choose_to_give_up(ms(1_900), |_| true), Some(FIRST));
+    }
+}

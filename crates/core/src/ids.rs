@@ -212,3 +212,27 @@ pub struct ProcessId {
     /// When the process started, in the kernel's clock ticks: a pid is used again, this is not.
     pub start_time: u64,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identities_are_told_as_people_write_them() {
+        assert_eq!(format!("{} {}", Controller::A, Controller::B), "A B");
+        let uuid = Uuid(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff);
+        assert_eq!(
+            format!("{uuid} {uuid:?}"),
+            "00112233-4455-6677-8899-aabbccddeeff 00112233-4455-6677-8899-aabbccddeeff"
+        );
+        assert!(Uuid::NIL.is_nil() && !uuid.is_nil());
+    }
+
+    #[test]
+    fn times_are_nanoseconds() {
+        assert_eq!(Nanos::from_millis(3), Nanos(3_000_000));
+        assert_eq!(Nanos::from_micros(3), Nanos(3_000));
+        assert_eq!((Time(5) + Nanos(2)).since(Time(4)), Nanos(3));
+        assert_eq!(Time(4).since(Time(5)), Nanos(0));
+    }
+}
