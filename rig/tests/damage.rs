@@ -65,3 +65,78 @@ fn a_flipped_bit_reaches_nobody() {
     let read = volume.read(0, BLOCKS).expect("a read on any path");
     assert_eq!(read.data[..16], (0..16).map(|i| (i * 7) as u8).collect::<Vec<u8>>()[..]);
 }
+
+/// The partner asks for what is damaged on behalf of its host, and large data leave at once: the host gets what the partner
+/// has itself, not what is damaged.
+#[test]
+fn a_flipped_bit_does_not_reach_a_host_of_the_partner() {
+    const BLOCKS: u32 = 128;
+    let cell = Cell::start(Shape {
+        disks: 3,
+        disk_size: "64M",
+        cache: "16M",
+    });
+    let lun = cell.lun("data", "32M", "vraid1");
+    let owner = cell.owner("data");
+    let other = if owner == "A" { "B" } else { "A" };
+    let pid = cell.pid(&owner);
+    let volume = |c: &str| Volume::new(&[cell.iscsi_url(&lun, c).parse().unwrap()], Timing::default());
+    let (mut writer, mut reader) = (volume(&owner), volume(other));
+    let mut flipped = 0;
+    for n in 0..TRIES {
+        let data: Vec<u8> = (0..BLOCKS as usize * 512)
+            .map(|i| (i as u64 * 7 + i as u64 / 512 * 31 + n * 13) as u8)
+            .collect();
+        let start = n * u64::from(BLOCKS);
+        if writer.write(start, data.clone().into(), false).is_err() {
+            break;
+        }
+        flipped += flip(&cell.nv_memory(&owner), &data[..4096]);
+        let read = reader.read(start, BLOCKS).expect("a read on the other path");
+        assert!(read.data == data, "block {start} is not what was written");
+        if cell.pid(&owner) != pid {
+            break;
+        }
+    }
+    assert!(flipped > 0, "nothing was in NV memory when it was damaged");
+    let log = std::fs::read_to_string(cell.dir().join(&owner).join("log")).unwrap();
+    assert!(
+        log.contains("NV memory is damaged"),
+        "the log of {owner} does not say why:\n{log}"
+    );
+}
+
+/// What was written as one is checked as one, also where less of it is asked for.
+#[test]
+fn a_flipped_bit_does_not_reach_a_host_that_reads_less() {
+    let cell = Cell::start(Shape {
+        disks: 3,
+        disk_size: "64M",
+        cache: "4M",
+    });
+    let lun = cell.lun("data", "32M", "vraid1");
+    let owner = cell.owner("data");
+    let other = if owner == "A" { "B" } else { "A" };
+    let pid = cell.pid(&owner);
+    let urls: Vec<Url> = [&owner[..], other]
+        .iter()
+        .map(|c| cell.iscsi_url(&lun, c).parse().unwrap())
+        .collect();
+    let mut volume = Volume::new(&urls, Timing::default());
+    let mut flipped = 0;
+    for n in 0..TRIES {
+        let data: Vec<u8> = (0..BLOCKS as usize * 512)
+            .map(|i| (i as u64 * 11 + n * 13) as u8)
+            .collect();
+        volume
+            .write(n * 8, data.clone().into(), false)
+            .expect("a write on any path");
+        flipped += flip(&cell.nv_memory(&owner), &data);
+        let read = volume.read(n * 8, 1).expect("a read on any path");
+        assert!(read.data == data[..512], "block {} is not what was written", n * 8);
+        if cell.pid(&owner) != pid {
+            break;
+        }
+    }
+    assert!(flipped > 0, "nothing was in NV memory when it was damaged");
+}

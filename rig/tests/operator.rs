@@ -1,5 +1,6 @@
 //! What an operator sees and does when it is not all repaired by itself.
 
+use rustix::process::Signal;
 use serde_json::Value;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -7,7 +8,8 @@ use std::str::FromStr;
 use std::time::Duration;
 use twincell_client::Url;
 use twincell_client::device::{Request, execute};
-use twincell_rig::cell::{Cell, Shape, binary};
+use twincell_rig::cell::{Cell, Shape, binary, signal, wait_until_gone};
+use twincell_rig::wait_for;
 
 const USAGE: i32 = 2;
 const CONFLICT: i32 = 5;
@@ -399,4 +401,49 @@ fn a_disk_that_comes_after_its_controllers_is_used() {
     cell.twincell(&["cell", "start"]).success();
     until_mirrored(&cell);
     until_all_disks_work(&cell);
+}
+
+/// A controller that does not serve ends when it is asked to stop, and its memory stays. Whoever asked is not told that
+/// everything is on the disks.
+#[test]
+fn who_stops_what_does_not_serve_hears_what_is_only_in_memory() {
+    let cell = Cell::start(small());
+    let lun = cell.lun("data", "8M", "vraid1");
+    write(&cell, &lun, "A", 0, 1);
+    // Both at once: the record names both, so A waits for its partner.
+    let pids = ["A", "B"].map(|c| cell.pid(c).unwrap());
+    for pid in pids {
+        signal(pid, Signal::KILL);
+    }
+    pids.into_iter().for_each(wait_until_gone);
+    start_only(&cell, "A");
+    // Before it has opened all that it needs it does not answer.
+    let stopped = wait_for("the end of A", Duration::from_secs(3), || {
+        cell.twincell(&["cell", "stop"]).ok()
+    });
+    assert!(memory(&cell, "A").exists(), "A went on alone, and this shows nothing");
+    assert!(
+        !stopped.stdout.contains("everything is on its disks"),
+        "the memory of A is there, and may have what the disks lack:\n{}",
+        stopped.stdout
+    );
+}
+
+/// The caches of both have to be of one size: each names buffers of the other by their number. A controller with another is not
+/// let in.
+#[test]
+#[ignore = "nothing compares the sizes yet"]
+fn a_controller_with_a_cache_of_another_size_is_not_let_in() {
+    let cell = Cell::start(small());
+    let lun = cell.lun("data", "8M", "vraid1");
+    cell.twincell(&["controller", "stop", "B"]).success();
+    cell.edit("cache = \"4M\"", "cache = \"2M\"");
+    start_only(&cell, "B");
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(cell.status()["cell"]["mirroring"], "off");
+    // B owned, it would name buffers that A does not have, and A would end B for it.
+    let b = cell.pid("B");
+    write(&cell, &lun, "A", 0, 1);
+    assert_eq!(cell.pid("B"), b);
+    reads(&cell, &lun, "A", 0, 1);
 }

@@ -317,3 +317,44 @@ fn stopping_one_moves_its_luns_and_the_other_serves() {
     run("nbdinfo", &[&cell.nbd_url(&lun, other)], Duration::from_secs(20)).success();
     cell.bring_back();
 }
+
+/// A memory that is there and cannot be mapped now, for a limit of the process, is not thrown away: it may have what the disks
+/// lack.
+#[test]
+fn a_memory_that_cannot_be_mapped_stays() {
+    let cell = Cell::start(Shape {
+        cache: "256M",
+        ..small()
+    });
+    let memory = ["A", "B"].map(|c| cell.nv_memory(c));
+    for controller in ["B", "A"] {
+        cell.kill(controller);
+    }
+    assert!(memory.iter().all(|m| m.exists()));
+    let script = format!(
+        "ulimit -v 200000 && exec {} controller run --name A",
+        binary().display()
+    );
+    let dir = format!("TWINCELL_DIR={}", cell.dir().display());
+    let ended = run("env", &[&dir, "bash", "-c", &script], Duration::from_secs(30));
+    ended.expect(REFUSED, &["needs"]);
+    assert!(memory.iter().all(|m| m.exists()), "the memory of A is gone");
+}
+
+/// A log that takes nothing, as when its file system is full, is no reason for a controller to end.
+#[test]
+fn a_log_that_is_full_ends_no_controller() {
+    let cell = Cell::create(small());
+    for controller in ["A", "B"] {
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut command = Command::new("setsid");
+        command
+            .arg("--fork")
+            .arg(binary())
+            .args(["controller", "run", "--name", controller])
+            .env("TWINCELL_DIR", cell.dir());
+        let started = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(full).status();
+        assert!(started.unwrap().success());
+    }
+    cell.wait_until_mirrored();
+}

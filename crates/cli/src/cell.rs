@@ -373,20 +373,33 @@ pub fn start(config: &CellConfig) -> Result<Report> {
 pub fn stop(config: &CellConfig) -> Result<Report> {
     let mut failures = Vec::new();
     let mut ran = false;
+    let mut left = Vec::new();
     // B hands its LUNs to A, then A flushes everything.
     for controller in [Controller::B, Controller::A] {
         match stop_and_wait(config, controller) {
-            Ok(this) => ran |= this,
+            Ok(this) => {
+                ran |= this;
+                // Who leaves with everything on the disks removes its memory.
+                if this && config.nv_memory(controller).is_ok_and(|memory| memory.exists()) {
+                    left.push(controller.to_string());
+                }
+            }
             Err(failure) => failures.push(failure),
         }
     }
     if let Some(failure) = failures.into_iter().next() {
         return Err(failure);
     }
-    let text = if ran {
-        "is stopped; everything is on its disks"
+    let text = if !left.is_empty() {
+        format!(
+            "is stopped; its disks may lack what the memory of {} keeps, which is lost if that machine is restarted before \
+             `twincell cell start`",
+            left.join(" and ")
+        )
+    } else if ran {
+        "is stopped; everything is on its disks".to_owned()
     } else {
-        "was not running"
+        "was not running".to_owned()
     };
     Ok(Report::of(
         format!("Cell {} {text}.\n", config.name),

@@ -5,7 +5,7 @@ use crate::control::{Answer, Client, NoAnswer, Request};
 use crate::daemon::wait_until_ended;
 use crate::exit::{Code, Failure, Result};
 use crate::lock::Lock;
-use crate::output::Report;
+use crate::output::{Report, log};
 use crate::recorder;
 use crate::server;
 use crate::status::{Seen, controller_table, look, look_at_both, summarize};
@@ -105,7 +105,7 @@ fn watch(mut signals: Signals, handle: Handle) -> Result<()> {
             let handle = handle.clone();
             std::thread::spawn(move || {
                 if !stop(&handle) {
-                    eprintln!("twincell: the controller goes on stopping; a second signal ends it at once");
+                    log("the controller goes on stopping; a second signal ends it at once");
                 }
             });
         }

@@ -90,33 +90,25 @@ pub struct Journal {
     dir: PathBuf,
     file: File,
     bytes: u64,
+    /// The last line may be there in part: its writer was killed, or the file system was full.
+    torn: bool,
 }
 
 impl Journal {
     /// Opens the files of a controller's directory; only the controller itself does.
     pub fn open(dir: &Path) -> std::io::Result<Journal> {
         let file = open(dir)?;
-        let mut journal = Journal {
-            bytes: file.metadata()?.len(),
+        let bytes = file.metadata()?.len();
+        let mut last = [b'\n'];
+        if let Some(at) = bytes.checked_sub(1) {
+            File::open(dir.join(FILE_NAME))?.read_exact_at(&mut last, at)?;
+        }
+        Ok(Journal {
             dir: dir.to_owned(),
             file,
-        };
-        journal.end_torn_line()?;
-        Ok(journal)
-    }
-
-    /// A predecessor that was killed may have left part of a line.
-    fn end_torn_line(&mut self) -> std::io::Result<()> {
-        let mut last = [b'\n'];
-        if let Some(at) = self.bytes.checked_sub(1) {
-            let path = self.dir.join(FILE_NAME);
-            File::open(path)?.read_exact_at(&mut last, at)?;
-        }
-        if last != *b"\n" {
-            self.file.write_all(b"\n")?;
-            self.bytes += 1;
-        }
-        Ok(())
+            bytes,
+            torn: last != *b"\n",
+        })
     }
 
     /// Adds a line.
@@ -125,11 +117,15 @@ impl Journal {
             std::fs::rename(self.dir.join(FILE_NAME), self.dir.join(ASIDE_NAME))?;
             self.file = open(&self.dir)?;
             self.bytes = 0;
+            self.torn = false;
         }
-        let mut line = serde_json::to_vec(event)?;
+        let mut line = if self.torn { vec![b'\n'] } else { Vec::new() };
+        serde_json::to_writer(&mut line, event)?;
         line.push(b'\n');
         // One write: who reads meanwhile sees the whole line or nothing of it.
+        self.torn = true;
         self.file.write_all(&line)?;
+        self.torn = false;
         self.bytes += line.len() as u64;
         Ok(())
     }

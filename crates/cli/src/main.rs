@@ -136,6 +136,8 @@ fn serve(cli: &Cli, name: twincell_core::ids::Controller, detach: bool) -> ExitC
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .with_target(false)
+        // It would say so on standard error, which is the log, and panic where that fails, too.
+        .log_internal_errors(false)
         .init();
     tell_panics_last();
     let result = load(cli).and_then(|config| controller::run(&config, name, detach));
@@ -145,7 +147,7 @@ fn serve(cli: &Cli, name: twincell_core::ids::Controller, detach: bool) -> ExitC
     }
     let Failure { code, what, next } = failure;
     let what = what.split_whitespace().collect::<Vec<_>>().join(" ");
-    eprintln!("twincell: {what}{}{next}", if next.is_empty() { "" } else { "; " });
+    output::log(&format!("{what}{}{next}", if next.is_empty() { "" } else { "; " }));
     ExitCode::from(code as u8)
 }
 
@@ -155,7 +157,7 @@ fn tell_panics_last() {
     std::panic::set_hook(Box::new(move |panic| {
         usual(panic);
         let what = panic.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-        eprintln!("twincell: the controller ends, the other takes over: {what}");
+        output::log(&format!("the controller ends, the other takes over: {what}"));
     }));
 }
 

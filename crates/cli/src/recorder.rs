@@ -3,6 +3,7 @@
 use crate::config::CellConfig;
 use crate::exit::{Failure, Result};
 use crate::journal::{EventLine, Journal, LastMode, Takeover, ms_of};
+use crate::output::log;
 use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::SystemTime;
@@ -72,7 +73,7 @@ impl Recorder {
                 since_ms: ms_of(line.time),
             };
             if let Err(e) = self.journal.keep_mode(&mode) {
-                eprintln!("twincell: the state of the record was not kept: {e}");
+                log(&format!("the state of the record was not kept: {e}"));
             }
             return;
         }
@@ -102,7 +103,7 @@ impl Recorder {
 
     fn write(&mut self, event: &EventLine) {
         if let Err(e) = self.journal.append(event) {
-            eprintln!("twincell: an event was not kept ({e}): {}", event.event);
+            log(&format!("an event was not kept ({e}): {}", event.event));
         }
     }
 

@@ -276,6 +276,10 @@ impl Engine {
         for effect in &effects {
             trace!(?effect);
             self.carry_out(now, effect, happening.body.as_ref());
+            if self.ending == Some(End::Damaged) {
+                // What follows may send what is damaged, or seal it as if it were sound: it ends here, as in a crash.
+                break;
+            }
         }
         effects.clear();
         self.effects = effects;

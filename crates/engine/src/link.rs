@@ -250,9 +250,18 @@ impl Link {
     /// Does what is due.
     pub(crate) fn poll(&mut self, now: Time, ring: &mut Ring) {
         self.listeners.iter_mut().for_each(|listener| listener.poll(now, ring));
-        for (path, line) in (0..).zip(&mut self.lines) {
+        for ((path, line), ends) in (0..).zip(&mut self.lines).zip(&mut self.ends) {
             match &mut line.dial {
-                Dial::Waiting(at) if *at <= now => line.connect(path, now, ring),
+                Dial::Waiting(at) if *at <= now => {
+                    if let Err(e) = line.connect(path, now, ring) {
+                        // It is tried again and again: what is news is logged.
+                        let why = Some(format!("no socket from {:?}: {e}", line.from));
+                        if ends.refused != why {
+                            warn!(path, from = ?line.from, "no socket for the link, trying again: {e}");
+                        }
+                        ends.refused = why;
+                    }
+                }
                 Dial::Connecting { until, .. } if until.is_some_and(|until| until <= now) => {
                     *until = None;
                     ring.cancel(Token::LinkConnect(path));
@@ -463,6 +472,8 @@ impl Link {
             let token = Token::LinkReceive(key as u32);
             let in_place = connection.receive_in_place(key, queue, (memories, counters), place);
             let is_queued = connection.in_place.as_ref().is_some_and(|p| p.is_queued);
+            // What came behind such a frame may be in the queue, too, and lies in the input.
+            let is_used = is_queued || connection.parsed > 0;
             let stream = &mut connection.stream;
             if !in_place {
                 let large = connection.missing >= IN_PLACE_BYTES;
@@ -471,7 +482,7 @@ impl Link {
             } else if !is_queued {
                 stream.post_poll(ring, token);
             }
-            if !stream.is_reaped() || is_queued {
+            if !stream.is_reaped() || is_used {
                 return true;
             }
             if connection.stranger.is_none() {
@@ -491,15 +502,9 @@ impl Link {
 }
 
 impl Line {
-    fn connect(&mut self, path: u32, now: Time, ring: &mut Ring) {
-        let socket = match self.socket() {
-            Ok(socket) => socket,
-            Err(e) => {
-                warn!(path, from = ?self.from, "no socket for the link, trying again: {e}");
-                self.dial = Dial::Waiting(now + DIAL_AGAIN);
-                return;
-            }
-        };
+    fn connect(&mut self, path: u32, now: Time, ring: &mut Ring) -> io::Result<()> {
+        self.dial = Dial::Waiting(now + DIAL_AGAIN);
+        let socket = self.socket()?;
         without_pacing(&socket);
         let address = Box::new(SockAddr::from(self.to));
         let fd = types::Fd(socket.as_raw_fd());
@@ -511,6 +516,7 @@ impl Line {
             _address: address,
             until: Some(now + DIAL_TIMEOUT),
         };
+        Ok(())
     }
 
     /// A socket with its own end on the network of this path.
@@ -1269,6 +1275,24 @@ mod tests {
         client.write_all(&bytes).expect("sent");
         let there = a.next("the same frame").body.expect("its payload");
         assert_eq!(a.absorbed(&there, 256), payload);
+    }
+
+    #[test]
+    fn what_came_behind_a_wrong_payload_is_handled_before_the_connection_goes() {
+        let dir = TempDir::in_memory("link");
+        let (mut a, connection, mut client) = begun(&dir);
+        let (mut bytes, _, _) = large();
+        bytes[60_000] ^= 1;
+        // A frame, and then what is none.
+        encode(1, 0, &[], &mut bytes);
+        bytes.extend([0xaa; HEADER_BYTES]);
+        client.write_all(&bytes[50_000..]).expect("sent");
+        let frame = a.next("the frame behind it");
+        assert!(
+            a.link
+                .read_messages(&frame.body.expect("its messages"), &mut Mfcs::new())
+        );
+        assert_eq!(a.next("its end").event, Event::LinkClosed { connection });
     }
 
     #[test]

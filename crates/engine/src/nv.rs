@@ -50,8 +50,14 @@ impl NvMemory {
             ries: geometry.ries,
         };
         let file = take(&path, settings)?;
-        check_sizes(&file, &path, &header)?;
-        let map = Mapping::open(&file, &path, layout.bytes.next_multiple_of(unit))?;
+        let is_image = has_image(&file, &path, &header)?;
+        let map = Mapping::open(&file, &path, layout.bytes.next_multiple_of(unit)).inspect_err(|_| {
+            // What could be had in part must not stay taken. An image stays: it may have what the disks lack, and that it
+            // cannot be mapped now says nothing against it.
+            if !is_image {
+                let _ = fs::remove_file(&path);
+            }
+        })?;
         let memory = NvMemory {
             map,
             known: vec![Cell::new(0); layout.buffers as usize],
@@ -131,12 +137,11 @@ impl NvMemory {
         (mask_of(seal) == mask_of_segment(segment)).then_some(seal as u32)
     }
 
-    /// Whether the blocks of `segment` are what they were when they were sealed, as far as can be told: only if all
-    /// blocks of the seal are in the segment.
+    /// Whether all that was sealed together with `segment` is what it was then, as far as can be told.
     pub(crate) fn is_intact(&self, segment: Segment) -> bool {
         let seal = self.seal_of(segment.buffer).load(Ordering::Acquire);
-        let (mask, written) = (mask_of(seal), mask_of_segment(segment));
-        mask == 0 || mask & !written != 0 || self.checksum(segment.buffer, mask) == seal
+        let mask = mask_of(seal);
+        mask == 0 || self.checksum(segment.buffer, mask) == seal
     }
 
     /// Removes it from the file system: everything is on disk.
@@ -221,11 +226,7 @@ impl Mapping {
             emptied.map_err(|e| failed("cannot be sized", e))?;
         }
         let map = allocate(file, bytes).and_then(|()| Mapping::map(file, bytes as usize));
-        map.inspect(Mapping::touch).map_err(|e| {
-            // What could be had in part must not stay taken. An image cannot be lost by it: all of one is there.
-            let _ = fs::remove_file(path);
-            too_little(e)
-        })
+        map.inspect(Mapping::touch).map_err(too_little)
     }
 
     fn map(file: &File, bytes: usize) -> io::Result<Mapping> {
@@ -332,12 +333,12 @@ fn locker_of(inode: u64) -> Option<u32> {
         .ok()
 }
 
-/// Refuses an image of this boot whose sizes are not those of `header`.
-fn check_sizes(file: &File, path: &Path, header: &NvHeader) -> Result<(), OpenError> {
+/// Whether the file has an image of `header`. One of this boot whose sizes are others is refused.
+fn has_image(file: &File, path: &Path, header: &NvHeader) -> Result<bool, OpenError> {
     let mut page = [0; HEADER_BYTES];
     if file.read_exact_at(&mut page, 0).is_err() {
         // It was just made.
-        return Ok(());
+        return Ok(false);
     }
     let sizes = |h: &NvHeader| (h.buffers, h.ries);
     let identity = page[IDENTITY_OFFSET..].first_chunk::<IDENTITY_BYTES>();
@@ -353,7 +354,7 @@ fn check_sizes(file: &File, path: &Path, header: &NvHeader) -> Result<(), OpenEr
                 settings: bytes(header),
             })
         }
-        _ => Ok(()),
+        found => Ok(named && found.as_ref() == Ok(header)),
     }
 }
 
@@ -389,12 +390,17 @@ fn allocate(file: &File, bytes: u64) -> io::Result<()> {
     if available_bytes().is_some_and(|available| available < bytes.saturating_sub(present)) {
         return Err(io::Error::from_raw_os_error(libc::ENOMEM));
     }
-    // SAFETY: takes no pointer. It is needed because a page without a place is a SIGBUS at its first use.
-    let result = unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, bytes as libc::off_t) };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
+    loop {
+        // SAFETY: takes no pointer. It is needed because a page without a place is a SIGBUS at its first use.
+        let result = unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, bytes as libc::off_t) };
+        if result == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        // A signal, as hugetlbfs and older kernels have it.
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
     }
 }
 
@@ -530,7 +536,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seal_is_checked_only_where_all_of_it_is_written() {
+    fn a_seal_is_checked_whatever_part_of_it_is_used() {
         let dir = TempDir::in_memory("nv");
         let memory = open(&settings(&dir, Controller::A));
         let buffer = BufferIndex(1);
@@ -539,7 +545,7 @@ mod tests {
         fill(&memory, buffer, 20);
         assert!(!memory.is_intact(segment(buffer, 3, 3)));
         assert!(!memory.is_intact(segment(buffer, 0, 8)));
-        assert!(memory.is_intact(segment(buffer, 3, 2)));
+        assert!(!memory.is_intact(segment(buffer, 3, 2)));
         memory.unseal(buffer);
         assert!(memory.is_intact(segment(buffer, 3, 3)));
     }
