@@ -780,7 +780,7 @@ impl Core {
             if *in_flight == 0 && (*failed || left.is_empty()) {
                 if *failed {
                     self.end_task(Err(ManageError::DiskError))
-                } else {
+                } else if self.may_write_metadata() {
                     self.write_metadata()
                 }
                 return;
@@ -800,6 +800,12 @@ impl Core {
                 blocks,
             });
         }
+    }
+
+    /// New metadata go over those of the record before the one in force: whoever starts next must not go by that any more. So the
+    /// slots must tell the one in force, not only have it as a vote.
+    fn may_write_metadata(&self) -> bool {
+        self.is_decided() || mutant::is("metadata-before-the-record-is-told")
     }
 
     /// The new metadata go beside those in force, on every quorum disk.
@@ -926,6 +932,7 @@ impl Core {
         let change = match (op, luns) {
             (ManageOp::LunMove { to, .. }, Luns::One(lun)) => Change::Owner { lun, to },
             (ManageOp::LunDelete { .. }, _) if !self.may_change_metadata() => return self.leave_to_partner(),
+            (ManageOp::LunDelete { .. }, _) if !self.may_write_metadata() => return,
             (ManageOp::LunDelete { name }, _) => {
                 let mut next = self.metadata.clone().expect("serving");
                 next.generation = self.next_generation();

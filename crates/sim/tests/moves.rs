@@ -3,6 +3,7 @@
 use twincell_core::ids::Controller::{self, A, B};
 use twincell_core::layout::metadata::Name;
 use twincell_core::manage::ManageOp;
+use twincell_sim::fault::{Fault, Point};
 use twincell_sim::{Scenario, trace};
 
 fn moved(name: &str, to: Controller) -> ManageOp {
@@ -255,6 +256,29 @@ fn who_stops_is_given_a_lun_back() {
         assert_eq!(given, 2, "it gives that back, too, before it leaves");
         s.until("B exits");
         s.start_when_down();
+        s.until_both_serve();
+        s.end();
+    });
+}
+
+/// A ends when its vote for other metadata is on most disks. It starts again, finishes the vote and serves; an operator wants
+/// something else, and A ends once more when the metadata for that are written, over those that the record names which was in
+/// force before. Whoever starts next must find the metadata of a record that the slots tell.
+#[test]
+fn a_vote_that_was_finished_is_told_before_other_metadata_are_written() {
+    trace(&["metadata-before-the-record-is-told"], || {
+        let mut s = Scenario::new().alone(A);
+        s.crash_at(A, "A -> disk 2: votes for");
+        s.manage(A, renamed("lun0", "x"));
+        s.until("A ends");
+        s.start(A);
+        s.until("A serves");
+        s.manage(A, renamed("lun1", "y"));
+        s.until("A -> disk 2: metadata");
+        s.fault(Fault::CrashBefore(A, Point::SlotWrite));
+        s.until("A ends");
+        s.start_when_down();
+        s.until("A serves");
         s.until_both_serve();
         s.end();
     });
