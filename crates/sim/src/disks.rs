@@ -48,6 +48,8 @@ pub struct Trouble {
     pub gone: bool,
     /// Flushes end with errors.
     pub fails_flushes: bool,
+    /// It answers A, or B, with errors.
+    pub unseen: [bool; 2],
     /// It answers nothing until then.
     pub stalled_until: u64,
     /// Writes that are overdue by then land so many nanoseconds later.
@@ -94,6 +96,8 @@ impl SimDisk {
             || t.fails_reads
             || t.fails_writes
             || t.fails_flushes
+            || t.fails_slots
+            || t.unseen != [false; 2]
             || t.gone
             || t.stalled_until.saturating_add(t.late) > now
             || !self.bad.is_empty()

@@ -142,6 +142,20 @@ pub enum Fault {
     FailDisk(usize, u64),
     /// Writes of data to a disk end with errors; some of them land all the same.
     FailWrites(usize, u64),
+    /// Flushes of a disk end with errors.
+    FailFlushes(usize, u64),
+    /// Reads of data of a disk end with errors.
+    FailReads(usize, u64),
+    /// Slots cannot be written to a disk.
+    FailSlots(usize, u64),
+    /// A disk answers one controller with errors, and the other as ever.
+    LoseSight(Controller, usize, u64),
+    /// All disks do.
+    LoseSightOfAll(Controller, u64),
+    /// All disks answer with errors.
+    FailAll(u64),
+    /// All disks answer nothing, and then everything.
+    StallAll(u64),
     /// A disk answers nothing, and then everything.
     StallDisk(usize, u64),
     /// A disk is gone for good.
@@ -165,6 +179,14 @@ pub enum Fault {
     RenameLun(u16),
     /// An operator deletes the LUN that was made.
     DeleteLun,
+    /// An operator of a busy cell makes a LUN: its number, its size in blocks, whether it has two copies.
+    MakeLun(u16, u64, bool),
+    /// The operator makes it larger.
+    EnlargeLun(u16, u64),
+    /// The operator deletes it.
+    DropLun(u16),
+    /// An empty disk takes the place of one that is gone.
+    ReplaceDisk(usize),
     /// An operator stops a controller cleanly.
     Stop(Controller),
 }
@@ -187,6 +209,13 @@ impl Fault {
             Fault::FailDisk(d, ms) => Fault::FailDisk(d, less(ms)?),
             Fault::FailWrites(d, ms) => Fault::FailWrites(d, less(ms)?),
             Fault::StallDisk(d, ms) => Fault::StallDisk(d, less(ms)?),
+            Fault::FailFlushes(d, ms) => Fault::FailFlushes(d, less(ms)?),
+            Fault::FailReads(d, ms) => Fault::FailReads(d, less(ms)?),
+            Fault::FailSlots(d, ms) => Fault::FailSlots(d, less(ms)?),
+            Fault::LoseSight(c, d, ms) => Fault::LoseSight(c, d, less(ms)?),
+            Fault::LoseSightOfAll(c, ms) => Fault::LoseSightOfAll(c, less(ms)?),
+            Fault::FailAll(ms) => Fault::FailAll(less(ms)?),
+            Fault::StallAll(ms) => Fault::StallAll(less(ms)?),
             Fault::BadBlocks(d, at, blocks) => Fault::BadBlocks(d, at, less(blocks)?),
             Fault::ClockJump(c, ms) => Fault::ClockJump(c, less(ms)?),
             Fault::CrashInRecovery(c, _) | Fault::CrashAfterServing(c, _) => Fault::Crash(c),

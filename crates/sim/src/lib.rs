@@ -13,6 +13,10 @@
 //! | `licence` | the oracle: how long a process may answer hosts |
 //! | `world/answers` | the oracle: what a host is told is so |
 //! | `fault` | what can go wrong |
+//! | `instant` | moments in what a controller does |
+//! | `trigger` | faults that come at such a moment |
+//! | `slowness` | what takes long in some cells |
+//! | `wishes` | what operators of a busy cell want |
 //! | `plan` | which faults a seed brings, and when |
 //! | `world/atlas` | which copy is the last good one |
 //! | `trace` | runs a script, and the mutants that it must catch |
@@ -30,6 +34,7 @@ pub mod frame_order;
 pub mod history;
 pub mod hosts;
 pub mod image_check;
+pub mod instant;
 pub mod licence;
 pub mod marks;
 pub mod plan;
@@ -37,7 +42,10 @@ pub mod play;
 pub mod process;
 pub mod random;
 pub mod shrink;
+pub mod slowness;
 mod trace;
+pub mod trigger;
+pub mod wishes;
 pub mod world;
 
 pub use trace::trace;

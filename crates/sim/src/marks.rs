@@ -1,6 +1,7 @@
 //! Coverage marks: what a batch of seeds has seen at least once. A batch in which one is missing says little about it.
 
 use crate::fault::Fault;
+use crate::instant::Instant;
 use twincell_core::effect::Note;
 use twincell_core::host::Status;
 use twincell_core::link::frame::{Mfc, Request, Response};
@@ -166,7 +167,7 @@ fn note_bits(note: &Note) -> u64 {
 }
 
 /// The names of all faults.
-const FAULTS: [&str; 42] = [
+const FAULTS: [&str; 54] = [
     "Crash",
     "CrashAfterEffects",
     "CrashBoth",
@@ -209,6 +210,18 @@ const FAULTS: [&str; 42] = [
     "Stop",
     "long pause",
     "long disk failure",
+    "MakeLun",
+    "EnlargeLun",
+    "DropLun",
+    "ReplaceDisk",
+    "WithdrawAll",
+    "FailFlushes",
+    "FailReads",
+    "FailSlots",
+    "LoseSight",
+    "LoseSightOfAll",
+    "FailAll",
+    "StallAll",
 ];
 
 fn fault_bits(fault: Fault) -> u64 {
@@ -237,6 +250,8 @@ pub struct Marks {
     effects: u64,
     notes: u64,
     faults: u64,
+    /// Moments at which a fault was waited for.
+    instants: u64,
     /// Of the core; only where it is built with them.
     core: u64,
 }
@@ -262,6 +277,10 @@ impl Marks {
         self.faults |= fault_bits(fault);
     }
 
+    pub(crate) fn instant(&mut self, instant: Instant) {
+        self.instants |= 1 << instant as u32;
+    }
+
     /// Those of the core that were hit in this process, whichever run it was.
     #[cfg(feature = "marks")]
     pub fn add_those_of_the_core(&mut self) {
@@ -274,12 +293,20 @@ impl Marks {
         self.effects |= other.effects;
         self.notes |= other.notes;
         self.faults |= other.faults;
+        self.instants |= other.instants;
         self.core |= other.core;
     }
 
     /// As one word of text, and from it.
     pub fn to_text(self) -> String {
-        let words = [self.mfcs, self.effects, self.notes, self.faults, self.core];
+        let words = [
+            self.mfcs,
+            self.effects,
+            self.notes,
+            self.faults,
+            self.instants,
+            self.core,
+        ];
         words.map(|w| format!("{w:x}")).join("-")
     }
 
@@ -292,21 +319,26 @@ impl Marks {
             effects: next()?,
             notes: next()?,
             faults: next()?,
+            instants: next()?,
             core: next()?,
         })
     }
 
     /// The marks that were not hit.
-    pub fn missing(&self) -> Vec<&'static str> {
+    pub fn missing(&self) -> Vec<String> {
         let of = |names: &'static [&'static str], bits: u64| {
             let named = names.iter().enumerate();
-            named.filter(move |(n, _)| bits >> n & 1 == 0).map(|(_, name)| *name)
+            let missing = named.filter(move |(n, _)| bits >> n & 1 == 0);
+            missing.map(|(_, name)| (*name).to_owned())
         };
+        let instants = Instant::ALL.into_iter().filter(|i| self.instants >> *i as u32 & 1 == 0);
+        let instants = instants.map(|i| format!("{i:?}"));
         of(&MFCS, self.mfcs)
             .chain(of(&EFFECTS, self.effects))
             .chain(of(&NOTES, self.notes))
             .chain(of(&FAULTS, self.faults))
             .chain(of(CORE, self.core))
+            .chain(instants)
             .collect()
     }
 }
@@ -320,7 +352,9 @@ mod tests {
     fn every_fault_that_is_drawn_has_a_mark_and_every_mark_a_fault() {
         let mut marks = Marks::default();
         for seed in 0..20_000 {
-            for (_, fault) in Plan::of_seed(seed).faults {
+            let Plan { faults, triggers, .. } = Plan::of_seed(seed);
+            let triggered = triggers.into_iter().map(|t| t.fault);
+            for fault in faults.into_iter().map(|(_, fault)| fault).chain(triggered) {
                 assert_ne!(fault_bits(fault), 0, "{fault:?}");
                 marks.fault(fault);
             }
@@ -335,7 +369,7 @@ mod tests {
         marks.effect(&Effect::Serve);
         marks.effect(&Effect::Restart);
         assert_eq!(Marks::from_text(&marks.to_text()), Some(marks));
-        assert_eq!(Marks::from_text("1-2-x-4-5"), None);
-        assert!(!marks.missing().contains(&"restart") && marks.missing().contains(&"halt"));
+        assert_eq!(Marks::from_text("1-2-x-4-5-6"), None);
+        assert!(!marks.missing().contains(&"restart".into()) && marks.missing().contains(&"halt".into()));
     }
 }

@@ -3,6 +3,9 @@
 use crate::fault::{Fault, Point};
 use crate::hosts::{HOSTS, HOT, NARROW};
 use crate::random::Random;
+use crate::slowness::Slowness;
+use crate::trigger::Trigger;
+use crate::wishes;
 use std::ops::Range;
 use twincell_core::config::Geometry;
 use twincell_core::ids::Controller;
@@ -12,6 +15,10 @@ const MS: u64 = 1_000_000;
 const HASTY: u64 = 16;
 /// In one seed of so many a disk is given up and comes back.
 const DISK_RETURNS: u64 = 8;
+/// In one seed of so many faults wait for their moments.
+const TIMED: u64 = 8;
+/// In one seed of so many, and in half of those, the cell is busy with its operators' wishes.
+const BUSY: u64 = 16;
 /// One pause of a host in so many is long.
 pub const LONG_PAUSES: u64 = 8;
 
@@ -79,9 +86,15 @@ pub struct Plan {
     pub stream: u64,
     /// Moments in nanoseconds, and what happens then; in order.
     pub faults: Vec<(u64, Fault)>,
+    /// Faults that come at a moment in what a controller does.
+    pub triggers: Vec<Trigger>,
+    /// Each of those waits for its moment only once the one before has come.
+    pub in_a_row: bool,
     /// When a controller that is down is started again, in nanoseconds after it went down; least and most. `None`:
     /// a script says when.
     pub restart: Option<(u64, u64)>,
+    /// One in so many is away for longer than that: for so many nanoseconds at most.
+    pub long_absence: Option<(u64, u64)>,
     /// How many host commands.
     pub commands: u32,
     /// Host commands in flight for each host.
@@ -100,6 +113,8 @@ pub struct Plan {
     pub pools: Pools,
     /// Some writes of data stay on their way to the disks for long: they outlive processes.
     pub slow_writes: bool,
+    /// What takes longer than usual.
+    pub slow: Slowness,
     /// Some data of writes come seconds after they were asked for.
     pub slow_hosts: bool,
     /// The controllers cannot see each other's processes: a fence has only the lock byte (R5).
@@ -110,6 +125,10 @@ pub struct Plan {
     pub crowded: bool,
     /// Operators ask for changes just when a ballot is under way.
     pub hasty: bool,
+    /// Operators make LUNs of many sizes, and hosts use all of them.
+    pub busy: bool,
+    /// Operators ask again for what a controller cannot do now.
+    pub insistent: bool,
 }
 
 impl Plan {
@@ -119,7 +138,10 @@ impl Plan {
             mode: Mode::Promise,
             stream: 0,
             faults: Vec::new(),
+            triggers: Vec::new(),
+            in_a_row: false,
             restart: None,
+            long_absence: None,
             commands: 0,
             depth: 0,
             idle: MS,
@@ -129,11 +151,14 @@ impl Plan {
             withdrawn: 60,
             pools: Pools::Ample,
             slow_writes: false,
+            slow: Slowness::default(),
             slow_hosts: false,
             apart: false,
             paths: 1,
             crowded: false,
             hasty: false,
+            busy: false,
+            insistent: false,
         }
     }
 
@@ -164,18 +189,32 @@ impl Plan {
         if mode != Mode::Calm && seed.is_multiple_of(DISK_RETURNS) {
             at = draw.disk_returns(at, &mut Random::new(!seed), &mut faults);
         }
+        let is_timed = mode != Mode::Calm && seed % TIMED == 6;
+        let mut triggers = Vec::new();
+        let busy = mode != Mode::Calm && matches!(seed % BUSY, 6 | 12);
+        if is_timed {
+            at = draw.timed(at, busy, &mut Random::new(!seed), &mut faults, &mut triggers);
+        }
+        if busy {
+            at = draw.wishes(at, &mut Random::new(!seed ^ BUSY), &mut faults);
+        }
         let restart = match random.below(3) {
             0 => (MS / 10, 5 * MS),
             1 => (10 * MS, 300 * MS),
             _ => (500 * MS, 6000 * MS),
         };
         let commands = random.between(60, 400);
+        // Where much happens in a short time, fewer do.
+        let commands = if is_timed { commands / 3 } else { commands };
         let depth = random.between(1, 8);
         Plan {
             mode,
             stream: random.bits(),
             faults,
+            triggers,
+            in_a_row: seed / TIMED % 2 == 1,
             restart: Some(restart),
+            long_absence: is_timed.then_some((3, 9000 * MS)),
             commands: commands as u32,
             depth: depth as u32,
             idle: LONG_PAUSES * 2 * (at + 200 * MS) * depth * HOSTS / commands,
@@ -189,11 +228,18 @@ impl Plan {
                 _ => Pools::Tiny,
             },
             slow_writes: random.one_in(3),
+            slow: if is_timed || busy {
+                Slowness::draw(&mut Random::new(!seed ^ TIMED))
+            } else {
+                Slowness::default()
+            },
             slow_hosts: random.one_in(8),
             apart: random.one_in(3),
             paths: if random.one_in(2) { 2 } else { 1 },
             crowded: random.one_in(2),
             hasty: mode != Mode::Calm && seed % HASTY == 1,
+            busy,
+            insistent: is_timed || busy,
         }
     }
 
@@ -203,6 +249,8 @@ impl Plan {
         Plan {
             mode: Mode::Calm,
             faults: Vec::new(),
+            triggers: Vec::new(),
+            slow: Slowness::default(),
             slow_writes: false,
             ..self.clone()
         }
@@ -375,6 +423,96 @@ impl Draw {
         then
     }
 
+    /// Wishes of operators during all of it, some of them at once. Returns when the last comes.
+    fn wishes(&self, end: u64, random: &mut Random, faults: &mut Vec<(u64, Fault)>) -> u64 {
+        for number in wishes::MADE.take(random.below(4) as usize) {
+            faults.push((0, wishes::make(number, random, self.only_redundant)));
+        }
+        let end = end + random.below(1500) * MS;
+        for _ in 0..random.between(2, 8) {
+            let at = random.below(end + 1);
+            for _ in 0..random.between(1, 3) {
+                let later = if random.one_in(2) { 3 * MS } else { 60 * MS };
+                faults.push((at + random.below(later), wishes::draw(random, self.only_redundant)));
+            }
+        }
+        faults.sort_by_key(|(at, _)| *at);
+        faults.last().map_or(end, |(at, _)| *at)
+    }
+
+    /// What leads somewhere, and faults that wait for their moments there. Returns when the last of the former comes.
+    fn timed(
+        &self,
+        mut at: u64,
+        busy: bool,
+        random: &mut Random,
+        faults: &mut Vec<(u64, Fault)>,
+        triggers: &mut Vec<Trigger>,
+    ) -> u64 {
+        for _ in 0..random.between(1, 4) {
+            let most = if random.one_in(3) { 3000 } else { 300 };
+            at += random.below(most) * MS;
+            faults.push((at, self.beginning(busy, random)));
+        }
+        for _ in 0..random.between(1, 4) {
+            let any = |random: &mut Random| Controller::BOTH[random.below(2) as usize];
+            triggers.extend(Trigger::draw(
+                random,
+                at,
+                |random| self.sudden(busy, random),
+                |random| self.wish(busy, any(random), random),
+            ));
+        }
+        // There is time for what follows from it.
+        at + random.below(4000) * MS
+    }
+
+    /// Something from which much follows: a takeover, a return, a vote, a task.
+    fn beginning(&self, busy: bool, random: &mut Random) -> Fault {
+        let controller = Controller::BOTH[random.below(2) as usize];
+        match random.below(14) {
+            0..=2 => Fault::Crash(controller),
+            3..=4 => Fault::CrashBoth,
+            5 => Fault::CutLink(random.between(1, 4000)),
+            6 => Fault::Pause(controller, random.between(1500, 4000)),
+            7 => Fault::FailDisk(random.below(4) as usize, random.between(1000, 6000)),
+            8 => Fault::StallDisk(random.below(4) as usize, random.between(1500, 6000)),
+            9 => hardware(controller, random),
+            10 => Fault::Stop(controller),
+            11 => Fault::MoveLun(random.below(2) as u16, controller),
+            _ => self.wish(busy, controller, random),
+        }
+    }
+
+    fn wish(&self, busy: bool, controller: Controller, random: &mut Random) -> Fault {
+        if busy {
+            wishes::draw(random, self.only_redundant)
+        } else {
+            operator(controller, Point::MetadataWrite, random)
+        }
+    }
+
+    /// What may come at any moment.
+    fn sudden(&self, busy: bool, random: &mut Random) -> Fault {
+        let controller = Controller::BOTH[random.below(2) as usize];
+        match random.below(26) {
+            0..=5 => Fault::CrashAfterEffects(controller, random.below(6) as u32),
+            6 => self.fault(Kind::CrashBoth, random),
+            7 => self.fault(Kind::Recovery, random),
+            8..=10 => Fault::Pause(controller, random.between(1, 4000)),
+            11..=12 => Fault::CutLink(random.between(1, 3000)),
+            13 => Fault::DeafLink(controller, random.between(1, 3000)),
+            14 => Fault::LoseFrame(controller),
+            15..=16 => self.disk(random),
+            17 => hardware(controller, random),
+            18..=21 => self.wish(busy, controller, random),
+            22 => Fault::Stop(controller),
+            23 => Fault::ClockJump(controller, random.between(1, 4000)),
+            24 => Fault::WithdrawAll,
+            _ => self.loss(controller, random),
+        }
+    }
+
     fn loss(&self, controller: Controller, random: &mut Random) -> Fault {
         match random.below(4) {
             0 if self.mode == Mode::Chaos => Fault::LoseBothNv,
@@ -393,6 +531,21 @@ fn crash_both(controller: Controller, point: Point, random: &mut Random) -> Faul
         3..=5 => Fault::CrashBothThenOne(controller, Point::Absorb, random.below(60), random.below(25_000)),
         6 => Fault::CrashBothThenOne(controller, point, random.below(300), random.below(25_000)),
         _ => Fault::CrashBothAfterEffects(random.below(60) as u32, random.below(60) as u32),
+    }
+}
+
+/// What else may go wrong with disks and the ways to them.
+fn hardware(controller: Controller, random: &mut Random) -> Fault {
+    let disk = random.below(4) as usize;
+    let ms = random.between(1, 5000);
+    match random.below(8) {
+        0 => Fault::FailFlushes(disk, ms),
+        1 => Fault::FailReads(disk, ms),
+        2 => Fault::FailSlots(disk, ms),
+        3 => Fault::LoseSight(controller, disk, ms),
+        4..=5 => Fault::LoseSightOfAll(controller, ms),
+        6 => Fault::FailAll(ms),
+        _ => Fault::StallAll(ms),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::hosts::NARROW;
 use crate::plan::{Mode, Plan, Pools};
+use crate::slowness::Slowness;
 use crate::world::run_plan;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -62,6 +63,11 @@ fn smaller(plan: &Plan) -> Vec<Plan> {
             p.faults.remove(n);
         });
     }
+    for n in (0..plan.triggers.len()).rev() {
+        with(&|p| {
+            p.triggers.remove(n);
+        });
+    }
     with(&|p| p.commands = (p.commands / 2).max(4));
     with(&|p| p.commands = (p.commands * 3 / 4).max(4));
     with(&|p| p.commands = (p.commands - 1).max(4));
@@ -70,6 +76,10 @@ fn smaller(plan: &Plan) -> Vec<Plan> {
     with(&|p| p.hot = NARROW);
     with(&|p| p.pools = Pools::Ample);
     with(&|p| p.slow_writes = false);
+    with(&|p| p.slow = Slowness::default());
+    with(&|p| p.in_a_row = false);
+    with(&|p| p.insistent = false);
+    with(&|p| p.long_absence = None);
     with(&|p| p.slow_hosts = false);
     with(&|p| p.apart = false);
     with(&|p| p.crowded = false);

@@ -1,13 +1,14 @@
 //! Commands of hosts: each is tried until there is an answer, on either path.
 
+use super::operators::is_made;
 use super::queue::Happening;
-use super::{HOST_TIMEOUT, LUNS, MS, SLOWEST_HOST, US, World};
+use super::{HOST_TIMEOUT, LUNS, MS, SLOWEST_HOST, SeenLun, US, World};
 use crate::hosts::{Attempt, Command};
 use crate::plan::LONG_PAUSES;
 use std::collections::VecDeque;
 use twincell_core::Event;
 use twincell_core::host::{HostCommand, HostOp, Status};
-use twincell_core::ids::{BlockCount, CommandId, Controller, Vba};
+use twincell_core::ids::{BlockCount, CommandId, Controller, PSEG_BLOCKS, Vba};
 use twincell_core::manage::LunView;
 use twincell_core::memory::Memory;
 
@@ -23,8 +24,10 @@ impl World {
         let unused = LUNS - self.plan.luns;
         let lun = self.random.below((self.luns.len() - unused) as u64) as usize;
         let lun = if lun < self.plan.luns { lun } else { lun + unused };
+        let lun = self.leave_the_dead(lun);
         let tag = self.commands.len() as u64 + 1;
         let command = crate::hosts::draw(&mut self.random, &self.plan.hot, host, lun, tag, self.number);
+        let command = self.shifted(command);
         let both_ways = command.op == HostOp::Read && self.random.one_in(4);
         let path = if self.random.one_in(4) {
             1 - self.paths[host]
@@ -35,6 +38,32 @@ impl World {
         if both_ways {
             self.issue(Command { extra: true, ..command }, 1 - path);
         }
+    }
+
+    /// Of LUNs that are about to be gone hosts of a busy cell mostly use none.
+    fn leave_the_dead(&mut self, lun: usize) -> usize {
+        if self.plan.busy && self.luns[lun].doomed && !self.random.one_in(4) {
+            return self.random.below(self.plan.luns as u64) as usize;
+        }
+        lun
+    }
+
+    /// How far what hosts use of a LUN may be moved within it: LUNs that operators made are used in each of their RStores.
+    pub(super) fn shifts(&self, lun: usize) -> impl Iterator<Item = u64> + use<> {
+        let SeenLun { blocks, group, .. } = self.luns[lun];
+        let end = self.plan.hot.end;
+        let most = if is_made(group) { blocks.saturating_sub(end) } else { 0 };
+        (0..=most / PSEG_BLOCKS).map(|n| n * PSEG_BLOCKS)
+    }
+
+    /// A command, somewhere in its LUN.
+    fn shifted(&mut self, command: Command) -> Command {
+        let count = self.shifts(command.lun).count() as u64;
+        if count == 1 {
+            return command;
+        }
+        let start = command.start + self.random.below(count) * PSEG_BLOCKS;
+        Command { start, ..command }
     }
 
     /// A host sends a command, first to the controller of this index. Returns the index of the command.
@@ -244,8 +273,8 @@ impl World {
             }
             Status::Aborted if attempt.given_up => self.after(MS, Happening::PathFails(number)),
             Status::NoSuchLun if self.luns[lun].doomed => self.done(attempt.command),
-            // A LUN that was just made, which this controller does not know yet.
-            Status::NoSuchLun if lun >= LUNS => {
+            // A LUN that was just made or made larger, of which this controller does not know yet.
+            Status::NoSuchLun | Status::OutOfRange if lun >= LUNS => {
                 let delay = self.random.between(MS, 20 * MS);
                 self.after(delay, Happening::PathFails(number));
             }

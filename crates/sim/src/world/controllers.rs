@@ -121,6 +121,7 @@ impl World {
                     return self.crash_at_point(controller);
                 }
                 self.tell_effect(controller, effect);
+                self.notice_effect(controller, effect);
                 self.effects_done[controller.index()] += 1;
                 self.carry_out(controller, id, effect, payload, &mut ready);
                 if self.is_to_crash_now(controller, id) {
@@ -203,7 +204,13 @@ impl World {
             self.plan.restart
         };
         let Some((low, high)) = restart else { return };
-        let delay = self.random.between(low, high);
+        let mut delay = self.random.between(low, high);
+        if let Some((of, most)) = self.plan.long_absence
+            && !self.healing
+            && self.random.one_in(of)
+        {
+            delay += self.random.below(most);
+        }
         self.after(delay, Happening::Start(controller));
     }
 

@@ -101,6 +101,7 @@ impl World {
                 let process = self.processes[c].as_ref().expect("it wants something");
                 let slot = *process.core.slot_written_by(io).expect("what to write");
                 self.check_record(&slot.record);
+                self.slots_written += 1;
                 if slot.voted > 0 {
                     self.be_hasty(&slot.proposal);
                 }
@@ -126,9 +127,10 @@ impl World {
                 }
             }
             Effect::ViewChanged => self.look_at_luns(controller),
-            Effect::Reply { request, .. } => {
+            Effect::Reply { request, ref result } => {
                 let process = self.processes[c].as_mut().expect("it wants something");
                 process.requests.remove(&request);
+                self.check_reply(controller, request, result);
             }
             Effect::Restart => {
                 self.end(controller);

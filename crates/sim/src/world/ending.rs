@@ -6,6 +6,7 @@ use crate::disks::SimDisk;
 use crate::hosts::Command;
 use crate::plan::Mode;
 use crate::process::Process;
+use crate::slowness::Slowness;
 use twincell_core::cell::record::Mode as RecordMode;
 use twincell_core::controller::Role;
 use twincell_core::host::HostOp;
@@ -28,6 +29,7 @@ impl World {
             self.drain()?;
             self.scan()?;
             self.check_quiet()?;
+            self.check_rest()?;
             self.check_copies()?;
             self.scan_without_each_disk()?;
         }
@@ -38,6 +40,7 @@ impl World {
         self.log(|| "--- healing".into());
         self.healing = true;
         self.wire.heal();
+        self.plan.slow = Slowness::default();
         self.shelf.disks.iter_mut().for_each(SimDisk::heal);
         self.release_held();
         self.ends_after_start = [None; 2];
@@ -130,20 +133,23 @@ impl World {
 
     /// An operator puts an empty disk in the place of one that is gone, where nothing is lost by that.
     fn replace_gone_disks(&mut self) {
+        (0..DISKS).for_each(|n| self.replace_gone_disk(n));
+    }
+
+    /// The same of one.
+    pub(super) fn replace_gone_disk(&mut self, n: usize) {
         let serving = self.processes.iter().flatten().find(|p| p.serves);
         let Some(metadata) = serving.and_then(|p| p.core.metadata()).cloned() else {
             return;
         };
-        for (n, known) in metadata.disks.iter().enumerate() {
-            let disk = DiskIndex(n as u16);
-            let at = &mut self.shelf.disks[n];
-            if at.trouble.gone && known.state == DiskState::Missing && !metadata.has_single_copies(disk) {
-                *at = SimDisk::empty(Uuid(500 + n as u128));
-            }
-            let (uuid, psegs) = (at.uuid, known.psegs);
-            if uuid != known.uuid {
-                self.manage(ManageOp::DiskReplace { disk, uuid, psegs });
-            }
+        let (known, disk) = (&metadata.disks[n], DiskIndex(n as u16));
+        let at = &mut self.shelf.disks[n];
+        if at.trouble.gone && known.state == DiskState::Missing && !metadata.has_single_copies(disk) {
+            *at = SimDisk::empty(Uuid(500 + n as u128));
+        }
+        let (uuid, psegs) = (at.uuid, known.psegs);
+        if uuid != known.uuid {
+            self.manage(ManageOp::DiskReplace { disk, uuid, psegs });
         }
     }
 
@@ -211,11 +217,14 @@ impl World {
             if self.luns[lun].doomed || lun >= self.plan.luns && lun < LUNS {
                 continue;
             }
-            let mut start = hot.start;
-            while start < hot.end {
-                let blocks = (hot.end - start).min(200) as u32;
-                self.issue(Command::new(0, lun, HostOp::Read, start, blocks, 0, self.number), path);
-                start += u64::from(blocks);
+            for shift in self.shifts(lun) {
+                let end = hot.end + shift;
+                let mut start = hot.start + shift;
+                while start < end {
+                    let blocks = (end - start).min(200) as u32;
+                    self.issue(Command::new(0, lun, HostOp::Read, start, blocks, 0, self.number), path);
+                    start += u64::from(blocks);
+                }
             }
         }
     }

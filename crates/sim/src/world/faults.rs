@@ -1,9 +1,11 @@
 //! Faults come and are healed; operators ask for things.
 
 use super::cell::lun_name;
+use super::operators::{group, is_made};
 use super::queue::Happening;
 use super::wire::Next;
 use super::{LUNS, MS, SeenLun, US, World};
+use crate::disks::Trouble;
 use crate::fault::{Fault, Point};
 use crate::history::History;
 use twincell_core::Event;
@@ -116,6 +118,35 @@ impl World {
                 self.shelf.disks[disk].trouble.fails = true;
                 self.heal_after(ms, fault);
             }
+            Fault::FailFlushes(disk, ms) => {
+                self.shelf.disks[disk].trouble.fails_flushes = true;
+                self.heal_after(ms, fault);
+            }
+            Fault::FailReads(disk, ms) => {
+                self.shelf.disks[disk].trouble.fails_reads = true;
+                self.heal_after(ms, fault);
+            }
+            Fault::FailSlots(disk, ms) => {
+                self.shelf.disks[disk].trouble.fails_slots = true;
+                self.heal_after(ms, fault);
+            }
+            Fault::LoseSight(c, disk, ms) => {
+                self.shelf.disks[disk].trouble.unseen[c.index()] = true;
+                self.heal_after(ms, fault);
+            }
+            Fault::LoseSightOfAll(c, ms) => {
+                self.every_disk(|t| t.unseen[c.index()] = true);
+                self.heal_after(ms, fault);
+            }
+            Fault::FailAll(ms) => {
+                self.every_disk(|t| t.fails = true);
+                self.heal_after(ms, fault);
+            }
+            Fault::StallAll(ms) => {
+                let until = self.now + ms * MS;
+                self.every_disk(|t| t.stalled_until = until);
+                self.heal_after(ms, fault);
+            }
             Fault::FailWrites(disk, ms) => {
                 self.shelf.disks[disk].trouble.fails_writes = true;
                 self.heal_after(ms, fault);
@@ -159,8 +190,14 @@ impl World {
                 self.doom_luns();
                 self.manage(ManageOp::LunDelete { name: lun_name(9) });
             }
+            Fault::MakeLun(..) | Fault::EnlargeLun(..) | Fault::DropLun(_) => self.wish(fault),
+            Fault::ReplaceDisk(disk) => self.replace_gone_disk(disk),
             Fault::Stop(c) => self.manage_on(c, ManageOp::Stop),
         }
+    }
+
+    fn every_disk(&mut self, change: impl Fn(&mut Trouble)) {
+        self.shelf.disks.iter_mut().for_each(|d| change(&mut d.trouble));
     }
 
     pub(super) fn heal_after(&mut self, ms: u64, fault: Fault) {
@@ -223,15 +260,24 @@ impl World {
         let Some(process) = &self.processes[c.index()] else {
             return;
         };
+        let mut found = Vec::new();
         for lun in process.core.luns() {
-            if !self.luns.iter().any(|l| l.noid == lun.noid) {
-                self.luns.push(SeenLun {
+            let group = group(&lun.name);
+            if let Some(known) = self.luns.iter_mut().find(|l| l.noid == lun.noid) {
+                known.blocks = known.blocks.max(lun.blocks);
+            } else {
+                found.push(SeenLun {
                     ncae: lun.ncae,
                     noid: lun.noid,
-                    doomed: false,
+                    doomed: is_made(group) && self.is_doomed(group),
+                    blocks: lun.blocks,
+                    group,
                 });
-                self.histories.push(History::default());
             }
+        }
+        for lun in found {
+            self.luns.push(lun);
+            self.histories.push(History::default());
         }
     }
 
@@ -249,7 +295,14 @@ impl World {
             Fault::GarbledLink(_) => self.wire.garbled = false,
             Fault::FailDisk(d, _) => self.shelf.disks[d].trouble.fails = false,
             Fault::FailWrites(d, _) => self.shelf.disks[d].trouble.fails_writes = false,
-            Fault::StallDisk(..) => self.release_held(),
+            Fault::FailFlushes(d, _) => self.shelf.disks[d].trouble.fails_flushes = false,
+            // In the end it is the scan that lets reads fail.
+            Fault::FailReads(d, _) if !self.healing => self.shelf.disks[d].trouble.fails_reads = false,
+            Fault::FailSlots(d, _) => self.shelf.disks[d].trouble.fails_slots = false,
+            Fault::LoseSight(c, d, _) => self.shelf.disks[d].trouble.unseen[c.index()] = false,
+            Fault::LoseSightOfAll(c, _) => self.every_disk(|t| t.unseen[c.index()] = false),
+            Fault::FailAll(_) => self.every_disk(|t| t.fails = false),
+            Fault::StallDisk(..) | Fault::StallAll(_) => self.release_held(),
             _ => {}
         }
         self.maybe_open_link();
@@ -291,6 +344,7 @@ impl World {
         self.next_request += 1;
         process.requests.insert(request);
         let id = process.id;
+        self.note_asked(controller, request, op);
         self.deliver(controller, id, Event::Manage { request, op });
     }
 }

@@ -9,7 +9,10 @@ mod controllers;
 mod effects;
 mod ending;
 mod faults;
+mod instants;
+mod operators;
 mod queue;
+mod rest;
 mod scenario;
 mod shelf;
 mod stage;
@@ -27,7 +30,9 @@ use crate::marks::Marks;
 use crate::plan::{Mode, Plan};
 use crate::process::{NvMemory, Process};
 use crate::random::Random;
+use crate::trigger::Trigger;
 use cell::first_metadata;
+use operators::Asked;
 use queue::{Happening, Queue};
 use shelf::Held;
 use std::collections::{BTreeMap, VecDeque};
@@ -35,7 +40,7 @@ use std::hash::{Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use twincell_core::cell::record::{Record, Slot};
 use twincell_core::config::{Geometry, Timing};
-use twincell_core::ids::{Controller, DiskIndex, Epoch, NcaeIndex, Noid, ProcessId, Time};
+use twincell_core::ids::{Controller, DiskIndex, Epoch, NcaeIndex, Noid, PSEG_BLOCKS, ProcessId, Time};
 use twincell_core::{Core, Effect, Event};
 use wire::Wire;
 
@@ -44,6 +49,8 @@ const MS: u64 = 1_000_000;
 const DISKS: usize = 4;
 const LUNS: usize = 2;
 const HOSTS: usize = crate::hosts::HOSTS as usize;
+/// When it begins.
+const BEGINNING: u64 = 1_000 * MS;
 /// The data of a write come within this.
 const SLOWEST_HOST: u64 = 5_000 * MS;
 /// A host gives an attempt up after this.
@@ -75,6 +82,10 @@ struct SeenLun {
     noid: Noid,
     /// An operator wants it deleted: it may be gone at any time.
     doomed: bool,
+    /// Its size, as far as anybody knows.
+    blocks: u64,
+    /// The number in its name.
+    group: Option<u16>,
 }
 
 impl SeenLun {
@@ -83,6 +94,8 @@ impl SeenLun {
             ncae: NcaeIndex(n),
             noid: Noid(u32::from(n) + 1),
             doomed: false,
+            blocks: 3 * PSEG_BLOCKS,
+            group: Some(n),
         }
     }
 }
@@ -110,6 +123,8 @@ pub(crate) struct World {
     held: Vec<Held>,
     wire: Wire,
     plan: Plan,
+    /// What waits for a moment in what a controller does, and is still to come.
+    triggers: Vec<Trigger>,
     commands: Vec<Command>,
     /// By number; there is no attempt 0.
     attempts: Vec<Attempt>,
@@ -121,6 +136,8 @@ pub(crate) struct World {
     report: Report,
     verbose: bool,
     next_request: u64,
+    /// What operators have asked for, whatever became of it.
+    asked: Vec<Asked>,
     luns: Vec<SeenLun>,
     /// Nanoseconds from the start of each process, or from its beginning to serve, to its end.
     ends_after_start: [Option<u64>; 2],
@@ -145,6 +162,8 @@ pub(crate) struct World {
     failure: Option<String>,
     /// Effects that each controller has carried out.
     effects_done: [u64; 2],
+    /// Slots that were written.
+    slots_written: u64,
     /// Memory that every step uses again.
     effects: Vec<Effect>,
     ready: VecDeque<Event>,
@@ -196,7 +215,7 @@ impl World {
         }
         World {
             step: Core::step,
-            now: 1_000 * MS,
+            now: BEGINNING,
             number: 0,
             random,
             queue: Queue::default(),
@@ -210,6 +229,7 @@ impl World {
             shelf,
             held: Vec::new(),
             wire: Wire::new(plan.paths),
+            triggers: plan.triggers.clone(),
             plan,
             commands: Vec::new(),
             attempts: Vec::new(),
@@ -221,6 +241,7 @@ impl World {
             report: Report::default(),
             verbose,
             next_request: 1,
+            asked: Vec::new(),
             luns: (0..LUNS as u16).map(SeenLun::first).collect(),
             ends_after_start: [None; 2],
             ends_after_serving: [None; 2],
@@ -235,6 +256,7 @@ impl World {
             trapped: false,
             failure: None,
             effects_done: [0; 2],
+            slots_written: 0,
             effects: Vec::new(),
             ready: VecDeque::new(),
         }
@@ -325,6 +347,8 @@ impl World {
             Happening::PathFails(attempt) => self.path_fails(attempt),
             Happening::TimeOut(attempt) => self.time_out(attempt),
             Happening::Withdraw(attempt) => self.withdraw(attempt),
+            Happening::Ask(_) if self.healing => {}
+            Happening::Ask(op) => self.manage(*op),
             // A crash that was drawn before the healing, and would come after it.
             Happening::Fault(_) if self.healing => {}
             Happening::Fault(fault) => self.fault(fault),

@@ -9,6 +9,7 @@ use std::collections::BinaryHeap;
 use twincell_core::Event;
 use twincell_core::host::Status;
 use twincell_core::ids::{CommandId, Controller};
+use twincell_core::manage::ManageOp;
 use twincell_core::memory::Memory;
 
 #[derive(Clone)]
@@ -41,6 +42,8 @@ pub(super) enum Happening {
     PathFails(u64),
     TimeOut(u64),
     Withdraw(u64),
+    /// An operator asks again.
+    Ask(Box<ManageOp>),
     Fault(Fault),
     Heal(Fault),
 }

@@ -3,6 +3,7 @@
 use super::queue::Happening;
 use super::{MS, US, World};
 use crate::disks::SimDisk;
+use crate::instant::Instant;
 use crate::process::Process;
 use twincell_core::Event;
 use twincell_core::cell::record::Slot;
@@ -111,6 +112,7 @@ impl World {
         } else {
             self.random.between(30 * US, 800 * US)
         };
+        delay += self.slowness_of(&what);
         if matches!(what, Io::Read { .. }) {
             delay += self.shelf.read_delay;
             if late {
@@ -137,6 +139,27 @@ impl World {
         );
     }
 
+    /// How much longer than usual an I/O takes.
+    fn slowness_of(&mut self, what: &Io) -> u64 {
+        let slow = self.plan.slow;
+        self.up_to(match what {
+            Io::SlotRead(_) | Io::SlotWrite(..) => slow.slots,
+            Io::MetadataRead(..) | Io::MetadataWrite(..) => slow.metadata,
+            Io::Flush(_) => slow.flushes,
+            Io::Zero { .. } => slow.zeroes,
+            _ => 0,
+        })
+    }
+
+    /// In half of all cases nothing, else some time of at most so much.
+    fn up_to(&mut self, most: u64) -> u64 {
+        if most > 0 && self.random.one_in(2) {
+            self.random.below(most)
+        } else {
+            0
+        }
+    }
+
     /// Disks that answered nothing may do so again: all that they were asked for is done, in some order.
     pub(super) fn release_held(&mut self) {
         let answers = |disks: &[SimDisk], now, h: &Held| {
@@ -156,6 +179,9 @@ impl World {
             }
             let next = places[self.random.below(places.len() as u64) as usize];
             let held = self.held.remove(next);
+            if held.overdue && held.landing.what.writes() {
+                self.notice(held.landing.controller, Instant::LateLanding);
+            }
             self.land(held.landing);
         }
     }
@@ -180,6 +206,7 @@ impl World {
             *answered = true;
             what.error(io)
         };
+        self.notice(controller, Instant::Overdue);
         self.deliver(controller, process, event);
     }
 
@@ -208,7 +235,7 @@ impl World {
             .is_some_and(|p| p.id == process);
         let writes = what.writes();
         let disk = what.disk().index();
-        let result = self.result_of(disk, what);
+        let result = self.result_of(controller, disk, what);
         if matches!(what, Io::Write { .. } | Io::Zero { .. }) {
             self.check_landing(controller, process);
         }
@@ -268,6 +295,9 @@ impl World {
             Io::SlotWrite(_, ref slot) => {
                 if result.is_ok() {
                     self.shelf.disks[disk].slots[controller.index()] = Some(**slot);
+                    if slot.voted > 0 {
+                        self.notice(controller, Instant::VoteLands);
+                    }
                 }
                 Event::DiskDone { io, result }
             }
@@ -280,6 +310,7 @@ impl World {
                 if result.is_ok() {
                     self.shelf.disks[disk].metadata[usize::from(copy)] = Some((**metadata).clone());
                     self.check_metadata();
+                    self.notice(controller, Instant::MetadataLand);
                 }
                 Event::DiskDone { io, result }
             }
@@ -289,7 +320,7 @@ impl World {
         }
     }
 
-    fn result_of(&self, disk: usize, what: &Io) -> Result<(), DiskError> {
+    fn result_of(&self, controller: Controller, disk: usize, what: &Io) -> Result<(), DiskError> {
         let disk = &self.shelf.disks[disk];
         let good = match what {
             Io::Write { .. } => !disk.trouble.fails_writes,
@@ -299,7 +330,8 @@ impl World {
             Io::Probe(_, uuid) => disk.uuid == *uuid,
             _ => true,
         };
-        if good && !disk.trouble.fails && !disk.trouble.gone {
+        let seen = !disk.trouble.unseen[controller.index()];
+        if good && seen && !disk.trouble.fails && !disk.trouble.gone {
             Ok(())
         } else {
             Err(DiskError)
@@ -364,14 +396,16 @@ impl World {
             let id = process.id;
             if process.wants_locks && self.shelf.try_lock(controller, id) {
                 process.wants_locks = false;
-                self.after(10 * US, Happening::Event(controller, id, Box::new(Event::LocksTaken)));
+                let delay = 10 * US + self.up_to(self.plan.slow.locks);
+                self.after(delay, Happening::Event(controller, id, Box::new(Event::LocksTaken)));
             }
             let Some(process) = &mut self.processes[controller.index()] else {
                 continue;
             };
             if process.wants_fence && self.shelf.try_lock(controller.other(), id) {
                 process.wants_fence = false;
-                self.after(10 * US, Happening::Event(controller, id, Box::new(Event::Fenced)));
+                let delay = 10 * US + self.up_to(self.plan.slow.locks);
+                self.after(delay, Happening::Event(controller, id, Box::new(Event::Fenced)));
             }
         }
     }

@@ -291,7 +291,7 @@ impl World {
     }
 
     fn travel_time(&mut self, line: usize, to: Controller, frame: &Frame) -> u64 {
-        let delay = self.wire.delay + self.random.between(15 * US, 120 * US);
+        let delay = self.wire.delay + self.plan.slow.frames + self.random.between(15 * US, 120 * US);
         if self.wire.lossy && !matches!(frame, Frame::Hello(_)) {
             return delay + self.random.below(2 * MS);
         }
