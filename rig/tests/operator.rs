@@ -428,22 +428,3 @@ fn who_stops_what_does_not_serve_hears_what_is_only_in_memory() {
         stopped.stdout
     );
 }
-
-/// The caches of both have to be of one size: each names buffers of the other by their number. A controller with another is not
-/// let in.
-#[test]
-#[ignore = "nothing compares the sizes yet"]
-fn a_controller_with_a_cache_of_another_size_is_not_let_in() {
-    let cell = Cell::start(small());
-    let lun = cell.lun("data", "8M", "vraid1");
-    cell.twincell(&["controller", "stop", "B"]).success();
-    cell.edit("cache = \"4M\"", "cache = \"2M\"");
-    start_only(&cell, "B");
-    std::thread::sleep(Duration::from_secs(3));
-    assert_eq!(cell.status()["cell"]["mirroring"], "off");
-    // B owned, it would name buffers that A does not have, and A would end B for it.
-    let b = cell.pid("B");
-    write(&cell, &lun, "A", 0, 1);
-    assert_eq!(cell.pid("B"), b);
-    reads(&cell, &lun, "A", 0, 1);
-}
