@@ -96,6 +96,8 @@ pub struct Task {
     stage: Stage,
     reply: ManageReply,
     failed: bool,
+    /// The change that it wants was in force; another may be by now.
+    committed: bool,
     /// What the partner has answered while this was interrupted.
     answered: Option<Result<ManageReply, ManageError>>,
 }
@@ -108,6 +110,7 @@ impl Task {
             stage,
             reply,
             failed: false,
+            committed: false,
             answered: None,
         }
     }
@@ -652,7 +655,7 @@ impl Core {
 
     /// The change of the record that the task wants now.
     pub(crate) fn task_change(&self) -> Option<Change> {
-        match self.task.as_ref().map(|t| &t.stage) {
+        match self.task.as_ref().filter(|t| !t.committed).map(|t| &t.stage) {
             Some(Stage::AwaitCommit { change, .. }) if !self.is_in_force(*change) => Some(*change),
             _ => None,
         }
@@ -762,9 +765,29 @@ impl Core {
         if self.is_out_of_reach(change) {
             // A LUN cannot go to a partner that fell.
             self.end_task(Err(ManageError::ControllerOut));
-        } else if self.is_in_force(change) && self.is_decided() {
+        } else if self.is_committed(change) && self.is_decided() {
             self.on_committed();
         }
+    }
+
+    /// The record has changed: it may be what the task wants.
+    pub(crate) fn note_committed(&mut self) {
+        let wanted = self.task.as_ref().map(|t| &t.stage);
+        if let Some(Stage::AwaitCommit {
+            change: change @ Change::Metadata { .. },
+            ..
+        }) = wanted
+            && self.is_in_force(*change)
+            && !mutant::is("want-again-what-was-committed")
+            && let Some(task) = &mut self.task
+        {
+            task.committed = true;
+        }
+    }
+
+    /// Whether the change is in force, or was: of metadata another may follow before it is told that the change is decided.
+    fn is_committed(&self, change: Change) -> bool {
+        self.is_in_force(change) || self.task.as_ref().is_some_and(|t| t.committed)
     }
 
     fn settle_zeroes(&mut self) {

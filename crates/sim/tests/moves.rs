@@ -283,3 +283,29 @@ fn a_vote_that_was_finished_is_told_before_other_metadata_are_written() {
         s.end();
     });
 }
+
+/// B, alone, changes the metadata while A joins; it votes for both as soon as that is decided, and before it has told what was
+/// decided A changes the metadata once more. What B has done is done: it does not want it again, for ever.
+#[test]
+fn a_change_that_was_committed_is_not_wanted_again() {
+    trace(&["want-again-what-was-committed"], || {
+        let mut s = Scenario::new().both_serving();
+        s.crash(A);
+        s.until_alone(B, true);
+        s.start(A);
+        s.until("A holds its own locks");
+        s.mark();
+        s.manage(B, renamed("lun1", "x"));
+        // The ballot takes so long that A is ready by then.
+        s.until("A nv: a fresh image");
+        s.fault(Fault::LoseSightOfAll(B, 20));
+        s.until("A serves");
+        // B cannot tell at once that both are in. What A does next it hears when it sees the disks again.
+        s.fault(Fault::LoseSightOfAll(B, 1));
+        s.link_takes(2);
+        s.manage(A, renamed("lun0", "y"));
+        s.pass(5_000);
+        assert_eq!((replies(&s, A), replies(&s, B)), (1, 1));
+        s.end();
+    });
+}

@@ -367,6 +367,7 @@ impl Core {
         let was_in = self.record.is_some_and(|r| r.has(self.own()));
         let was_both = self.mode() == Some(Mode::Both);
         self.record = Some(record);
+        self.note_committed();
         self.look_again_what_is_level();
         // A ballot for a record that is there already is void; its number counts for nothing in the next.
         self.ballot = None;
