@@ -108,6 +108,7 @@ pub const MUTANTS: &[Mutant] = &[
     rule("R9", "disk-before-mda-while-joining", "a write may reach the disks before the joiner has it"),
     code("metadata-before-the-record-is-told", "new metadata are written over those of a record that the slots still tell"),
     code("want-again-what-was-committed", "metadata that were in force are wanted again when others have followed"),
+    code("wait-for-what-was-overtaken", "who reads the record anew still waits for the metadata of an older one"),
     code("both-change-the-metadata", "who decides begins a change of the metadata though its partner may be the next to decide"),
     code("busy-with-what-the-partner-does", "a LUN that the partner is to delete for an operator here cannot be moved there"),
     code("serve-from-an-image-unnamed", "who finishes a vote of its predecessor serves from an image that the vote does not name"),

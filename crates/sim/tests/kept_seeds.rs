@@ -94,3 +94,10 @@ fn a_message_comes_when_a_ballot_is_due() {
 fn who_returns_before_the_fence_is_complete() {
     ends_well(700_345_576);
 }
+
+/// Who waited to join had heard of a record whose metadata it could not read; two records later they were nowhere any more, and it
+/// waited for them for ever, though it had read the record anew.
+#[test]
+fn who_reads_the_record_anew_waits_for_nothing_older() {
+    trace(&["wait-for-what-was-overtaken"], || ends_well(1_000_003_222));
+}

@@ -41,6 +41,9 @@ impl Core {
         let heartbeat = quorum::furthest_slot(found, self.partner()).map_or(0, |s| s.heartbeat);
         self.partner_heartbeat = (heartbeat, self.now);
         self.record = Some(record);
+        // The metadata of one before it may be nowhere any more.
+        let is_newer = |r: &Record| r.epoch > record.epoch || mutant::is("wait-for-what-was-overtaken");
+        self.to_adopt = self.to_adopt.filter(is_newer);
         self.phase = Phase::AwaitMetadata;
         self.metadata_tries = 0;
         self.read_metadata();
