@@ -99,6 +99,9 @@ impl Core {
         self.take_metadata(metadata);
         if let Some(record) = self.to_adopt.take() {
             self.adopt(record);
+            // The round that followed the decision could not tell it yet.
+            let stays = !matches!(self.phase, Phase::Yielding | Phase::Out);
+            self.announce |= stays && self.own_slot_known;
             self.confirm_record();
         }
         if self.phase == Phase::AwaitMetadata {
