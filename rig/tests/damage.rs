@@ -24,6 +24,16 @@ fn flip(file: &Path, data: &[u8]) -> usize {
     places.len()
 }
 
+/// Something was damaged, and the controller that had it has said so.
+fn says_why(cell: &Cell, owner: &str, flipped: usize) {
+    assert!(flipped > 0, "nothing was in NV memory when it was damaged");
+    let log = std::fs::read_to_string(cell.dir().join(owner).join("log")).unwrap();
+    assert!(
+        log.contains("NV memory is damaged"),
+        "the log of {owner} does not say why:\n{log}"
+    );
+}
+
 #[test]
 fn a_flipped_bit_reaches_nobody() {
     let cell = Cell::start(Shape {
@@ -55,12 +65,7 @@ fn a_flipped_bit_reaches_nobody() {
             break;
         }
     }
-    assert!(flipped > 0, "nothing was in NV memory when it was damaged");
-    let log = std::fs::read_to_string(cell.dir().join(&owner).join("log")).unwrap();
-    assert!(
-        log.contains("NV memory is damaged"),
-        "the log of {owner} does not say why:\n{log}"
-    );
+    says_why(&cell, &owner, flipped);
     cell.bring_back();
     let read = volume.read(0, BLOCKS).expect("a read on any path");
     assert_eq!(read.data[..16], (0..16).map(|i| (i * 7) as u8).collect::<Vec<u8>>()[..]);
@@ -98,12 +103,7 @@ fn a_flipped_bit_does_not_reach_a_host_of_the_partner() {
             break;
         }
     }
-    assert!(flipped > 0, "nothing was in NV memory when it was damaged");
-    let log = std::fs::read_to_string(cell.dir().join(&owner).join("log")).unwrap();
-    assert!(
-        log.contains("NV memory is damaged"),
-        "the log of {owner} does not say why:\n{log}"
-    );
+    says_why(&cell, &owner, flipped);
 }
 
 /// What was written as one is checked as one, also where less of it is asked for.
