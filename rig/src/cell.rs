@@ -327,11 +327,15 @@ pub fn signal(pid: u32, signal: Signal) {
     let _ = kill_process(pid, signal);
 }
 
-/// Whether a process is there, and more of it than its name.
+/// Whether a process is there, and more of it than its name. A thread that still ends holds what the process had: its first
+/// one may be a zombie long before.
 pub fn is_alive(pid: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let state = stat.rsplit(") ").next().and_then(|s| s.chars().next());
-    !matches!(state, None | Some('Z' | 'X'))
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task"));
+    tasks.into_iter().flatten().flatten().any(|task| {
+        let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        let state = stat.rsplit(") ").next().and_then(|s| s.chars().next());
+        !matches!(state, None | Some('Z' | 'X'))
+    })
 }
 
 /// Waits until a process is gone, or nothing of it but its name.

@@ -4,12 +4,13 @@ use crate::config::CellConfig;
 use crate::exit::{Failure, Result};
 use crate::journal::{EventLine, Journal, LastMode, Takeover, ms_of};
 use crate::output::log;
+use crate::size::Size;
 use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::SystemTime;
 use twincell_core::cell::record::Mode;
 use twincell_core::effect::Note;
-use twincell_core::ids::Controller;
+use twincell_core::ids::{BUFFER_BYTES, Controller};
 use twincell_core::layout::metadata::DiskState;
 use twincell_engine::{Handle, StoryLine, Told};
 
@@ -203,6 +204,14 @@ impl Recorder {
             Note::Serving { mirrored: false } => own(
                 "serving",
                 "serves hosts alone, with every write on disk before its status",
+            ),
+            Note::OtherCache { buffers } => (
+                "other_cache",
+                format!(
+                    "has another size of its cache than its partner, whose is {}: there is no link between them until \
+                     `cache` in cell.toml is the same on both",
+                    Size(u64::from(*buffers) * 2 * BUFFER_BYTES as u64)
+                ),
             ),
             Note::PartnerJoins => own("partner_joins", "the partner is joining"),
             Note::Mirrored => own("mirrored", "the partner is in: writes are mirrored"),

@@ -171,6 +171,8 @@ pub struct Core {
     /// The record says `BOTH`, and neither image is current (R8).
     pub(crate) both_images_lost: bool,
     pub(crate) partner_process: ProcessId,
+    /// The size of the partner's cache, if it is not this one's: see `Hello::buffers`.
+    pub(crate) other_cache: Option<u32>,
     pub(crate) grant_until: Time,
     pub(crate) lease_until: Time,
     pub(crate) renew_at: Time,
@@ -286,6 +288,7 @@ impl Core {
             own_slot_known: false,
             both_images_lost: false,
             partner_process: ProcessId::default(),
+            other_cache: None,
             grant_until: Time(0),
             lease_until: Time(0),
             renew_at: Time(0),

@@ -266,6 +266,11 @@ pub enum Note {
         /// With the partner.
         mirrored: bool,
     },
+    /// The partner's cache has another size than this controller's: there can be no link.
+    OtherCache {
+        /// NV buffers of each of the partner's segment pairs.
+        buffers: u32,
+    },
     /// The partner joins.
     PartnerJoins,
     /// The partner is in again: writes are mirrored and acknowledged from memory.

@@ -114,6 +114,7 @@ pub const MUTANTS: &[Mutant] = &[
     code("serve-from-an-image-unnamed", "who finishes a vote of its predecessor serves from an image that the vote does not name"),
     code("deaf-while-the-partner-moves", "a coordinator gives up no disk while its partner drains a LUN for it"),
     // The link.
+    code("whatever-the-size-of-its-cache", "a partner is met whose cache has another size"),
     code("one-hello-is-a-link", "the link is up before this controller has said hello"),
     code("ask-whoever-returns", "a partner that comes back before the fence is complete is asked to mirror the writes in flight"),
     code("greet-a-lost-mirror", "a mirror that was lost is greeted while it may still be in"),

@@ -889,6 +889,7 @@ mod tests {
             epoch: Epoch(1),
             image: Uuid(2),
             undecided: false,
+            buffers: 64,
         })
     }
 

@@ -275,6 +275,7 @@ impl Alone {
                 epoch: Epoch(1),
                 image: Uuid(1),
                 undecided: false,
+                buffers: 0,
             };
             let frame = Frame::Hello(hello);
             self.effects.push(Effect::LinkSend { connection, frame });

@@ -62,6 +62,7 @@ impl Ends {
             (Why::Ended, Some(ended)) => format!("the connection ended: {ended}"),
             (Why::Ended, None) => "the connection ended".to_owned(),
             (Why::Silent, _) => "it did not answer while another path did".to_owned(),
+            (Why::OtherCache, _) => "the partner's cache has another size".to_owned(),
             (Why::Refused, _) => "the hello of the partner does not fit".to_owned(),
             (Why::LinkLost, _) => "the whole link was given up".to_owned(),
         };

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use twincell_core::cell::record::{Mode, Record, Slot};
 use twincell_core::config::{Config, Geometry, Timing};
+use twincell_core::effect::Note;
 use twincell_core::event::DiskError;
 use twincell_core::ids::{
     BlockCount, ConnectionId, Controller, DiskIndex, Epoch, Incarnation, Noid, ProcessId, RssIndex, Time, Uuid,
@@ -13,6 +14,13 @@ use twincell_core::{Core, Effect, Event};
 use twincell_sim::trace;
 
 const MS: u64 = 1_000_000;
+const GEOMETRY: Geometry = Geometry {
+    buffers: 64,
+    ries: 2,
+    htbs: 8,
+    transfers: 4,
+    destages: 2,
+};
 
 struct Bench {
     core: Core,
@@ -46,20 +54,13 @@ fn metadata() -> Metadata {
 
 impl Bench {
     fn new(slots: [Option<Slot>; 2]) -> Bench {
-        let geometry = Geometry {
-            buffers: 64,
-            ries: 2,
-            htbs: 8,
-            transfers: 4,
-            destages: 2,
-        };
         let config = Config {
             controller: Controller::A,
             cell: Uuid(7),
             instance: Uuid(1),
             process: ProcessId::default(),
             fresh_image: Uuid(1000),
-            geometry,
+            geometry: GEOMETRY,
             timing: Timing::default(),
             disks: 3,
             quorum: (0..3).map(DiskIndex).collect(),
@@ -202,7 +203,19 @@ fn alone_b() -> Record {
 
 /// B says hello, and that its record is the next one.
 fn hello_of_b(epoch: Epoch) -> Event {
-    let hello = Hello {
+    said_by_b(ConnectionId(1), hello(epoch))
+}
+
+fn said_by_b(connection: ConnectionId, hello: Hello) -> Event {
+    Event::LinkFrame {
+        connection,
+        frame: Frame::Hello(hello),
+        payload: BlockCount(0),
+    }
+}
+
+fn hello(epoch: Epoch) -> Hello {
+    Hello {
         controller: Controller::B,
         cell: Uuid(7),
         instance: Uuid(2),
@@ -213,11 +226,7 @@ fn hello_of_b(epoch: Epoch) -> Event {
         epoch,
         image: Uuid(5),
         undecided: false,
-    };
-    Event::LinkFrame {
-        connection: ConnectionId(1),
-        frame: Frame::Hello(hello),
-        payload: BlockCount(0),
+        buffers: GEOMETRY.buffers,
     }
 }
 
@@ -248,5 +257,39 @@ fn who_is_outbid_goes() {
         b.drain(1_000);
         b.pass(60_000);
         assert_eq!(b.restarts, 1, "out, with its locks held");
+    });
+}
+
+/// What comes of a hello of B on a new connection: whether it is closed, and the notes.
+fn greeted(b: &mut Bench, connection: ConnectionId, hello: Hello) -> (bool, Vec<Note>) {
+    b.queue.push_back(Event::LinkOpened { path: 0, connection });
+    b.drain(1_000);
+    let mut effects = Vec::new();
+    b.core.step(Time(b.now), said_by_b(connection, hello), &mut effects);
+    let closed = effects.contains(&Effect::LinkClose { connection });
+    let notes = effects.iter().filter_map(|e| match e {
+        Effect::Note(note) => Some(*note),
+        _ => None,
+    });
+    (closed, notes.collect())
+}
+
+/// B's cell.toml has another cache than A's. There is no link between them; A tells it once, and again only after B came with
+/// the right one, or a third.
+#[test]
+fn a_partner_with_another_cache_is_not_met() {
+    trace(&["whatever-the-size-of-its-cache"], || {
+        let mut b = Bench::new(Controller::BOTH.map(|c| Some(idle(c))));
+        b.drain(1_000);
+        let with = |buffers| Hello {
+            buffers,
+            ..hello(record().epoch)
+        };
+        let told = |buffers| vec![Note::OtherCache { buffers }];
+        assert_eq!(greeted(&mut b, ConnectionId(1), with(128)), (true, told(128)));
+        assert_eq!(greeted(&mut b, ConnectionId(2), with(128)), (true, vec![]));
+        assert_eq!(greeted(&mut b, ConnectionId(3), with(192)), (true, told(192)));
+        let (closed, _) = greeted(&mut b, ConnectionId(4), with(64));
+        assert!(!closed, "the same size is closed");
     });
 }

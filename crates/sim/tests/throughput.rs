@@ -124,6 +124,7 @@ impl Pair {
                 epoch: Epoch(1),
                 image: Uuid(1),
                 undecided: false,
+                buffers: 64,
             };
             let greeting = link.greet(CONNECTION, hello, Uuid(1 + n as u128), Time(TICK));
             assert_eq!(greeting, Greeting::Joined);

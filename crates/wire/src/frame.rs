@@ -305,6 +305,7 @@ fn put_hello(out: &mut impl Sink, hello: &Hello) {
     out.u128(hello.image.0);
     out.u32(hello.session.0);
     out.u128(hello.met.0);
+    out.u32(hello.buffers);
 }
 
 fn hello(r: &mut Reader, incarnation: Incarnation) -> Result<Hello> {
@@ -325,5 +326,6 @@ fn hello(r: &mut Reader, incarnation: Incarnation) -> Result<Hello> {
         session: Incarnation(r.u32()?),
         met: Uuid(r.u128()?),
         undecided,
+        buffers: r.u32()?,
     })
 }

@@ -191,6 +191,7 @@ fn a_partner_of_another_time_is_told_so() {
         session: Incarnation(0),
         met: Uuid::NIL,
         undecided: false,
+        buffers: 64,
     };
     let read = |oldest: u8, newest: u8| {
         let mut bytes = Vec::new();

@@ -51,6 +51,7 @@ impl Core {
                 epoch: record.epoch,
                 image: self.image,
                 undecided: self.undecided,
+                buffers: self.geometry().buffers,
             };
             let frame = Frame::Hello(hello);
             self.effects.push(Effect::LinkSend { connection, frame });
@@ -182,6 +183,9 @@ impl Core {
         if hello.cell != self.config.cell || hello.controller != self.partner() {
             return self.close_path(connection, Why::Refused);
         }
+        if !self.has_a_cache_as_this(hello.buffers) {
+            return self.close_path(connection, Why::OtherCache);
+        }
         let own = self.config.instance;
         match self.link.greet(connection, hello, own, self.now) {
             Greeting::Joined => {
@@ -191,6 +195,16 @@ impl Core {
             Greeting::Refused => self.close_path(connection, Why::Refused),
             Greeting::Void => self.drop_link(),
         }
+    }
+
+    /// Whether the partner's cache is as large as this one's: each names places in the other's. If it is not, this is noted once.
+    fn has_a_cache_as_this(&mut self, buffers: u32) -> bool {
+        let other = Some(buffers).filter(|b| *b != self.geometry().buffers);
+        if let Some(buffers) = other.filter(|_| self.other_cache != other) {
+            self.note(Note::OtherCache { buffers });
+        }
+        self.other_cache = other;
+        other.is_none() || mutant::is("whatever-the-size-of-its-cache")
     }
 
     /// The partner has said hello, and perhaps this controller has, too: what they are to each other now.

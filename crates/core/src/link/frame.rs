@@ -79,6 +79,8 @@ pub struct Hello {
     pub image: Uuid,
     /// Whether it has proposed a change of the record and does not know the result (R6).
     pub undecided: bool,
+    /// NV buffers of each of its segment pairs: both must have as many, because the primary names those of the mirror.
+    pub buffers: u32,
 }
 
 impl Hello {

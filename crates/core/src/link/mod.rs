@@ -861,6 +861,7 @@ mod tests {
             epoch: Epoch(1),
             image: Uuid(3),
             undecided: false,
+            buffers: 64,
         };
         link.opened(0, ConnectionId(1), Time(1));
         link.unsaid();

@@ -146,6 +146,8 @@ pub enum Why {
     Silent,
     /// What the partner said in its hello does not fit to what goes on here.
     Refused,
+    /// The partner's cache has another size: neither can mirror the other.
+    OtherCache,
     /// The link was given up, with all of its paths: nothing was heard on any of them, or what was heard made no sense.
     LinkLost,
 }

@@ -97,6 +97,7 @@ fn hello() -> impl Strategy<Value = Hello> {
             session: Incarnation(incarnation / 2),
             met: Uuid(instance.0.rotate_left(7)),
             undecided,
+            buffers: incarnation.rotate_left(9),
         },
     )
 }
