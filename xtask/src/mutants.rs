@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// The scripts that every mutant meets: the tests of the simulator that name mutants.
-const SCRIPTS: [&str; 8] = [
+const SCRIPTS: [&str; 9] = [
     "traces",
     "rules",
     "merging",
@@ -13,6 +13,7 @@ const SCRIPTS: [&str; 8] = [
     "stuck",
     "moves",
     "rounds",
+    "greetings",
     "kept_seeds",
 ];
 

@@ -1,7 +1,8 @@
 //! One core, and quorum disks that fail: driven by hand, because it takes two disks that fail at once.
 
 use std::collections::VecDeque;
-use twincell_core::cell::record::{Mode, Record, Slot};
+use twincell_core::cell::Phase;
+use twincell_core::cell::record::{MetadataName, Mode, Record, Slot};
 use twincell_core::config::{Config, Geometry, Timing};
 use twincell_core::effect::Note;
 use twincell_core::event::DiskError;
@@ -9,7 +10,9 @@ use twincell_core::ids::{
     BlockCount, ConnectionId, Controller, DiskIndex, Epoch, Incarnation, Noid, ProcessId, RssIndex, Time, Uuid,
 };
 use twincell_core::layout::metadata::{Disk, DiskState, Metadata};
-use twincell_core::link::frame::{Frame, Hello};
+use twincell_core::link::FIRST;
+use twincell_core::link::frame::{Frame, Hello, Mfc, Sequenced};
+use twincell_core::list::List;
 use twincell_core::{Core, Effect, Event};
 use twincell_sim::trace;
 
@@ -26,6 +29,8 @@ struct Bench {
     core: Core,
     now: u64,
     slots: [[Option<Slot>; 2]; 3],
+    /// The generation of the metadata on all disks.
+    generation: u64,
     fail: bool,
     /// The locks are still held by the process before.
     locked: bool,
@@ -36,7 +41,7 @@ struct Bench {
     steps: u64,
 }
 
-fn metadata() -> Metadata {
+fn metadata(generation: u64) -> Metadata {
     let disk = |n: u8| Disk {
         uuid: Uuid(u128::from(n) + 1),
         psegs: 16,
@@ -45,7 +50,7 @@ fn metadata() -> Metadata {
         state: DiskState::Normal,
     };
     Metadata {
-        generation: 1,
+        generation,
         next_noid: Noid(1),
         disks: (0..3).map(disk).collect(),
         luns: Vec::new(),
@@ -69,6 +74,7 @@ impl Bench {
             core: Core::new(config, None),
             now: 1_000 * MS,
             slots: [slots; 3],
+            generation: 1,
             fail: false,
             locked: false,
             queue: VecDeque::from([Event::Start]),
@@ -114,7 +120,7 @@ impl Bench {
                 self.queue.push_back(Event::DiskDone { io, result });
             }
             Effect::MetadataRead { io, .. } => {
-                let metadata = Ok(Box::new(metadata()));
+                let metadata = Ok(Box::new(metadata(self.generation)));
                 self.queue.push_back(Event::MetadataRead { io, metadata });
             }
             Effect::TakeLocks if self.locked => {}
@@ -122,6 +128,22 @@ impl Bench {
             Effect::Restart => self.restarts += 1,
             _ => {}
         }
+    }
+
+    /// B says this, first of all that it says on this connection.
+    fn hears(&mut self, connection: ConnectionId, messages: &[Mfc]) {
+        let frame = Sequenced {
+            incarnation: Incarnation(6),
+            sequence: FIRST,
+            acknowledged: FIRST,
+        };
+        let place = self.core.place_of(connection, &frame).expect("it is awaited");
+        *place = List::from_slice(messages);
+        self.queue.push_back(Event::LinkFrame {
+            connection,
+            frame: Frame::Messages(frame),
+            payload: BlockCount(0),
+        });
     }
 
     /// Time passes; the core is told at its deadlines.
@@ -291,5 +313,51 @@ fn a_partner_with_another_cache_is_not_met() {
         assert_eq!(greeted(&mut b, ConnectionId(3), with(192)), (true, told(192)));
         let (closed, _) = greeted(&mut b, ConnectionId(4), with(64));
         assert!(!closed, "the same size is closed");
+    });
+}
+
+/// A waits to join, and B tells it of a record whose metadata it cannot read. B moves on, and the disks with it: A reads the
+/// record anew, and goes by the metadata that this one names.
+#[test]
+fn who_reads_the_record_anew_reads_its_metadata() {
+    trace(&["wait-for-what-was-overtaken"], || {
+        let next = |record: Record| Record {
+            epoch: record.epoch.next(),
+            metadata: MetadataName {
+                generation: record.metadata.generation + 1,
+                ..record.metadata
+            },
+            ..record
+        };
+        // A may not go on with what B has not brought to the disks.
+        let mut first = alone_b();
+        first.mode = Mode::Alone {
+            controller: Controller::B,
+            dirty: true,
+        };
+        let told = next(first);
+        let last = next(told);
+        let mut b = Bench::new(Controller::BOTH.map(|c| Some(Slot::idle(c, ProcessId::default(), first))));
+        b.drain(1_000);
+        let (path, connection) = (0, ConnectionId(1));
+        b.queue.push_back(Event::LinkOpened { path, connection });
+        b.queue.push_back(hello_of_b(first.epoch));
+        b.drain(1_000);
+        b.hears(ConnectionId(1), &[Mfc::RecordIs(told)]);
+        b.drain(1_000);
+        assert_eq!(b.core.cell_view().record, Some(first), "the metadata are nowhere");
+
+        b.queue.push_back(Event::LinkClosed {
+            connection: ConnectionId(1),
+        });
+        b.slots = [Controller::BOTH.map(|c| Some(Slot::idle(c, ProcessId::default(), last))); 3];
+        b.generation = last.metadata.generation;
+        let (path, connection) = (0, ConnectionId(2));
+        b.queue.push_back(Event::LinkOpened { path, connection });
+        b.queue.push_back(said_by_b(connection, hello(last.epoch)));
+        b.drain(1_000);
+        b.pass(60_000);
+        let view = b.core.cell_view();
+        assert_eq!((view.phase, view.record), (Phase::AwaitAttach, Some(last)));
     });
 }

@@ -27,7 +27,7 @@ const ACK_DELAY: Nanos = Nanos::from_millis(20);
 /// Bytes of a frame that are not messages.
 const FRAME_OVERHEAD: usize = 64;
 /// The first sequence number of an incarnation: soon they wrap, so that this is nothing special.
-const FIRST: u32 = u32::MAX - 40;
+pub const FIRST: u32 = u32::MAX - 40;
 /// Places of the window that only frames without data may take [0101].
 const RESERVED: u32 = WINDOW as u32 / 8;
 /// A frame with data leaves only while fewer blocks than these are unacknowledged. With the blocks of one more frame, it
