@@ -431,14 +431,19 @@ impl Core {
     /// What was written to a disk and not flushed has to be written again.
     fn flush_fails(&mut self, disk: DiskIndex) {
         mark!("a flush failed");
-        self.copies_may_be_lost(disk);
-        self.writes_may_be_lost(disk);
+        self.unflushed_may_be_lost(disk);
         self.destager.flush_failed[disk.index()] = true;
         self.destager.unflushed[disk.index()] = true;
     }
 
+    /// Of all that was written or copied to the disk since it was last flushed, nothing may be there.
+    pub(crate) fn unflushed_may_be_lost(&mut self, disk: DiskIndex) {
+        self.copies_may_be_lost(disk);
+        self.writes_may_be_lost(disk);
+    }
+
     /// Of what was written to the disk and is not of the round that failed, nothing may be there, either.
-    pub(crate) fn writes_may_be_lost(&mut self, disk: DiskIndex) {
+    fn writes_may_be_lost(&mut self, disk: DiskIndex) {
         if mutant::is("a-failed-flush-is-of-its-round") {
             return;
         }

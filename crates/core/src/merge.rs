@@ -601,8 +601,7 @@ impl Core {
             }
             Err(DiskError) => {
                 self.disk_failed(disk, Duty::Flush);
-                self.copies_may_be_lost(disk);
-                self.writes_may_be_lost(disk);
+                self.unflushed_may_be_lost(disk);
                 self.merge_later(AGAIN_AFTER);
             }
         }

@@ -6,9 +6,23 @@ use twincell_core::effect::Note;
 use twincell_core::link::frame::{Frame, Mfc, Request, Response};
 use twincell_core::{Core, Effect};
 
-/// A moment at one controller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Instant {
+/// The moments, and all of them in a row.
+macro_rules! instants {
+    ($($(#[$what:meta])* $name:ident,)*) => {
+        /// A moment at one controller.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Instant {
+            $($(#[$what])* $name,)*
+        }
+
+        impl Instant {
+            /// All.
+            pub const ALL: &[Instant] = &[$(Instant::$name,)*];
+        }
+    };
+}
+
+instants! {
     // ---- ballots ----
     /// It writes the number of a ballot that it begins.
     BallotBegins,
@@ -28,7 +42,6 @@ pub enum Instant {
     RecordTold,
     /// It says that it goes by a new record.
     RecordAdopted,
-
     // ---- membership ----
     /// It wants its locks.
     LocksWanted,
@@ -62,7 +75,6 @@ pub enum Instant {
     Leaving,
     /// It closes the connections of hosts.
     HostsClosed,
-
     // ---- tasks ----
     /// It asks its partner to do something for an operator, or about a disk.
     TaskAsked,
@@ -76,7 +88,6 @@ pub enum Instant {
     MetadataLand,
     /// It takes a LUN out of service for a moment.
     Quiesced,
-
     // ---- disks ----
     /// It finds a disk to be out of order.
     DiskFails,
@@ -90,7 +101,6 @@ pub enum Instant {
     Overdue,
     /// A write of its lands that has taken long.
     LateLanding,
-
     // ---- data ----
     /// It says that buffers are free.
     Release,
@@ -103,54 +113,6 @@ pub enum Instant {
 }
 
 impl Instant {
-    /// All.
-    pub const ALL: [Instant; 41] = {
-        use Instant::*;
-        [
-            BallotBegins,
-            VoteForAlone,
-            VoteForBoth,
-            VoteForClean,
-            VoteForOwner,
-            VoteForMetadata,
-            VoteLands,
-            RecordTold,
-            RecordAdopted,
-            LocksWanted,
-            Fence,
-            Unfenced,
-            Attach,
-            Attached,
-            MirroredToJoiner,
-            JoinerAbsorbs,
-            FreshImage,
-            LevelBegins,
-            LevelEnd,
-            Leveled,
-            Resolved,
-            Serve,
-            PartnerUnreachable,
-            Leaving,
-            HostsClosed,
-            TaskAsked,
-            TaskAnswered,
-            Zeroes,
-            MetadataWritten,
-            MetadataLand,
-            Quiesced,
-            DiskFails,
-            Probe,
-            Copy,
-            Flush,
-            Overdue,
-            LateLanding,
-            Release,
-            Withdraw,
-            DataTimedOut,
-            Forward,
-        ]
-    };
-
     /// The moments that an effect of `core` is.
     pub fn of_effect(effect: &Effect, core: &Core, mut found: impl FnMut(Instant)) {
         let instant = match effect {
@@ -243,16 +205,4 @@ fn of_other(effect: &Effect) -> Option<Instant> {
         effect if Point::DiskCopy.is_at(effect) => Instant::Copy,
         _ => return None,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_instant_is_in_its_place() {
-        for (n, instant) in Instant::ALL.into_iter().enumerate() {
-            assert_eq!(instant as usize, n, "{instant:?}");
-        }
-    }
 }

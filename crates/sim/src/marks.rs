@@ -331,7 +331,7 @@ impl Marks {
             let missing = named.filter(move |(n, _)| bits >> n & 1 == 0);
             missing.map(|(_, name)| (*name).to_owned())
         };
-        let instants = Instant::ALL.into_iter().filter(|i| self.instants >> *i as u32 & 1 == 0);
+        let instants = Instant::ALL.iter().filter(|i| self.instants >> **i as u32 & 1 == 0);
         let instants = instants.map(|i| format!("{i:?}"));
         of(&MFCS, self.mfcs)
             .chain(of(&EFFECTS, self.effects))
