@@ -162,6 +162,10 @@ fn refused(error: &OpenError) -> Failure {
             Code::Conflict,
             "it may have data that the disks lack: set `cache` back, start the cell, `twincell cell stop` it, then change `cache`",
         ),
+        OpenError::NvNewer { .. } => (
+            Code::Conflict,
+            "it may have data that the disks lack: start the newer program again, `twincell cell stop` it, then start this one",
+        ),
         OpenError::NvTooLittle { .. } => (
             Code::Refused,
             "make that tmpfs larger, set nv_memory to another, or make the cache of a new cell smaller",

@@ -146,6 +146,14 @@ pub enum OpenError {
         /// Bytes of cache wanted.
         settings: u64,
     },
+    /// NV memory has an image of a format that this program does not know, which may have what the disks lack.
+    #[error("NV memory {}: {why}", path.display())]
+    NvNewer {
+        /// Where.
+        path: PathBuf,
+        /// Which format.
+        why: twincell_wire::Error,
+    },
     /// NV memory cannot be opened.
     #[error("NV memory {}: {what}: {source}", path.display())]
     Nv {

@@ -18,8 +18,8 @@ use twincell_core::config::Geometry;
 use twincell_core::ids::{BLOCK_BYTES, BUFFER_BYTES, BufferIndex, NvAddress, Uuid};
 use twincell_core::memory::Segment;
 use twincell_core::nv::Image;
-use twincell_wire::crc32c_append;
 use twincell_wire::nv::{self, HEADER_BYTES, IDENTITY_BYTES, IDENTITY_OFFSET, NvHeader, NvLayout};
+use twincell_wire::{Error as WireError, crc32c_append};
 
 /// Bits of a seal that are checksum; above them is the mask of the blocks that it covers.
 const SEAL_CRC_BITS: u32 = 32;
@@ -333,7 +333,7 @@ fn locker_of(inode: u64) -> Option<u32> {
         .ok()
 }
 
-/// Whether the file has an image of `header`. One of this boot whose sizes are others is refused.
+/// Whether the file has an image of `header`. One of this boot whose sizes are others is refused, and one of a newer format.
 fn has_image(file: &File, path: &Path, header: &NvHeader) -> Result<bool, OpenError> {
     let mut page = [0; HEADER_BYTES];
     if file.read_exact_at(&mut page, 0).is_err() {
@@ -353,6 +353,9 @@ fn has_image(file: &File, path: &Path, header: &NvHeader) -> Result<bool, OpenEr
                 image: bytes(&found),
                 settings: bytes(header),
             })
+        }
+        Err(why @ (WireError::Version { .. } | WireError::Features { .. })) => {
+            Err(OpenError::NvNewer { path: path.into(), why })
         }
         found => Ok(named && found.as_ref() == Ok(header)),
     }
@@ -596,6 +599,27 @@ mod tests {
         let left = fs::read_dir(settings.nv_memory.parent().expect("a directory")).expect("its entries");
         assert_eq!(left.count(), 0, "something was left behind");
         open(&settings);
+    }
+
+    /// An older program was started again: what the newer one has left is not its to throw away.
+    #[test]
+    fn an_image_of_a_newer_format_stays() {
+        let _forks = FORKS.read();
+        let dir = TempDir::in_memory("nv");
+        let settings = settings(&dir, Controller::A);
+        let mut memory = open(&settings);
+        memory.new_image(Uuid(7));
+        drop(memory);
+        let mut bytes = fs::read(&settings.nv_memory).expect("the image");
+        bytes[8] = 2;
+        let (constant, crc) = bytes[..IDENTITY_OFFSET].split_last_chunk_mut().expect("a CRC");
+        *crc = twincell_wire::crc32c(constant).to_le_bytes();
+        fs::write(&settings.nv_memory, &bytes).expect("written");
+
+        let error = NvMemory::open(&settings, &geometry(64), BOOT).err().expect("refused");
+        assert!(matches!(error, OpenError::NvNewer { .. }), "{error}");
+        let left = fs::read(&settings.nv_memory).expect("the image");
+        assert!(left == bytes, "it was changed");
     }
 
     #[test]
