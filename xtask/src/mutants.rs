@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// The scripts that every mutant meets: the tests of the simulator that name mutants.
-const SCRIPTS: [&str; 9] = [
+const SCRIPTS: [&str; 11] = [
     "traces",
     "rules",
     "merging",
@@ -14,6 +14,8 @@ const SCRIPTS: [&str; 9] = [
     "moves",
     "rounds",
     "greetings",
+    "window",
+    "operator",
     "kept_seeds",
 ];
 

@@ -1188,6 +1188,11 @@ impl Core {
     /// Checks what must hold between steps. Panics if it does not.
     pub fn check(&self) {
         self.cache.check();
+        let clean = matches!(self.mode(), Some(Mode::Alone { controller, dirty: false }) if controller == self.own());
+        assert!(
+            !clean || !matches!(self.phase, Phase::Fencing | Phase::Serving) || self.is_drained(),
+            "the record says that the disks lack nothing, and they do (R7)"
+        );
         assert_eq!(self.order.len(), self.htbs.in_use(), "an HTB is lost");
         let open = self.rie_htb.iter().flatten().count();
         assert_eq!(

@@ -113,7 +113,9 @@ pub const MUTANTS: &[Mutant] = &[
     code("busy-with-what-the-partner-does", "a LUN that the partner is to delete for an operator here cannot be moved there"),
     code("serve-from-an-image-unnamed", "who finishes a vote of its predecessor serves from an image that the vote does not name"),
     code("deaf-while-the-partner-moves", "a coordinator gives up no disk while its partner drains a LUN for it"),
+    code("acceptance-outlives-its-ballot", "a loss that an operator has once accepted makes every later takeover a clean one"),
     // The link.
+    code("requested-before-it-fits", "a request counts as sent that did not fit into the last frame of the window"),
     code("whatever-the-size-of-its-cache", "a partner is met whose cache has another size"),
     code("one-hello-is-a-link", "the link is up before this controller has said hello"),
     code("ask-whoever-returns", "a partner that comes back before the fence is complete is asked to mirror the writes in flight"),

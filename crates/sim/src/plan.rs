@@ -44,6 +44,8 @@ pub enum Pools {
     Small,
     /// One to three entries.
     Tiny,
+    /// As many as in a cell that works: what the link can have under way runs short before.
+    Large,
 }
 
 impl Pools {
@@ -57,6 +59,13 @@ impl Pools {
                 htbs: 48,
                 transfers: 16,
                 destages: 8,
+            },
+            Pools::Large => Geometry {
+                buffers: 1088,
+                ries: 256,
+                htbs: 400,
+                transfers: 32,
+                destages: 16,
             },
             Pools::Small => Geometry {
                 buffers: 64,

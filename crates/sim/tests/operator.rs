@@ -2,7 +2,7 @@
 
 use twincell_core::ids::Controller::{A, B};
 use twincell_core::manage::ManageOp;
-use twincell_sim::Scenario;
+use twincell_sim::{Scenario, trace};
 
 /// A was alone and dirty when it died for good.
 fn only_b_is_left() -> Scenario {
@@ -79,4 +79,34 @@ fn a_partner_that_returns_while_it_is_given_up() {
         s.reads(A, 0, 8, written);
         s.end();
     }
+}
+
+/// What the operator has accepted is over with the ballot that followed. The next takeover is one as any other: the record says
+/// that the disks lack something, for as long as they do (R7).
+#[test]
+fn what_was_accepted_once_is_not_accepted_for_ever() {
+    trace(&["acceptance-outlives-its-ballot"], || {
+        let mut s = only_b_is_left();
+        s.crash(A);
+        s.start(B);
+        s.pass(20_000);
+        s.manage(B, ManageOp::AcceptLoss { missing: A });
+        s.until("B serves");
+        s.start(A);
+        s.until_both_serve();
+        s.disk_writes_take(3_000);
+        let written = s.written(B, 0, 8);
+        s.cut();
+        s.crash(A);
+        s.until_alone(B, true);
+        s.crash(B);
+        s.mend();
+        s.start(A);
+        s.pass(10_000);
+        assert!(!s.serves(A), "A has nothing of what B has acknowledged");
+        s.start(B);
+        s.until_both_serve();
+        s.reads(A, 0, 8, written);
+        s.end();
+    });
 }

@@ -372,6 +372,8 @@ impl Core {
         // A ballot for a record that is there already is void; its number counts for nothing in the next.
         self.ballot = None;
         self.undecided = false;
+        // An operator has accepted what the record before this one meant, and no more.
+        self.loss_accepted &= mutant::is("acceptance-outlives-its-ballot");
         self.ballot_tries = 0;
         ballot::learn(self.quorum.slot_mut(), record);
         self.effects.push(Effect::ViewChanged);

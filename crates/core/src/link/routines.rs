@@ -8,7 +8,7 @@ use crate::cell::Phase;
 use crate::controller::{Core, Violation};
 use crate::forward::Call;
 use crate::host::{HostOp, Status};
-use crate::ids::{BlockCount, ConnectionId, RieGeneration, RieIndex, Vba};
+use crate::ids::{BlockCount, ConnectionId, RieGeneration, RieIndex, TransferIndex, Vba};
 use crate::list::List;
 use crate::memory::Memory;
 use crate::mirror::MnodeStage;
@@ -27,6 +27,7 @@ impl Core {
         while let Some(mfcd) = self.link.next_request() {
             match self.build(mfcd, self.link.room()) {
                 Built::Message(mfc, payload) => {
+                    self.is_requested(mfcd);
                     self.link.put(mfc, payload, true);
                     if payload.is_some() {
                         self.link.end_frame(self.now, &mut self.effects);
@@ -48,6 +49,9 @@ impl Core {
         // Until the fence is complete the writes in flight are mirrored still, but the partner that is met is another.
         if mfcd.is_for_mirror() && !self.is_mirroring() && !mutant::is("ask-whoever-returns") {
             return Built::Nothing;
+        }
+        if mutant::is("requested-before-it-fits") {
+            self.is_requested(mfcd);
         }
         let built = match mfcd {
             Mfcd::Rqr { rie, generation, .. } => self.build_rqr(rie, generation),
@@ -87,13 +91,34 @@ impl Core {
         }
     }
 
+    /// The partner hears of a portion: what is requested is in a frame that leaves. One that did not fit may yet be recalled.
+    fn is_requested(&mut self, mfcd: Mfcd) {
+        let htb = match mfcd {
+            Mfcd::Rqr { rie, generation, .. } => self.htb_of_rie(rie, generation),
+            Mfcd::Forward { call, .. } => self.forwarded_by(call).map(|(h, _)| h),
+            _ => None,
+        };
+        if let Some(h) = htb {
+            self.htb_mut(h).portion.requested = true;
+        }
+    }
+
+    /// The command that a call forwards, and the transfer buffer of the owner that it has.
+    fn forwarded_by(&self, id: XmfcId) -> Option<(u32, TransferIndex)> {
+        let index = u32::from(id.index);
+        let current = self.calls.is_current_16(index, id.generation);
+        match self.calls.get(index).filter(|_| current) {
+            Some(Call::Forward { htb, remote }) => Some((*htb, *remote)),
+            _ => None,
+        }
+    }
+
     fn build_rqr(&mut self, rie: RieIndex, generation: RieGeneration) -> Built {
         let h = self.htb_of_rie(rie, generation);
         let Some(h) = h.filter(|h| self.htb(*h).portion.mirrored) else {
             return Built::Nothing;
         };
-        let p = &mut self.htb_mut(h).portion;
-        p.requested = true;
+        let p = &self.htb(h).portion;
         let payload = p.express.then(|| Memory::Buffers(p.sgl()));
         Built::Message(Mfc::Rqr(self.rqr(h)), payload)
     }
@@ -142,12 +167,9 @@ impl Core {
     }
 
     fn build_forward(&mut self, id: XmfcId) -> Built {
-        let index = u32::from(id.index);
-        let current = self.calls.is_current_16(index, id.generation);
-        let Some(Call::Forward { htb: h, remote }) = self.calls.get(index).copied().filter(|_| current) else {
+        let Some((h, remote)) = self.forwarded_by(id) else {
             return Built::Nothing;
         };
-        self.htb_mut(h).portion.requested = true;
         let htb = self.htb(h);
         let request = Request::Forward {
             op: htb.op,

@@ -70,6 +70,14 @@ impl Scenario {
         })
     }
 
+    /// The same, with pools of which the link can have only a part under way.
+    pub fn large() -> Scenario {
+        Scenario::with(Plan {
+            pools: Pools::Large,
+            ..Plan::scripted()
+        })
+    }
+
     fn with(plan: Plan) -> Scenario {
         let verbose = std::env::var_os("TWINCELL_VERBOSE").is_some();
         let mut world = World::with(Random::calm(), plan, verbose);

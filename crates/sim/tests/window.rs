@@ -1,0 +1,35 @@
+//! The window of the link is full: what waits for a frame has not left.
+
+use twincell_core::ids::Controller::A;
+use twincell_sim::{Scenario, trace};
+
+/// A write every 2 ms; the link takes 100 ms each way. Its window is full long before the first is acknowledged, and from then
+/// on a frame with what waits leaves every 2 ms. Each write here is the first that does not fit into one of these frames; its host
+/// withdraws it, and its data fail to come so many milliseconds after it was sent: before the next frame.
+fn withdrawn(write: u64, after: u64) -> Scenario {
+    let mut s = Scenario::large().both_serving();
+    s.link_takes(100);
+    s.host_data_takes(after);
+    for n in 0..120 {
+        let sent = s.write_long(A, n * 8, 8);
+        s.pass(1);
+        if n == write {
+            s.withdraw(sent);
+        }
+        s.pass(1);
+    }
+    s
+}
+
+/// The mirror hears of no withdrawal of what it has not heard of. It would take offence, and one of both would be put out.
+#[test]
+fn what_has_not_left_is_not_withdrawn() {
+    trace(&["requested-before-it-fits"], || {
+        for (write, after) in [(80, 43), (88, 29), (96, 15)] {
+            let mut s = withdrawn(write, after);
+            s.pass(6_000);
+            assert!(!s.tells("withdraw RIE"), "write {write}:\n{}", s.story());
+            s.end();
+        }
+    });
+}
