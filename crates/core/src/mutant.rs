@@ -115,6 +115,7 @@ pub const MUTANTS: &[Mutant] = &[
     code("deaf-while-the-partner-moves", "a coordinator gives up no disk while its partner drains a LUN for it"),
     code("acceptance-outlives-its-ballot", "a loss that an operator has once accepted makes every later takeover a clean one"),
     // The link.
+    code("resend-for-ever", "what a path spoils is sent on it again, for ever"),
     code("requested-before-it-fits", "a request counts as sent that did not fit into the last frame of the window"),
     code("whatever-the-size-of-its-cache", "a partner is met whose cache has another size"),
     code("one-hello-is-a-link", "the link is up before this controller has said hello"),

@@ -62,6 +62,9 @@ impl Ends {
             (Why::Ended, Some(ended)) => format!("the connection ended: {ended}"),
             (Why::Ended, None) => "the connection ended".to_owned(),
             (Why::Silent, _) => "it did not answer while another path did".to_owned(),
+            (Why::Spoils, _) => {
+                "it answers, and data do not arrive whole on it: look for a bad card, cable or offload".to_owned()
+            }
             (Why::OtherCache, _) => "the partner's cache has another size".to_owned(),
             (Why::Refused, _) => "the hello of the partner does not fit".to_owned(),
             (Why::LinkLost, _) => "the whole link was given up".to_owned(),

@@ -130,6 +130,8 @@ pub enum Fault {
     LossyLink(u64),
     /// Bits flip in some frames: a checksum tells, and the connection ends.
     GarbledLink(u64),
+    /// One path carries what is small; of what has data in it the data are spoiled, each time.
+    SpoilingPath(usize, u64),
     /// The next frame to this controller is lost.
     LoseFrame(Controller),
     /// The next frame to this controller comes twice.
@@ -204,6 +206,7 @@ impl Fault {
             Fault::CutPath(n, ms) => Fault::CutPath(n, less(ms)?),
             Fault::SilentPath(n, ms) => Fault::SilentPath(n, less(ms)?),
             Fault::DeafPath(n, c, ms) => Fault::DeafPath(n, c, less(ms)?),
+            Fault::SpoilingPath(n, ms) => Fault::SpoilingPath(n, less(ms)?),
             Fault::LossyLink(ms) => Fault::LossyLink(less(ms)?),
             Fault::GarbledLink(ms) => Fault::GarbledLink(less(ms)?),
             Fault::FailDisk(d, ms) => Fault::FailDisk(d, less(ms)?),

@@ -167,7 +167,7 @@ fn note_bits(note: &Note) -> u64 {
 }
 
 /// The names of all faults.
-const FAULTS: [&str; 54] = [
+const FAULTS: [&str; 55] = [
     "Crash",
     "CrashAfterEffects",
     "CrashBoth",
@@ -191,6 +191,7 @@ const FAULTS: [&str; 54] = [
     "DeafLink",
     "CutPath",
     "SilentPath",
+    "SpoilingPath",
     "DeafPath",
     "LossyLink",
     "GarbledLink",

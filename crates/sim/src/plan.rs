@@ -562,7 +562,10 @@ fn link(controller: Controller, random: &mut Random) -> Fault {
     let path = random.below(2) as usize;
     match random.below(18) {
         12..=13 => Fault::CutPath(path, random.between(1, 4000)),
-        14..=15 => Fault::SilentPath(path, random.between(1, 4000)),
+        14..=15 => match random.between(1, 4000) {
+            ms if ms % 3 == 0 => Fault::SpoilingPath(path, ms * 2),
+            ms => Fault::SilentPath(path, ms),
+        },
         16..=17 => Fault::DeafPath(path, controller, random.between(1, 4000)),
         0..=2 => Fault::CutLink(random.between(1, 4000)),
         3 => Fault::SilentLink(random.between(1, 6000)),

@@ -1,8 +1,8 @@
 //! Two paths between the controllers: messages move to the other and back, and no host notices.
 
 use twincell_core::ids::Controller::{A, B};
-use twincell_sim::Scenario;
 use twincell_sim::fault::Fault;
+use twincell_sim::{Scenario, trace};
 
 /// Both serve, and both paths work.
 fn two_paths() -> Scenario {
@@ -53,6 +53,35 @@ fn a_path_that_is_silent() {
         assert!(path == 1 || s.resent(A) + s.resent(B) > 0, "nothing was sent again");
         s.end();
     }
+}
+
+/// Heartbeats are answered on the path, and data never arrive on it: no silence shows that.
+#[test]
+fn a_path_that_spoils_data() {
+    trace(&["resend-for-ever"], || {
+        for path in 0..2 {
+            let s = goes_on(Fault::SpoilingPath(path, 60_000));
+            assert!(path == 1 || s.paths(A).1 == Some(1), "messages came back to it");
+            s.end();
+        }
+    });
+}
+
+/// There is no other: one controller goes on alone.
+#[test]
+fn the_only_path_spoils_data() {
+    let mut s = Scenario::new().both_serving();
+    s.start_when_down();
+    s.fault(Fault::SpoilingPath(0, 20_000));
+    for n in 0..20 {
+        for path in [A, B] {
+            let write = s.write_long(path, n * 16, 16);
+            s.retries(write);
+            s.good(write);
+        }
+    }
+    s.until_both_serve();
+    s.end();
 }
 
 #[test]

@@ -14,7 +14,7 @@ use super::record::{Mode, Record};
 impl Core {
     /// A connection is open.
     pub(crate) fn on_link_opened(&mut self, path: usize, connection: ConnectionId) {
-        if path >= PATHS_MAX {
+        if path >= PATHS_MAX || self.link.is_distrusted(path, self.now) {
             return self.effects.push(Effect::LinkClose { connection });
         }
         if let Some(old) = self.link.connection_of(path) {
@@ -121,6 +121,11 @@ impl Core {
         }
         while let Some(path) = self.link.silent_path(timing.heartbeat, timing.path_silence, self.now) {
             self.close_path(path, Why::Silent);
+        }
+        if !mutant::is("resend-for-ever")
+            && let Some(path) = self.link.spoiling_path(timing.heartbeat, self.now)
+        {
+            self.close_path(path, Why::Spoils);
         }
         self.link.prefer_first(timing.heartbeat, self.now);
     }

@@ -36,6 +36,11 @@ pub const PACE_BLOCKS: u32 = 768;
 /// How long after it was sent again a frame is not sent again because the partner misses it.
 const AGAIN_AFTER: Nanos = Nanos::from_millis(2);
 
+/// A path on which the oldest frame was sent again so often, and that answers heartbeats all the while, spoils what is large.
+const SPOILS_AFTER: u32 = 3;
+/// How long such a path is left alone.
+const DISTRUST: Nanos = Nanos::from_millis(30_000);
+
 /// What the window knows of a frame in flight.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Flight {
@@ -102,6 +107,8 @@ pub struct Link {
     paths: [Option<Path>; PATHS_MAX],
     /// Why the state of each path last changed, and when.
     changes: [(Why, Time); PATHS_MAX],
+    /// Until when each path is not used, because it spoils what it carries.
+    distrusted: [Time; PATHS_MAX],
     established: Option<Established>,
     partner: Option<Hello>,
     /// Frames in flight, and frames that have arrived: that of sequence number s in place s modulo the window. Both ends
@@ -153,6 +160,7 @@ impl Link {
             pace: PACE_BLOCKS,
             paths: [None; PATHS_MAX],
             changes: [(Why::NotYet, Time(0)); PATHS_MAX],
+            distrusted: [Time(0); PATHS_MAX],
             established: None,
             partner: None,
             incarnation: Incarnation(0),
@@ -308,6 +316,21 @@ impl Link {
         }
         let silent = |p: &&Path| now.since(p.answered) >= path_silence;
         self.paths.iter().flatten().find(silent).map(|p| p.connection)
+    }
+
+    /// A path that answers heartbeats, and on which a frame does not arrive whole, however often it is sent. It is left alone for a
+    /// while.
+    pub fn spoiling_path(&mut self, every: Nanos, now: Time) -> Option<ConnectionId> {
+        let e = self.established.as_ref().filter(|e| e.resends >= SPOILS_AFTER)?;
+        let active = e.active;
+        let path = self.paths[active].filter(|p| p.answers(every, now))?;
+        self.distrusted[active] = now + DISTRUST;
+        Some(path.connection)
+    }
+
+    /// Whether a path is left alone because it spoils what it carries.
+    pub fn is_distrusted(&self, path: usize, now: Time) -> bool {
+        now < self.distrusted[path]
     }
 
     /// Messages come back to the first path, once it has worked for a while.

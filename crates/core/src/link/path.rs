@@ -144,6 +144,8 @@ pub enum Why {
     Ended,
     /// It did not answer for too long, while another path did.
     Silent,
+    /// It answered, and what is large did not arrive whole on it, however often it was sent.
+    Spoils,
     /// What the partner said in its hello does not fit to what goes on here.
     Refused,
     /// The partner's cache has another size: neither can mirror the other.

@@ -93,6 +93,12 @@ impl World {
                     self.heal_after(ms, fault);
                 }
             }
+            Fault::SpoilingPath(n, ms) => {
+                if let Some(line) = self.wire.lines.get_mut(n) {
+                    line.spoils = true;
+                    self.heal_after(ms, fault);
+                }
+            }
             Fault::DeafPath(n, c, ms) => {
                 if let Some(line) = self.wire.lines.get_mut(n) {
                     line.deaf[c.index()] = true;
@@ -286,6 +292,7 @@ impl World {
             Fault::CutLink(_) => self.cut_link(false),
             Fault::CutPath(n, _) => self.wire.lines[n].cut = false,
             Fault::SilentPath(n, _) => self.wire.lines[n].deaf = [false; 2],
+            Fault::SpoilingPath(n, _) => self.wire.lines[n].spoils = false,
             Fault::DeafPath(n, c, _) => self.wire.lines[n].deaf[c.index()] = false,
             Fault::SilentLink(_) => {
                 Controller::BOTH.iter().for_each(|c| self.wire.set_deaf(*c, false));

@@ -31,6 +31,8 @@ pub(super) struct Line {
     met: bool,
     /// What is sent to this controller is lost.
     pub(super) deaf: [bool; 2],
+    /// Frames with data do not arrive whole.
+    pub(super) spoils: bool,
     /// When the last frame in each direction arrives: order is kept unless the wire is lossy.
     last: [u64; 2],
 }
@@ -68,7 +70,7 @@ impl Wire {
 
     /// Whether what is sent arrives.
     pub(super) fn is_sound(&self) -> bool {
-        let sound = |l: &Line| l.open && l.deaf == [false; 2];
+        let sound = |l: &Line| l.open && l.deaf == [false; 2] && !l.spoils;
         self.lines.iter().all(sound) && !self.garbled && self.next == [Next::Arrives; 2]
     }
 
@@ -103,6 +105,7 @@ impl Wire {
         for line in &mut self.lines {
             line.cut = false;
             line.deaf = [false; 2];
+            line.spoils = false;
         }
         self.lossy = false;
         self.garbled = false;
@@ -239,7 +242,7 @@ impl World {
         self.check_hello(from, connection.0, &frame);
         self.check_frame(from, &arrival);
         let to = from.other();
-        let fate = self.fate(line, to, &arrival.frame);
+        let fate = self.fate(line, to, &arrival);
         if fate != Next::Arrives || self.wire.lossy {
             self.wire.troubled_at = self.now;
         }
@@ -278,9 +281,12 @@ impl World {
     }
 
     /// What becomes of a frame. Whoever says hello has a connection that works at this moment.
-    fn fate(&mut self, line: usize, to: Controller, frame: &Frame) -> Next {
+    fn fate(&mut self, line: usize, to: Controller, arrival: &Arrival) -> Next {
+        let frame = &arrival.frame;
         match self.random.below(10) {
             _ if self.wire.lines[line].deaf[to.index()] => Next::IsLost,
+            // Its header is sound: it is dropped, and the connection goes on.
+            _ if self.wire.lines[line].spoils && !arrival.payload.is_empty() => Next::IsLost,
             _ if self.wire.loses(frame) => Next::IsLost,
             _ if matches!(frame, Frame::Hello(_)) => Next::Arrives,
             0 if self.wire.lossy => Next::IsLost,
