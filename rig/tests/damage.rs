@@ -4,9 +4,12 @@
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::Duration;
 use twincell_client::Url;
 use twincell_client::multipath::{Timing, Volume};
-use twincell_rig::cell::{Cell, Shape};
+use twincell_rig::cell::{Cell, Shape, wait_for};
+use twincell_rig::paths::TwoPaths;
+use twincell_rig::proxy::Proxy;
 
 /// Data may be on disk before the bit flips: then nothing is damaged.
 const TRIES: u64 = 50;
@@ -22,6 +25,19 @@ fn flip(file: &Path, data: &[u8]) -> usize {
         file.write_all_at(&[data[0] ^ 1], *place).unwrap();
     }
     places.len()
+}
+
+/// Flips a bit in the last block of every copy of `data`, wherever a block begins.
+fn flip_within(file: &Path, data: &[u8]) {
+    let memory = std::fs::read(file).unwrap();
+    let file = OpenOptions::new().write(true).open(file).unwrap();
+    let places = (0..memory.len())
+        .step_by(512)
+        .filter(|p| memory[*p..].starts_with(data));
+    for place in places {
+        let last = place + data.len() - 1;
+        file.write_all_at(&[memory[last] ^ 1], last as u64).unwrap();
+    }
 }
 
 /// Something was damaged, and the controller that had it has said so.
@@ -139,4 +155,49 @@ fn a_flipped_bit_does_not_reach_a_host_that_reads_less() {
         }
     }
     assert!(flipped > 0, "nothing was in NV memory when it was damaged");
+}
+
+/// A bit flips in what waits to be mirrored: between the time at which it was sealed and the time at which it is sent. The
+/// mirror would take it for what the host has written, and would be all that is left when the owner finds the damage.
+#[test]
+fn a_flipped_bit_is_not_mirrored() {
+    let mut link = TwoPaths::start();
+    link.rest();
+    let cell = &link.cell;
+    let lun = cell.lun("damaged", "32M", "vraid1");
+    let owner = cell.owner("damaged");
+    let other = if owner == "A" { "B" } else { "A" };
+    let volume = |c: &str| Volume::new(&[cell.iscsi_url(&lun, c).parse().unwrap()], Timing::default());
+    let block = |n: u64, of: u8| {
+        let bytes = (0..512).map(move |i: u64| (i * 7 + n * 31) as u8 ^ of);
+        bytes.collect::<Vec<u8>>()
+    };
+    let blocks = |range: std::ops::Range<u64>, of: u8| range.flat_map(|n| block(n, of)).collect::<Vec<u8>>();
+    let (old, new) = (blocks(0..256, 1), blocks(3..203, 2));
+    // The first granule has old data and new ones.
+    let granule = [&old[..3 * 512], &new[..5 * 512]].concat();
+    let mut writer = volume(&owner);
+    writer.write(0, old.clone().into(), false).expect("the old data");
+    for proxy in &link.proxies {
+        proxy.delay(Duration::from_millis(300));
+    }
+    let memory = cell.nv_memory(&owner);
+    let written = std::thread::scope(|scope| {
+        let write = scope.spawn(|| writer.write(3, new.clone().into(), false));
+        wait_for("the new data in NV memory", Duration::from_secs(10), || {
+            let bytes = std::fs::read(&memory).map_err(|e| e.to_string())?;
+            let has = |data: &[u8], unit: usize| bytes.chunks_exact(unit).any(|c| c == data);
+            let complete = has(&granule[3 * 512..], 512 * 5) || has(&granule, 4096);
+            let last = has(&new[199 * 512..], 512);
+            (complete && last).then_some(()).ok_or("they are not there".to_owned())
+        });
+        flip_within(&memory, &granule[3 * 512..]);
+        write.join().unwrap()
+    });
+    link.proxies.iter().for_each(Proxy::heal);
+    println!("the write: {:?}", written.is_ok());
+    let read = volume(other).read(0, 8).expect("a read on the other path");
+    let is_old = written.is_err() && read.data == old[..4096];
+    assert!(is_old || read.data == granule, "what is damaged was mirrored");
+    says_why(&link.cell, &owner, 1);
 }

@@ -38,8 +38,8 @@ use twincell_core::config::{Config, Geometry, Timing};
 use twincell_core::effect::{Effect, Note};
 use twincell_core::event::{DiskError, Event};
 use twincell_core::ids::{
-    BLOCK_BYTES, BufferIndex, DiskIndex, IoId, Nanos, PSEG_BLOCKS, ProcessId, QUORUM_SPACE_BLOCKS, RequestId, RssIndex,
-    Time, Uuid,
+    BLOCK_BYTES, BufferIndex, ConnectionId, DiskIndex, IoId, Nanos, PSEG_BLOCKS, ProcessId, QUORUM_SPACE_BLOCKS,
+    RequestId, RssIndex, Time, Uuid,
 };
 use twincell_core::layout::metadata::DiskState;
 use twincell_core::link::frame::Frame;
@@ -687,14 +687,7 @@ impl Engine {
                 let (hosts, _, mut shared) = self.hosts();
                 hosts.complete(id, status, &mut shared);
             }
-            Effect::LinkSend { connection, ref frame } => {
-                let messages = match frame {
-                    Frame::Messages(sequenced) => Some(self.core.messages(sequenced)),
-                    _ => None,
-                };
-                let (memories, counters) = (&self.memories, &mut self.counters);
-                self.link.send(connection, frame, messages, memories, counters);
-            }
+            Effect::LinkSend { connection, ref frame } => self.send_frame(connection, frame),
             Effect::LinkClose { connection } => self.link.close(connection),
             Effect::TakeLocks => {
                 self.locks.take_own(now);
@@ -877,6 +870,36 @@ impl Engine {
     fn may_use(&self, disk: DiskIndex) -> bool {
         let n = disk.index();
         !self.disk_ios.is_overdue(disk) && !self.strange[n] && !self.unheld[n]
+    }
+
+    /// Sends a frame, unless what it carries is damaged: then the partner has no part in it any more.
+    fn send_frame(&mut self, connection: ConnectionId, frame: &Frame) {
+        let sequenced = match frame {
+            Frame::Messages(sequenced) => Some(sequenced),
+            _ => None,
+        };
+        let payload = sequenced.and_then(|s| Some((self.core.messages(s).payload?, self.link.is_sent_again(s))));
+        if let Some((payload, again)) = payload {
+            let doubtful = self.to_be_checked(payload, again);
+            if !self.check(&doubtful) {
+                return self.link.close(connection);
+            }
+        }
+        let messages = sequenced.map(|s| self.core.messages(s));
+        let (memories, counters) = (&self.memories, &mut self.counters);
+        self.link.send(connection, frame, messages, memories, counters);
+    }
+
+    /// Of what is sent, what the partner could not find to be damaged: it gets the checksum that was sealed with the rest, and drops
+    /// what does not fit to it. Sent again, it would be dropped again, and so on for ever.
+    fn to_be_checked(&self, payload: Memory, again: bool) -> Memory {
+        match payload {
+            Memory::Buffers(sgl) if !again => {
+                let is_told = |segment: &&Segment| self.memories.nv.sealed_crc(**segment).is_none();
+                Memory::Buffers(sgl.iter().filter(is_told).copied().collect())
+            }
+            payload => payload,
+        }
     }
 
     /// Whether what is about to be used of NV memory is what was sealed. If it is not, and the partner has it too, this

@@ -25,7 +25,7 @@ use tracing::{debug, info, warn};
 use twincell_core::Core;
 use twincell_core::event::Event;
 use twincell_core::ids::{BLOCK_BYTES, BUFFER_BYTES, BlockCount, ConnectionId, Controller, Nanos, Time, Uuid};
-use twincell_core::link::frame::{Frame, Messages, Mfcs};
+use twincell_core::link::frame::{Frame, Messages, Mfcs, Sequenced};
 use twincell_core::link::path::PATHS_MAX;
 use twincell_core::memory::Memory;
 use twincell_wire::crc32c;
@@ -138,6 +138,8 @@ pub(crate) struct Link {
     partner: Controller,
     /// By path: why its last connection ended.
     ends: [Ends; PATHS_MAX],
+    /// The newest frame with messages that was sent.
+    newest: Option<Sequenced>,
 }
 
 impl Link {
@@ -176,6 +178,7 @@ impl Link {
             cell: settings.cell,
             partner: settings.controller.other(),
             ends: Default::default(),
+            newest: None,
         })
     }
 
@@ -374,6 +377,11 @@ impl Link {
         memories: &Memories,
         counters: &mut Counters,
     ) {
+        if let Frame::Messages(sequenced) = frame
+            && !self.is_sent_again(sequenced)
+        {
+            self.newest = Some(*sequenced);
+        }
         let Some((_, connection)) = self.connections.iter_mut().find(|(_, c)| c.id == to) else {
             return;
         };
@@ -398,6 +406,13 @@ impl Link {
             payload_bytes as usize
         };
         counters.copied_on_the_link(copied);
+    }
+
+    /// Whether this frame was sent before, on whatever connection.
+    pub(crate) fn is_sent_again(&self, frame: &Sequenced) -> bool {
+        let of_this = self.newest.filter(|n| n.incarnation == frame.incarnation);
+        // They wrap: what is less than half of all behind the newest is not newer.
+        of_this.is_some_and(|newest| newest.sequence.wrapping_sub(frame.sequence) < u32::MAX / 2)
     }
 
     /// Ends a connection; `LinkClosed` follows when it is reaped.
