@@ -94,8 +94,10 @@ pub(crate) enum Io {
     SlotWrite(usize),
     /// Metadata that the record names.
     MetadataRead,
-    /// A step of an operator's task.
+    /// New metadata of an operator's task.
     Task,
+    /// What a LUN is to have is zeroed.
+    Zero,
     /// A read for a host.
     Read { htb: u32, extent: Extent, disk: DiskIndex },
     /// A read that is overdue and that nobody waits for any more. Its memory is not used again until it ends.
@@ -122,7 +124,7 @@ impl Io {
                 Some(disk)
             }
             Io::CopyRead { disk } | Io::CopyWrite { disk, .. } | Io::CopyFlush { disk } => Some(disk),
-            Io::SlotRead(_) | Io::SlotWrite(_) | Io::MetadataRead | Io::Task | Io::Probe { .. } => None,
+            Io::SlotRead(_) | Io::SlotWrite(_) | Io::MetadataRead | Io::Task | Io::Zero | Io::Probe { .. } => None,
         }
     }
 }
@@ -194,8 +196,8 @@ pub struct Core {
     pub(crate) metadata_again: Option<Time>,
     pub(crate) lun_of: Vec<Option<u16>>,
     pub(crate) task: Option<Task>,
-    /// A task that waits for data to reach the disks, while one is given up that they cannot reach.
-    pub(crate) interrupted: Option<Task>,
+    /// Tasks that wait for what may take long, while something else is done: the last one goes on first.
+    pub(crate) interrupted: Vec<Task>,
     pub(crate) new_metadata: Option<Metadata>,
     pub(crate) to_adopt: Option<Record>,
     /// The newest record that the partner said it goes by.
@@ -305,7 +307,7 @@ impl Core {
             metadata_again: None,
             lun_of: vec![None; crate::ids::LUNS_MAX],
             task: None,
-            interrupted: None,
+            interrupted: Vec::new(),
             new_metadata: None,
             to_adopt: None,
             partner_adopted: Epoch(0),
@@ -671,6 +673,7 @@ impl Core {
             Io::SlotRead(n) => self.quorum.read(n, Err(DiskError)),
             Io::MetadataRead => self.on_metadata_read(Err(DiskError)),
             Io::Task => self.on_task_io(result),
+            Io::Zero => self.on_zero(result),
             Io::Read { htb, extent, disk } => self.on_read(htb, extent, disk, result),
             Io::OldRead { transfer, disk } => self.on_old_read(transfer, disk),
             Io::Destage { batch, .. } if overdue => self.on_late_destage(batch),

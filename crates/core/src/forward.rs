@@ -178,7 +178,7 @@ impl Core {
                 self.on_forwarded(htb, status, payload)
             }
             (Call::Manage, Response::Managed(result)) => {
-                self.on_managed_by_partner(result);
+                self.on_managed_by_partner(index, result);
                 Ok(())
             }
             _ => Err(Violation("a response of the wrong kind")),
@@ -299,7 +299,7 @@ impl Core {
                     h.may_be_done |= matches!(h.op, HostOp::Write { .. }) && h.portion.requested;
                     self.await_turn_again(htb);
                 }
-                Call::Manage => self.on_managed_by_partner(Err(crate::manage::ManageError::Unknown)),
+                Call::Manage => self.on_managed_by_partner(index, Err(crate::manage::ManageError::Unknown)),
             }
         }
         for at in 0..self.order.len() {

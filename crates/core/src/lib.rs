@@ -39,6 +39,7 @@ mod pool;
 mod read;
 mod task;
 mod write;
+mod zeroes;
 
 pub use controller::Core;
 pub use effect::Effect;

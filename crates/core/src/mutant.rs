@@ -110,6 +110,8 @@ pub const MUTANTS: &[Mutant] = &[
     code("want-again-what-was-committed", "metadata that were in force are wanted again when others have followed"),
     code("wait-for-what-was-overtaken", "who reads the record anew still waits for the metadata of an older one"),
     code("both-change-the-metadata", "who decides begins a change of the metadata though its partner may be the next to decide"),
+    code("deaf-while-a-lun-is-zeroed", "while a LUN is zeroed no disk is given up, and nothing else is done"),
+    code("deaf-while-a-lun-is-fetched", "while a LUN is fetched to be deleted for an operator here no disk is given up"),
     code("busy-with-what-the-partner-does", "a LUN that the partner is to delete for an operator here cannot be moved there"),
     code("serve-from-an-image-unnamed", "who finishes a vote of its predecessor serves from an image that the vote does not name"),
     code("deaf-while-the-partner-moves", "a coordinator gives up no disk while its partner drains a LUN for it"),

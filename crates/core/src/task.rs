@@ -11,19 +11,15 @@ use crate::effect::{Effect, Note};
 use crate::event::DiskError;
 use crate::forward::Call;
 use crate::htb::Stage as HtbStage;
-use crate::ids::{
-    Controller, DiskIndex, Epoch, Incarnation, Nanos, NcaeIndex, PSEG_BLOCKS, QUORUM_SPACE_BLOCKS, RequestId, Time,
-    Uuid,
-};
+use crate::ids::{Controller, DiskIndex, Epoch, Incarnation, Nanos, NcaeIndex, RequestId, Time, Uuid};
 use crate::layout::allocate::allocate;
 use crate::layout::metadata::{DiskState, Lun, Metadata, Name, PsegAddress, Redundancy};
 use crate::link::frame::{Mfc, Request, Response, XmfcId};
 use crate::manage::{ManageError, ManageOp, ManageReply};
 use crate::mark::mark;
 use crate::mutant;
+use crate::zeroes::{Zeroed, Zeroes};
 
-/// PSEG ranges that are zeroed at a time.
-const ZEROES_IN_FLIGHT: usize = 16;
 /// A LUN with no more dirty buffers than this is quiesced; the rest takes milliseconds (R11).
 const FEW_BUFFERS: u32 = 64;
 /// A LUN that stays dirtier than that under load is quiesced after this long.
@@ -57,15 +53,14 @@ impl Luns {
 /// What a task waits for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Stage {
-    /// New PSEGs being zeroed: those that are left, and how many are in flight.
-    AwaitZeroes {
-        left: Vec<(DiskIndex, u64, u64)>,
-        in_flight: usize,
-    },
+    /// New PSEGs being zeroed.
+    AwaitZeroes(Zeroes),
+    /// That the slots tell the record in force: then new metadata may go over those of the one before.
+    AwaitDecided,
     /// The new metadata on the quorum disks: how many writes are in flight, and how many were good.
     AwaitMetadata { in_flight: usize, good: usize },
     /// The partner, which is to move the LUN here.
-    AwaitMove,
+    AwaitMove { call: u32 },
     /// That the LUNs have no data in NV memory; once they are quiesced, commands for them wait.
     AwaitDrain { luns: Luns, since: Time, quiesced: bool },
     /// That the partner has heard of every release: then its image holds nothing of the LUNs, either.
@@ -83,9 +78,9 @@ enum Stage {
         incarnation: Incarnation,
     },
     /// The partner, which carries it out.
-    AwaitPartner,
+    AwaitPartner { call: u32 },
     /// What the partner says of the disk that is to change its state.
-    AwaitWord,
+    AwaitWord { call: u32 },
 }
 
 /// A task.
@@ -95,7 +90,6 @@ pub struct Task {
     op: ManageOp,
     stage: Stage,
     reply: ManageReply,
-    failed: bool,
     /// The change that it wants was in force; another may be by now.
     committed: bool,
     /// What the partner has answered while this was interrupted.
@@ -109,14 +103,17 @@ impl Task {
             op,
             stage,
             reply,
-            failed: false,
             committed: false,
             answered: None,
         }
     }
 
-    fn awaits_partner(&self) -> bool {
-        matches!(self.stage, Stage::AwaitMove | Stage::AwaitPartner) && self.answered.is_none()
+    /// Whether it waits for the answer to this call.
+    fn awaits(&self, answered: u32) -> bool {
+        match self.stage {
+            Stage::AwaitMove { call } | Stage::AwaitPartner { call } | Stage::AwaitWord { call } => call == answered,
+            _ => false,
+        }
     }
 }
 
@@ -163,7 +160,8 @@ impl Core {
             Err(error) => self.answer(asker, Err(error)),
             Ok(Step::Done(reply)) => self.answer(asker, Ok(reply)),
             Ok(Step::Wait(stage, reply)) => {
-                self.interrupted = self.task.replace(Task::new(asker, op, stage, reply));
+                self.interrupted
+                    .extend(self.task.replace(Task::new(asker, op, stage, reply)));
             }
         }
     }
@@ -190,12 +188,13 @@ impl Core {
 
     /// Whether a task here is about to change the metadata: who would stop being the coordinator finishes it first.
     pub(crate) fn changes_metadata(&self) -> bool {
-        self.new_metadata.is_some()
+        // Where PSEGs are zeroed the partner must not give them away: A decides on.
+        self.new_metadata.is_some() || self.own() != Controller::A && self.zeroes().is_some()
     }
 
     /// The partner that asked for the task cannot hear the answer any more.
     pub(crate) fn forget_asker(&mut self) {
-        for task in [&mut self.task, &mut self.interrupted].into_iter().flatten() {
+        for task in self.task.iter_mut().chain(&mut self.interrupted) {
             if asker_is_partner(task.asker) {
                 task.asker = Asker::Nobody;
             }
@@ -232,11 +231,12 @@ impl Core {
         if asker_is_partner(asker) || !self.link.is_up() || self.calls.free() == 0 {
             return Err(ManageError::Busy);
         }
-        self.call_partner(op);
-        Ok(Step::Wait(Stage::AwaitPartner, ManageReply::Done))
+        let call = self.call_partner(op);
+        Ok(Step::Wait(Stage::AwaitPartner { call }, ManageReply::Done))
     }
 
-    fn call_partner(&mut self, op: ManageOp) {
+    /// Asks the partner; the caller looked whether there is a call left.
+    fn call_partner(&mut self, op: ManageOp) -> u32 {
         let (index, generation) = self.calls.take(Call::Manage);
         let id = XmfcId {
             index: index as u16,
@@ -244,22 +244,23 @@ impl Core {
         };
         let request = Request::Manage(op);
         self.link.send(Mfc::Request { id, request });
+        index
     }
 
-    /// The partner has answered, or cannot any more.
-    pub(crate) fn on_managed_by_partner(&mut self, result: Result<ManageReply, ManageError>) {
-        // A coordinator that has interrupted such a task for a disk asks nobody about that: the answer is to the task.
-        match self.interrupted.as_mut().filter(|t| t.awaits_partner()) {
+    /// The partner has answered a call, or cannot any more.
+    pub(crate) fn on_managed_by_partner(&mut self, call: u32, result: Result<ManageReply, ManageError>) {
+        match self.interrupted.iter_mut().find(|t| t.awaits(call)) {
             Some(interrupted) => interrupted.answered = Some(result),
-            None => self.on_answer(result),
+            None if self.task.as_ref().is_some_and(|t| t.awaits(call)) => self.on_answer(result),
+            None => {}
         }
     }
 
     fn on_answer(&mut self, result: Result<ManageReply, ManageError>) {
         let Some(task) = &mut self.task else { return };
         match (&task.stage, result) {
-            (Stage::AwaitMove, Ok(_)) => self.begin_drain_of_task(),
-            (Stage::AwaitWord, Ok(_)) => self.on_word(),
+            (Stage::AwaitMove { .. }, Ok(_)) => self.begin_drain_of_task(),
+            (Stage::AwaitWord { .. }, Ok(_)) => self.on_word(),
             _ => self.end_task(result),
         }
     }
@@ -269,7 +270,7 @@ impl Core {
             // What was put aside because its LUN would be deleted.
             self.cache.take_up();
             self.new_metadata = None;
-            self.task = self.interrupted.take();
+            self.task = self.interrupted.pop();
             self.turn_may_have_come = true;
             self.effects.push(Effect::ViewChanged);
             self.answer(task.asker, result);
@@ -312,10 +313,6 @@ impl Core {
         let ncae = metadata.free_ncae().ok_or(ManageError::TooManyLuns)?;
         let noid = metadata.next_noid;
         let psegs = allocate(metadata, redundancy, Lun::rstores_for(blocks)).map_err(pool_full)?;
-        let mut next = metadata.clone();
-        next.generation = self.next_generation();
-        next.next_noid = noid.next();
-        let at = next.luns.partition_point(|l| l.ncae < ncae);
         let lun = Lun {
             noid,
             ncae,
@@ -325,9 +322,8 @@ impl Core {
             redundancy,
             psegs: psegs.clone(),
         };
-        next.luns.insert(at, lun);
         let already = false;
-        self.zero_then_write(next, &psegs, ManageReply::Lun { noid, ncae, already })
+        self.zero(psegs, Zeroed::Lun(lun), ManageReply::Lun { noid, ncae, already })
     }
 
     fn grow_lun(&mut self, name: Name, blocks: u64) -> Result<Step, ManageError> {
@@ -341,11 +337,7 @@ impl Core {
         }
         let more = Lun::rstores_for(blocks) - Lun::rstores_for(lun.blocks);
         let psegs = allocate(metadata, lun.redundancy, more).map_err(pool_full)?;
-        let next = self.changed_lun(&name, |lun| {
-            lun.blocks = blocks;
-            lun.psegs.extend(&psegs);
-        });
-        self.zero_then_write(next, &psegs, ManageReply::Done)
+        self.zero(psegs, Zeroed::More { name, blocks }, ManageReply::Done)
     }
 
     fn rename_lun(&mut self, name: Name, to: Name) -> Result<Step, ManageError> {
@@ -359,7 +351,7 @@ impl Core {
             return Err(ManageError::NameTaken);
         }
         let next = self.changed_lun(&name, |lun| lun.name = to);
-        self.zero_then_write(next, &[], ManageReply::Done)
+        self.change_metadata(next, ManageReply::Done)
     }
 
     /// A LUN is deleted by its owner: it comes here first, then it is quiesced and drained.
@@ -373,8 +365,8 @@ impl Core {
             return Err(ManageError::Busy);
         }
         let to = self.own();
-        self.call_partner(ManageOp::LunMove { name, to });
-        Ok(Step::Wait(Stage::AwaitMove, ManageReply::Done))
+        let call = self.call_partner(ManageOp::LunMove { name, to });
+        Ok(Step::Wait(Stage::AwaitMove { call }, ManageReply::Done))
     }
 
     fn move_lun(&mut self, name: Name, to: Controller) -> Result<Step, ManageError> {
@@ -412,7 +404,7 @@ impl Core {
         let mut next = self.metadata.clone().expect("a disk was found in it");
         next.generation = self.next_generation();
         next.disks[disk.index()].state = state;
-        self.zero_then_write(next, &[], ManageReply::Done)
+        self.change_metadata(next, ManageReply::Done)
     }
 
     /// Another medium in the place of a missing disk. What had one copy there would be lost with it: such LUNs are deleted
@@ -438,7 +430,7 @@ impl Core {
         let mut next = metadata.clone();
         next.generation = self.next_generation();
         (next.disks[disk.index()].uuid, next.disks[disk.index()].psegs) = (uuid, psegs);
-        self.zero_then_write(next, &[], ManageReply::Done)
+        self.change_metadata(next, ManageReply::Done)
     }
 
     /// A missing disk is to be made level, or one that is level to be used. The partner is asked where it has a say: of a disk
@@ -455,8 +447,8 @@ impl Core {
         if !self.link.is_up() || self.calls.free() == 0 {
             return Err(ManageError::Busy);
         }
-        self.call_partner(op);
-        Ok(Step::Wait(Stage::AwaitWord, ManageReply::Done))
+        let call = self.call_partner(op);
+        Ok(Step::Wait(Stage::AwaitWord { call }, ManageReply::Done))
     }
 
     /// The partner has nothing against it.
@@ -499,24 +491,21 @@ impl Core {
         next
     }
 
-    /// New PSEGs read as zero before anybody can see them; then the metadata that name them are written.
-    fn zero_then_write(
-        &mut self,
-        next: Metadata,
-        psegs: &[PsegAddress],
-        reply: ManageReply,
-    ) -> Result<Step, ManageError> {
+    /// Metadata that follow those in force: they are written, and then the record names them.
+    fn change_metadata(&mut self, next: Metadata, reply: ManageReply) -> Result<Step, ManageError> {
         if !self.may_change_metadata() {
             return Err(ManageError::Busy);
         }
         self.new_metadata = Some(next);
-        let left = if mutant::is("new-luns-are-not-zeroed") {
-            Vec::new()
-        } else {
-            ranges(psegs)
-        };
-        let in_flight = 0;
-        Ok(Step::Wait(Stage::AwaitZeroes { left, in_flight }, reply))
+        Ok(Step::Wait(Stage::AwaitDecided, reply))
+    }
+
+    /// New PSEGs read as zero before anybody can see them; then the metadata that name them are written.
+    fn zero(&mut self, psegs: Vec<PsegAddress>, zeroed: Zeroed, reply: ManageReply) -> Result<Step, ManageError> {
+        if !self.may_change_metadata() {
+            return Err(ManageError::Busy);
+        }
+        Ok(Step::Wait(Stage::AwaitZeroes(Zeroes::new(psegs, zeroed)), reply))
     }
 
     fn drain(&mut self, luns: Luns, reply: ManageReply) -> Step {
@@ -595,9 +584,17 @@ impl Core {
 
     /// Whoever wants this controller to stop hears that it does.
     pub(crate) fn answer_stop(&mut self) {
-        let tasks = [self.task.take(), self.interrupted.take()].into_iter().flatten();
-        for task in tasks.filter(|t| t.op == ManageOp::Stop) {
-            self.answer(task.asker, Ok(task.reply));
+        for task in self
+            .task
+            .take()
+            .into_iter()
+            .chain(std::mem::take(&mut self.interrupted))
+        {
+            match task.stage {
+                _ if task.op == ManageOp::Stop => self.answer(task.asker, Ok(task.reply)),
+                Stage::AwaitZeroes(_) => self.answer(task.asker, Err(ManageError::NotServing)),
+                _ => {}
+            }
         }
     }
 
@@ -661,19 +658,11 @@ impl Core {
         }
     }
 
-    /// An I/O of the task is answered.
+    /// Metadata were written, or not.
     pub(crate) fn on_task_io(&mut self, result: Result<(), DiskError>) {
-        let Some(task) = &mut self.task else { return };
-        match &mut task.stage {
-            Stage::AwaitZeroes { in_flight, .. } => {
-                *in_flight -= 1;
-                task.failed |= result.is_err();
-            }
-            Stage::AwaitMetadata { in_flight, good } => {
-                *in_flight -= 1;
-                *good += usize::from(result.is_ok());
-            }
-            _ => {}
+        if let Some(Stage::AwaitMetadata { in_flight, good }) = self.task.as_mut().map(|t| &mut t.stage) {
+            *in_flight -= 1;
+            *good += usize::from(result.is_ok());
         }
     }
 
@@ -686,7 +675,7 @@ impl Core {
             self.disks.give_up_later(self.now);
             self.begin_task(Asker::Nobody, ManageOp::DiskMissing { disk });
         }
-        if self.task.is_none()
+        if (self.task.is_none() || self.is_zeroing())
             && let Some(op) = self.due_disk_change()
         {
             self.ask_of_disks_later();
@@ -698,7 +687,8 @@ impl Core {
         let Some(task) = &self.task else { return };
         match &task.stage {
             stage if task.op == ManageOp::Stop && self.is_overtaken(stage) => self.stop_anew(),
-            Stage::AwaitZeroes { .. } => self.settle_zeroes(),
+            Stage::AwaitZeroes(_) => self.settle_zeroes(),
+            Stage::AwaitDecided if self.may_write_metadata() => self.write_metadata(),
             Stage::AwaitMetadata { in_flight: 0, good } => {
                 let majority = *good > self.quorum.members().len() / 2 || mutant::is("metadata-without-a-majority");
                 if majority {
@@ -736,16 +726,24 @@ impl Core {
     fn may_begin(&self, op: &ManageOp) -> bool {
         let interrupts = match op {
             ManageOp::DiskMissing { .. } => self.may_interrupt_task(),
+            // Zeroing may take hours, and nobody waits for it but who asked for the LUN.
+            ManageOp::DiskReturned { .. } | ManageOp::DiskLevel { .. } | ManageOp::Stop => self.is_zeroing(),
             // The partner was asked from here to delete the LUN, and needs it for that.
-            ManageOp::LunMove { name, .. } => self.interrupted.is_none() && self.awaits_deletion(*name),
+            ManageOp::LunMove { name, .. } => self.awaits_deletion(*name),
             _ => false,
         };
         self.task.is_none() || interrupts
     }
 
+    fn is_zeroing(&self) -> bool {
+        let task = self.task.as_ref();
+        task.is_some_and(|t| matches!(t.stage, Stage::AwaitZeroes(_))) && !mutant::is("deaf-while-a-lun-is-zeroed")
+    }
+
     /// Whether the partner is deleting a LUN for an operator here.
     fn awaits_deletion(&self, lun: Name) -> bool {
-        let is_it = |t: &Task| t.op == ManageOp::LunDelete { name: lun } && matches!(t.stage, Stage::AwaitPartner);
+        let is_it =
+            |t: &Task| t.op == ManageOp::LunDelete { name: lun } && matches!(t.stage, Stage::AwaitPartner { .. });
         self.task.as_ref().is_some_and(is_it) && !mutant::is("busy-with-what-the-partner-does")
     }
 
@@ -754,11 +752,13 @@ impl Core {
     fn may_interrupt_task(&self) -> bool {
         let decides = self.coordinator() == self.own();
         let waits = |t: &Task| match t.stage {
-            Stage::AwaitDrain { .. } => true,
-            Stage::AwaitMove | Stage::AwaitPartner => decides && !mutant::is("deaf-while-the-partner-moves"),
+            Stage::AwaitDrain { .. } => self.interrupted.is_empty() || !mutant::is("deaf-while-a-lun-is-fetched"),
+            Stage::AwaitMove { .. } | Stage::AwaitPartner { .. } => {
+                decides && !mutant::is("deaf-while-the-partner-moves")
+            }
             _ => false,
         };
-        self.interrupted.is_none() && self.task.as_ref().is_none_or(waits)
+        self.is_zeroing() || self.task.as_ref().is_none_or(waits)
     }
 
     fn settle_commit(&mut self, change: Change) {
@@ -791,37 +791,60 @@ impl Core {
     }
 
     fn settle_zeroes(&mut self) {
-        loop {
-            let Some(Task {
-                stage: Stage::AwaitZeroes { left, in_flight },
-                failed,
-                ..
-            }) = &mut self.task
-            else {
+        while let Some(Stage::AwaitZeroes(zeroes)) = self.task.as_mut().map(|t| &mut t.stage) {
+            if zeroes.are_over() {
+                return self.on_zeroed();
+            }
+            let Some((disk, block, blocks)) = zeroes.next() else {
                 return;
             };
-            if *in_flight == 0 && (*failed || left.is_empty()) {
-                if *failed {
-                    self.end_task(Err(ManageError::DiskError))
-                } else if self.may_write_metadata() {
-                    self.write_metadata()
-                }
-                return;
-            }
-            if *failed || *in_flight >= ZEROES_IN_FLIGHT {
-                return;
-            }
-            let Some((disk, block, blocks)) = left.pop() else {
-                return;
-            };
-            *in_flight += 1;
-            let io = self.new_io(Io::Task);
+            let io = self.new_io(Io::Zero);
             self.effects.push(Effect::DiskZero {
                 io,
                 disk,
                 block,
                 blocks,
             });
+        }
+    }
+
+    /// The PSEGs are zeroed, or cannot be. Others may have changed the metadata meanwhile: not what PSEGs are free, but what disks
+    /// are in order.
+    fn on_zeroed(&mut self) {
+        let Some(Task {
+            stage: Stage::AwaitZeroes(zeroes),
+            reply,
+            ..
+        }) = self.task.clone()
+        else {
+            return;
+        };
+        let metadata = self.metadata.as_ref().expect("serving");
+        let next = zeroes.metadata(metadata, self.next_generation());
+        match next
+            .ok_or(ManageError::DiskError)
+            .and_then(|next| self.change_metadata(next, reply))
+        {
+            Ok(Step::Wait(stage, _)) => self.set_stage(stage),
+            Ok(Step::Done(reply)) => self.end_task(Ok(reply)),
+            Err(error) => self.end_task(Err(error)),
+        }
+    }
+
+    /// What is being zeroed; that task may have been interrupted.
+    fn zeroes(&self) -> Option<&Zeroes> {
+        self.tasks().find_map(|t| match &t.stage {
+            Stage::AwaitZeroes(zeroes) => Some(zeroes),
+            _ => None,
+        })
+    }
+
+    /// A piece is zeroed, or cannot be.
+    pub(crate) fn on_zero(&mut self, result: Result<(), DiskError>) {
+        for task in self.task.iter_mut().chain(&mut self.interrupted) {
+            if let Stage::AwaitZeroes(zeroes) = &mut task.stage {
+                zeroes.answered(result);
+            }
         }
     }
 
@@ -884,6 +907,10 @@ impl Core {
         else {
             return;
         };
+        if op == ManageOp::Stop && self.zeroes().is_some_and(Zeroes::are_on_their_way) {
+            // The partner would wait for their end before it serves.
+            return;
+        }
         let buffers = match luns {
             Luns::One(ncae) => self.cache.count_of_lun(ncae),
             Luns::All => self.cache.unsettled(),
@@ -1072,19 +1099,4 @@ fn has_last_copy(metadata: &Metadata, disk: DiskIndex) -> bool {
     let redundant = metadata.luns.iter().filter(|l| l.redundancy.width() > 1);
     let mut rstores = redundant.flat_map(|l| l.psegs.chunks(l.redundancy.width()));
     rstores.any(|r| r.iter().any(|p| p.disk == disk) && !r.iter().any(other))
-}
-
-/// The PSEGs as runs of blocks, disk by disk.
-fn ranges(psegs: &[PsegAddress]) -> Vec<(DiskIndex, u64, u64)> {
-    let mut sorted = psegs.to_vec();
-    sorted.sort();
-    let mut ranges: Vec<(DiskIndex, u64, u64)> = Vec::new();
-    for pseg in sorted {
-        let block = QUORUM_SPACE_BLOCKS + u64::from(pseg.pseg.0) * PSEG_BLOCKS;
-        match ranges.last_mut() {
-            Some((disk, first, blocks)) if *disk == pseg.disk && *first + *blocks == block => *blocks += PSEG_BLOCKS,
-            _ => ranges.push((pseg.disk, block, PSEG_BLOCKS)),
-        }
-    }
-    ranges
 }

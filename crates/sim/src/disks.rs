@@ -201,6 +201,8 @@ pub struct Shelf {
     pub write_delay: u64,
     /// Reads that are submitted now have taken their data at once, and end so many nanoseconds later; 0 for as usual.
     pub read_delay: u64,
+    /// Zeroing takes so many nanoseconds longer.
+    pub zero_delay: u64,
 }
 
 impl Shelf {
@@ -213,6 +215,7 @@ impl Shelf {
             in_flight: BTreeMap::new(),
             write_delay: 0,
             read_delay: 0,
+            zero_delay: 0,
         }
     }
 

@@ -191,7 +191,6 @@ const FAULTS: [&str; 55] = [
     "DeafLink",
     "CutPath",
     "SilentPath",
-    "SpoilingPath",
     "DeafPath",
     "LossyLink",
     "GarbledLink",
@@ -223,6 +222,7 @@ const FAULTS: [&str; 55] = [
     "LoseSightOfAll",
     "FailAll",
     "StallAll",
+    "SpoilingPath",
 ];
 
 fn fault_bits(fault: Fault) -> u64 {

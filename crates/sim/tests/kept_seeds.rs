@@ -99,5 +99,5 @@ fn who_returns_before_the_fence_is_complete() {
 /// waited for them for ever, though it had read the record anew.
 #[test]
 fn who_reads_the_record_anew_waits_for_nothing_older() {
-    trace(&["wait-for-what-was-overtaken"], || ends_well(1_000_003_222));
+    ends_well(1_000_003_222);
 }

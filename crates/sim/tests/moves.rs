@@ -110,6 +110,19 @@ fn a_lun_is_fetched_to_be_deleted_while_one_of_its_disks_dies() {
     s.end();
 }
 
+/// B asks A for it: A fetches the LUN from B, which must have the disk given up meanwhile.
+#[test]
+fn a_lun_is_deleted_from_its_owner_while_one_of_its_disks_dies() {
+    trace(&["deaf-while-a-lun-is-fetched"], || {
+        let mut s = a_disk_dies_under_a_lun_of_b();
+        let name = Name::new("lun0").expect("a name");
+        s.manage(B, ManageOp::LunDelete { name });
+        s.until("B -> operator: Ok");
+        s.fail_disk(None);
+        s.end();
+    });
+}
+
 /// The partner falls when A has given up the disk, and is about to: it cannot move the LUN any more, and A says so.
 #[test]
 fn the_owner_falls_while_a_disk_is_given_up_for_it() {

@@ -244,6 +244,11 @@ impl Scenario {
         self.world.shelf.write_delay = ms * MS;
     }
 
+    /// What a new LUN is to have takes so many milliseconds to be zeroed.
+    pub fn zeroes_take(&mut self, ms: u64) {
+        self.world.shelf.zero_delay = ms * MS;
+    }
+
     /// Disk reads that are submitted from now on take their data at once, and end so many milliseconds later.
     pub fn disk_reads_take(&mut self, ms: u64) {
         self.world.shelf.read_delay = ms * MS;

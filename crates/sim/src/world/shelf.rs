@@ -119,6 +119,9 @@ impl World {
                 delay += self.random.below(600 * MS);
             }
         }
+        if matches!(what, Io::Zero { .. }) {
+            delay += self.shelf.zero_delay;
+        }
         if matches!(what, Io::Write { .. }) {
             delay += self.shelf.write_delay;
             if self.plan.slow_writes && self.random.one_in(6) {

@@ -1,0 +1,113 @@
+//! What a LUN is to have is zeroed before the metadata name it: nobody reads what was there before.
+
+use crate::event::DiskError;
+use crate::ids::{DiskIndex, PSEG_BLOCKS, QUORUM_SPACE_BLOCKS};
+use crate::layout::metadata::{DiskState, Lun, Metadata, Name, PsegAddress};
+use crate::mutant;
+
+/// Pieces that are zeroed at a time.
+const IN_FLIGHT: usize = 16;
+/// PSEGs of a piece, 128 MiB: less than a disk writes before anybody takes it for stalled.
+const PIECE_PSEGS: u64 = 64;
+
+/// What the metadata are to have once it is zeroed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Zeroed {
+    /// A LUN.
+    Lun(Lun),
+    /// A LUN has more blocks.
+    More { name: Name, blocks: u64 },
+}
+
+/// New PSEGs being zeroed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Zeroes {
+    psegs: Vec<PsegAddress>,
+    zeroed: Zeroed,
+    /// Pieces that are left: disk, first block, blocks.
+    left: Vec<(DiskIndex, u64, u64)>,
+    in_flight: usize,
+    failed: bool,
+}
+
+impl Zeroes {
+    pub(crate) fn new(psegs: Vec<PsegAddress>, zeroed: Zeroed) -> Zeroes {
+        let zeroes = !mutant::is("new-luns-are-not-zeroed");
+        let left = if zeroes { pieces(&psegs) } else { Vec::new() };
+        Zeroes {
+            psegs,
+            zeroed,
+            left,
+            in_flight: 0,
+            failed: false,
+        }
+    }
+
+    /// The next piece, if it may begin.
+    pub(crate) fn next(&mut self) -> Option<(DiskIndex, u64, u64)> {
+        if self.failed || self.in_flight >= IN_FLIGHT {
+            return None;
+        }
+        let piece = self.left.pop()?;
+        self.in_flight += 1;
+        Some(piece)
+    }
+
+    /// A piece is zeroed, or cannot be.
+    pub(crate) fn answered(&mut self, result: Result<(), DiskError>) {
+        self.in_flight -= 1;
+        self.failed |= result.is_err();
+    }
+
+    /// Whether a piece is on its way to a disk.
+    pub(crate) fn are_on_their_way(&self) -> bool {
+        self.in_flight > 0
+    }
+
+    /// Whether nothing is on its way any more: all is done, or it failed.
+    pub(crate) fn are_over(&self) -> bool {
+        self.in_flight == 0 && (self.failed || self.left.is_empty())
+    }
+
+    /// The metadata that follow those in force; `None` if it failed, or if one of the disks is not in order any more.
+    pub(crate) fn metadata(&self, in_force: &Metadata, generation: u64) -> Option<Metadata> {
+        let is_normal = |p: &PsegAddress| in_force.disks[p.disk.index()].state == DiskState::Normal;
+        if self.failed || !self.psegs.iter().all(is_normal) {
+            return None;
+        }
+        let mut next = in_force.clone();
+        next.generation = generation;
+        match &self.zeroed {
+            Zeroed::Lun(lun) => {
+                next.next_noid = lun.noid.next();
+                let at = next.luns.partition_point(|l| l.ncae < lun.ncae);
+                next.luns.insert(at, lun.clone());
+            }
+            Zeroed::More { name, blocks } => {
+                let lun = next.luns.iter_mut().find(|l| l.name == *name)?;
+                lun.blocks = *blocks;
+                lun.psegs.extend(&self.psegs);
+            }
+        }
+        Some(next)
+    }
+}
+
+/// The PSEGs as runs of blocks, disk by disk, none of them too long.
+fn pieces(psegs: &[PsegAddress]) -> Vec<(DiskIndex, u64, u64)> {
+    let mut sorted = psegs.to_vec();
+    sorted.sort();
+    let mut pieces: Vec<(DiskIndex, u64, u64)> = Vec::new();
+    for pseg in sorted {
+        let block = QUORUM_SPACE_BLOCKS + u64::from(pseg.pseg.0) * PSEG_BLOCKS;
+        match pieces.last_mut() {
+            Some((disk, first, blocks))
+                if *disk == pseg.disk && *first + *blocks == block && *blocks < PIECE_PSEGS * PSEG_BLOCKS =>
+            {
+                *blocks += PSEG_BLOCKS
+            }
+            _ => pieces.push((pseg.disk, block, PSEG_BLOCKS)),
+        }
+    }
+    pieces
+}

@@ -1,0 +1,102 @@
+//! What a new LUN is to have is zeroed, which may take hours: nothing waits for it but the LUN.
+
+use twincell_core::ids::Controller::{A, B};
+use twincell_core::ids::{Controller, PSEG_BLOCKS, Uuid};
+use twincell_core::layout::metadata::{DiskState, Name, Redundancy};
+use twincell_core::manage::ManageOp;
+use twincell_sim::{Scenario, trace};
+
+fn create(redundancy: Redundancy) -> ManageOp {
+    ManageOp::LunCreate {
+        name: Name::new("new").expect("a name"),
+        uuid: Uuid(77),
+        blocks: 2 * PSEG_BLOCKS,
+        redundancy,
+    }
+}
+
+/// A zeroes what a new LUN is to have, for a minute.
+fn zeroing(mut s: Scenario, asked: Controller) -> Scenario {
+    s.zeroes_take(60_000);
+    s.manage(asked, create(Redundancy::Vraid1));
+    s.pass(100);
+    s.mark();
+    s
+}
+
+/// A disk fails or stalls meanwhile: it is given up as at any other time, whoever notices.
+#[test]
+fn a_disk_is_given_up() {
+    trace(&["deaf-while-a-lun-is-zeroed"], || {
+        for stalls in [false, true] {
+            let mut s = zeroing(Scenario::new().both_serving(), B);
+            if stalls {
+                s.stall_disks(&[0]);
+            } else {
+                s.fail_disk(Some(0));
+            }
+            let write = s.write_fua(B, 0, 8);
+            s.pass(8_000);
+            assert!(s.is_good(write), "stalls: {stalls}");
+            assert_eq!(s.disk_state(A, 0), DiskState::Missing);
+            s.fail_disk(None);
+            s.unstall_disk(0, 0);
+            s.end();
+        }
+    });
+}
+
+/// The LUN is not made if one of its disks was given up meanwhile, and it is if another was.
+#[test]
+fn the_lun_is_made_if_its_disks_are_in_order() {
+    let (mut made, mut failed) = (0, 0);
+    for disk in 0..4 {
+        let mut s = Scenario::new().both_serving();
+        s.zeroes_take(20_000);
+        s.manage(A, create(Redundancy::None));
+        s.pass(100);
+        s.mark();
+        s.fail_disk(Some(disk));
+        let write = s.write_fua(A, 0, 8);
+        s.good(write);
+        s.pass(30_000);
+        made += usize::from(s.tells("A -> operator: Ok"));
+        failed += usize::from(s.tells("A -> operator: Err"));
+        s.fail_disk(None);
+        s.end();
+    }
+    assert!(
+        made > 0 && failed > 0 && made + failed == 4,
+        "{made} made, {failed} failed"
+    );
+}
+
+/// The partner comes back meanwhile: A decides before and after, and lets it in.
+#[test]
+fn a_partner_joins() {
+    let mut s = zeroing(Scenario::new().alone(A), A);
+    s.start(B);
+    s.pass(10_000);
+    assert!(s.serves(A) && s.serves(B));
+    s.pass(60_000);
+    assert!(s.tells("A -> operator: Ok"), "{}", s.story());
+    s.end();
+}
+
+/// The controller is stopped meanwhile: it does not finish first, but what is on its way, for which its partner would wait.
+#[test]
+fn it_is_stopped() {
+    let mut s = Scenario::new().both_serving();
+    s.zeroes_take(5_000);
+    s.manage(A, create(Redundancy::Vraid1));
+    s.pass(100);
+    s.mark();
+    s.manage(A, ManageOp::Stop);
+    s.pass(4_000);
+    let written = s.written(A, 0, 8);
+    s.pass(3_000);
+    assert!(s.tells("Ok(Stopping)") && s.tells("Err(NotServing)"), "{}", s.story());
+    assert!(s.serves(B) && !s.serves(A));
+    s.reads(B, 0, 8, written);
+    s.end();
+}
