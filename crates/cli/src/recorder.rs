@@ -216,6 +216,10 @@ impl Recorder {
             Note::PartnerJoins => own("partner_joins", "the partner is joining"),
             Note::Mirrored => own("mirrored", "the partner is in: writes are mirrored"),
             Note::Leveled => own("leveled", "both NV memories are level"),
+            Note::Blind => own(
+                "blind",
+                "sees most of its disks no more, and its partner does: gives way to it",
+            ),
             Note::Out => own("out", "is out, and starts anew"),
             Note::AwaitsOperator { missing } => (
                 "awaits_operator",

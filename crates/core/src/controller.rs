@@ -35,6 +35,7 @@ use crate::nv::word::{Bmae, Ncae, Rie, RieState};
 use crate::nv::{Image, Words};
 use crate::pool::Pool;
 use crate::read::Extent;
+use crate::sight::Sight;
 use crate::task::Task;
 use crate::write::Lacks;
 use std::collections::VecDeque;
@@ -173,6 +174,7 @@ pub struct Core {
     /// The record says `BOTH`, and neither image is current (R8).
     pub(crate) both_images_lost: bool,
     pub(crate) partner_process: ProcessId,
+    pub(crate) sight: Sight,
     /// The size of the partner's cache, if it is not this one's: see `Hello::buffers`.
     pub(crate) other_cache: Option<u32>,
     pub(crate) grant_until: Time,
@@ -191,7 +193,7 @@ pub struct Core {
     /// An operator has given up the partner's memory (R8).
     pub(crate) loss_accepted: bool,
     pub(crate) metadata: Option<Metadata>,
-    pub(crate) metadata_tries: u8,
+    pub(crate) metadata_tries: u32,
     /// When the metadata are read again, after none of the quorum disks had them.
     pub(crate) metadata_again: Option<Time>,
     pub(crate) lun_of: Vec<Option<u16>>,
@@ -290,6 +292,7 @@ impl Core {
             own_slot_known: false,
             both_images_lost: false,
             partner_process: ProcessId::default(),
+            sight: Sight::default(),
             other_cache: None,
             grant_until: Time(0),
             lease_until: Time(0),
@@ -459,6 +462,7 @@ impl Core {
             }
         }
         self.settle_task();
+        self.settle_sight();
         self.settle_cell();
         while let Some((connection, frame)) = self.link.beat(self.config.timing.heartbeat, self.now) {
             self.effects.push(Effect::LinkSend { connection, frame });
@@ -477,8 +481,8 @@ impl Core {
         // Whoever has hosts is never without an event for so long that it would take that for a pause (R12).
         let alive = self.is_accepting().then(|| self.now + Nanos(timing.pause.0 / 2));
         let (destage, overdue, forwards) = (self.destage_deadline(), self.look_for_overdue, self.forwards_rest_until);
-        let merger = self.merger_deadline();
-        [cell, link, destage, overdue, forwards, alive, merger]
+        let (merger, sight) = (self.merger_deadline(), self.sight_deadline());
+        [cell, link, destage, overdue, forwards, alive, merger, sight]
             .into_iter()
             .flatten()
             .min()

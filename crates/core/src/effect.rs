@@ -277,6 +277,8 @@ pub enum Note {
     Mirrored,
     /// Both NV images were made level after a restart of both (R6).
     Leveled,
+    /// Most disks fail here, and the partner sees them: this controller gives way.
+    Blind,
     /// This controller is out and starts anew (R4).
     Out,
     /// `ALONE(c, dirty)` without c: an operator has to accept the loss (R8).

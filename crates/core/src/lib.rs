@@ -37,6 +37,7 @@ pub mod nv;
 mod overdue;
 mod pool;
 mod read;
+mod sight;
 mod task;
 mod write;
 mod zeroes;

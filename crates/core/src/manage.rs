@@ -72,6 +72,8 @@ pub enum ManageOp {
         /// How many PSEGs it has.
         psegs: u32,
     },
+    /// Whether the partner sees a majority of the disks that vote. Controllers ask this of each other.
+    SeesDisks,
     /// Go on without the partner's memory, which may have what the disks lack: `ALONE(c, dirty)` without c (R8). Only a
     /// controller that waits for exactly this takes it.
     AcceptLoss {

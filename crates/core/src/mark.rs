@@ -19,6 +19,8 @@ pub const MARKS: &[&str] = &[
     "a task is left to the partner",
     "a command is recalled before it was sent",
     "a disk is given up",
+    "a controller that is blind gives way",
+    "reads wait until it is known whose fault it is",
     "a merging disk is given up",
     "a missing disk is made level",
     "a merging disk is level",

@@ -116,6 +116,7 @@ pub const MUTANTS: &[Mutant] = &[
     code("serve-from-an-image-unnamed", "who finishes a vote of its predecessor serves from an image that the vote does not name"),
     code("deaf-while-the-partner-moves", "a coordinator gives up no disk while its partner drains a LUN for it"),
     code("acceptance-outlives-its-ballot", "a loss that an operator has once accepted makes every later takeover a clean one"),
+    code("blind-for-ever", "a controller that does not see the disks, while its partner does, stays in"),
     // The link.
     code("resend-for-ever", "what a path spoils is sent on it again, for ever"),
     code("requested-before-it-fits", "a request counts as sent that did not fit into the last frame of the window"),

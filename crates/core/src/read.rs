@@ -43,8 +43,9 @@ impl Core {
         let whole = cached.iter().all(Option::is_some);
         if !whole {
             match self.look_at_disks(ncae, start, blocks) {
-                Ok(true) => {}
-                Ok(false) => return Lacks::Leave,
+                Ok(true) if !self.sight.suspects => {}
+                Ok(_) => return Lacks::Leave,
+                Err(DiskError) if self.suspects_itself() => return Lacks::Leave,
                 Err(DiskError) => {
                     self.finish(h, Status::ReadError);
                     return Lacks::Nothing;
@@ -219,7 +220,7 @@ impl Core {
             if let Some(place) = other {
                 return self.read_extent(h, again, place);
             }
-            if self.may_be_read_later(h, &extent) {
+            if self.may_be_read_later(h, &extent) || self.suspects_itself() {
                 self.htb_mut(h).portion.again = true;
             } else {
                 self.htb_mut(h).status = Status::ReadError;

@@ -136,6 +136,10 @@ impl Core {
 
     /// The partner asks on behalf of its operator.
     pub(crate) fn on_managed_for_partner(&mut self, id: XmfcId, op: ManageOp) {
+        if op == ManageOp::SeesDisks {
+            self.sight.asked = Some(id);
+            return;
+        }
         if let ManageOp::DiskReturned { .. } | ManageOp::DiskLevel { .. } = op {
             let word = self.word_on_disk(&op);
             return self.answer(Asker::Partner(id), word);
@@ -169,12 +173,14 @@ impl Core {
     fn answer(&mut self, asker: Asker, result: Result<ManageReply, ManageError>) {
         match asker {
             Asker::Operator(request) => self.effects.push(Effect::Reply { request, result }),
-            Asker::Partner(id) => {
-                let response = Response::Managed(result);
-                self.link.send(Mfc::Response { id, response });
-            }
+            Asker::Partner(id) => self.answer_partner(id, result),
             Asker::Nobody => {}
         }
+    }
+
+    pub(crate) fn answer_partner(&mut self, id: XmfcId, result: Result<ManageReply, ManageError>) {
+        let response = Response::Managed(result);
+        self.link.send(Mfc::Response { id, response });
     }
 
     /// The name of new metadata: no other process, and no other task of this one, gives the same.
@@ -194,6 +200,7 @@ impl Core {
 
     /// The partner that asked for the task cannot hear the answer any more.
     pub(crate) fn forget_asker(&mut self) {
+        self.sight.asked = None;
         for task in self.task.iter_mut().chain(&mut self.interrupted) {
             if asker_is_partner(task.asker) {
                 task.asker = Asker::Nobody;
@@ -217,7 +224,7 @@ impl Core {
 
     fn is_for_partner(&self, op: &ManageOp) -> bool {
         match op {
-            ManageOp::Stop | ManageOp::AcceptLoss { .. } => false,
+            ManageOp::Stop | ManageOp::AcceptLoss { .. } | ManageOp::SeesDisks => false,
             ManageOp::LunMove { name, .. } => self.lun_named(name).is_some_and(|l| !self.owns(l.ncae)),
             _ => self.coordinator() != self.own(),
         }
@@ -236,7 +243,7 @@ impl Core {
     }
 
     /// Asks the partner; the caller looked whether there is a call left.
-    fn call_partner(&mut self, op: ManageOp) -> u32 {
+    pub(crate) fn call_partner(&mut self, op: ManageOp) -> u32 {
         let (index, generation) = self.calls.take(Call::Manage);
         let id = XmfcId {
             index: index as u16,
@@ -249,6 +256,9 @@ impl Core {
 
     /// The partner has answered a call, or cannot any more.
     pub(crate) fn on_managed_by_partner(&mut self, call: u32, result: Result<ManageReply, ManageError>) {
+        if self.on_sight(call, result) {
+            return;
+        }
         match self.interrupted.iter_mut().find(|t| t.awaits(call)) {
             Some(interrupted) => interrupted.answered = Some(result),
             None if self.task.as_ref().is_some_and(|t| t.awaits(call)) => self.on_answer(result),
@@ -293,6 +303,8 @@ impl Core {
             ManageOp::DiskReturned { .. } | ManageOp::DiskLevel { .. } => self.begin_disk_change(op),
             ManageOp::DiskReplace { disk, uuid, psegs } => self.replace_disk(disk, uuid, psegs),
             ManageOp::AcceptLoss { .. } => Err(ManageError::NothingToAccept),
+            // Answered at once where the partner asks; nobody else does.
+            ManageOp::SeesDisks => Err(ManageError::Busy),
             ManageOp::Stop => Ok(self.stop()),
         }
     }

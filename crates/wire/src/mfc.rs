@@ -425,6 +425,7 @@ fn put_manage_op(out: &mut impl Sink, op: &ManageOp) {
             out.u128(uuid.0);
             out.u32(*psegs);
         }
+        ManageOp::SeesDisks => out.u8(12),
         ManageOp::DiskLevel { disk, epoch } => {
             out.u8(10);
             out.u16(disk.0);
@@ -473,6 +474,7 @@ fn manage_op(r: &mut Reader) -> Result<ManageOp> {
             uuid: Uuid(r.u128()?),
             psegs: r.u32()?,
         },
+        12 => ManageOp::SeesDisks,
         code => return Err(unknown("the operation of an operator's request", code)),
     })
 }

@@ -191,6 +191,7 @@ fn asked(request: &Request) -> String {
         ManageOp::DiskReturned { disk } => format!("disk {disk} may come back"),
         ManageOp::DiskReplace { disk, uuid, psegs } => format!("disk {disk} is {uuid} now, of {psegs} PSEGs"),
         ManageOp::DiskLevel { disk, epoch } => format!("disk {disk} is level, under epoch {epoch}"),
+        ManageOp::SeesDisks => "do you see the disks".to_owned(),
         ManageOp::AcceptLoss { missing } => format!("accept the loss of the memory of {missing}"),
         ManageOp::Stop => "stop".to_owned(),
     }

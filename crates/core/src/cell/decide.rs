@@ -211,7 +211,7 @@ impl Core {
             self.announce = false;
             self.quorum.slot_mut().heartbeat += 1;
             self.quorum.begin(Kind::WriteRead, self.now);
-        } else if due && waits {
+        } else if due && waits || (self.sight.looks || self.sight.asked.is_some()) && may_begin {
             self.quorum.begin(Kind::Read, self.now);
         }
         if due {
@@ -221,6 +221,7 @@ impl Core {
 
     fn finish_round(&mut self) {
         let Some(outcome) = self.quorum.outcome() else { return };
+        self.looked(matches!(outcome, Outcome::Majority(_)));
         let Outcome::Majority(found) = outcome else {
             // What was to be announced is still to be.
             self.announce |= self.ballot.take().is_none() && self.own_slot_known;

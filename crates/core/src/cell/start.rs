@@ -54,7 +54,7 @@ impl Core {
         self.metadata_again = None;
         let record = self.record_to_adopt();
         let members = self.quorum.members();
-        let disk = members[usize::from(self.metadata_tries) % members.len()];
+        let disk = members[self.metadata_tries as usize % members.len()];
         let io = self.new_io(Io::MetadataRead);
         let copy = record.metadata.copy;
         self.effects.push(Effect::MetadataRead { io, disk, copy });
@@ -72,7 +72,7 @@ impl Core {
             Ok(metadata) if metadata.generation == wanted => self.on_metadata(*metadata),
             _ => {
                 self.metadata_tries = self.metadata_tries.wrapping_add(1);
-                let tried_all = usize::from(self.metadata_tries).is_multiple_of(self.quorum.members().len());
+                let tried_all = (self.metadata_tries as usize).is_multiple_of(self.quorum.members().len());
                 if tried_all {
                     self.metadata_again = Some(self.now + self.config.timing.heartbeat);
                 } else {

@@ -208,6 +208,11 @@ impl Scenario {
         self.world.fault(fault);
     }
 
+    /// It is over before its time.
+    pub fn heal(&mut self, fault: Fault) {
+        self.world.heal(fault);
+    }
+
     /// On how many paths the partner answers `c`, and which carries the messages.
     pub fn paths(&self, c: Controller) -> (usize, Option<usize>) {
         let process = self.world.processes[c.index()].as_ref();

@@ -152,6 +152,7 @@ fn manage_op() -> impl Strategy<Value = ManageOp> {
         name().prop_map(|name| ManageOp::LunDelete { name }),
         (name(), controller()).prop_map(|(name, to)| ManageOp::LunMove { name, to }),
         Just(ManageOp::Stop),
+        Just(ManageOp::SeesDisks),
         controller().prop_map(|missing| ManageOp::AcceptLoss { missing }),
         any::<u16>().prop_map(|disk| ManageOp::DiskMissing { disk: DiskIndex(disk) }),
         any::<u16>().prop_map(|disk| ManageOp::DiskReturned { disk: DiskIndex(disk) }),

@@ -1,0 +1,100 @@
+//! A controller loses its way to the disks, and its partner has not: the one that sees them goes on.
+
+use twincell_core::ids::Controller;
+use twincell_core::ids::Controller::{A, B};
+use twincell_core::layout::metadata::{DiskState, Name};
+use twincell_core::manage::ManageOp;
+use twincell_sim::fault::Fault;
+use twincell_sim::{Scenario, trace};
+
+/// For ever, as far as these scripts go.
+const LONG: u64 = 100_000;
+
+/// Both serve, and there are data; from now on `c` sees no disk.
+fn blind(c: Controller) -> Scenario {
+    let mut s = Scenario::new().both_serving();
+    s.start_when_down();
+    s.written(A, 0, 8);
+    s.pass(500);
+    s.mark();
+    s.fault(Fault::LoseSightOfAll(c, LONG));
+    s
+}
+
+/// Hosts of the owner write through to disk: what they wait for the partner does.
+#[test]
+fn the_owner_is_blind_and_written_to() {
+    trace(&["blind-for-ever"], || {
+        let mut s = blind(A);
+        let write = s.write_fua(B, 0, 8);
+        s.retries(write);
+        s.pass(8_000);
+        assert!(s.is_good(write) && s.serves(B), "{}", s.story());
+        s.reads(B, 0, 8, write);
+        s.heal(Fault::LoseSightOfAll(A, LONG));
+        s.until_both_serve();
+        s.end();
+    });
+}
+
+/// They only read: none of them sees an error.
+#[test]
+fn the_owner_is_blind_and_read_from() {
+    trace(&["blind-for-ever"], || {
+        let mut s = blind(A);
+        let reads = [A, B].map(|path| s.read(path, 64, 8));
+        reads.into_iter().for_each(|r| s.retries(r));
+        s.pass(8_000);
+        assert!(reads.iter().all(|r| s.is_good(*r)), "{}", s.story());
+        assert!(!s.tells("ReadError"), "{}", s.story());
+        s.heal(Fault::LoseSightOfAll(A, LONG));
+        s.until_both_serve();
+        s.end();
+    });
+}
+
+/// The other one is blind. It owns nothing; what an operator wants and hosts write goes on.
+#[test]
+fn the_mirror_is_blind() {
+    trace(&["blind-for-ever"], || {
+        let mut s = blind(B);
+        let (name, to) = (Name::new("lun1").expect("a name"), Name::new("other").expect("a name"));
+        s.manage(A, ManageOp::LunRename { name, to });
+        s.until("A -> operator: Ok");
+        let write = s.write_fua(A, 0, 8);
+        s.good(write);
+        s.heal(Fault::LoseSightOfAll(B, LONG));
+        s.until_both_serve();
+        s.end();
+    });
+}
+
+/// All disks fail for both: nobody gives way, and all goes on when they work again.
+#[test]
+fn all_disks_fail() {
+    let mut s = Scenario::new().both_serving();
+    s.fault(Fault::FailAll(20_000));
+    let write = s.write_fua(A, 0, 8);
+    s.retries(write);
+    s.pass(19_000);
+    assert!(!s.tells("Blind") && s.serves(A) && s.serves(B), "{}", s.story());
+    s.good(write);
+    s.end();
+}
+
+/// A block cannot be read on any copy: its reader hears of it soon, and nobody gives way.
+#[test]
+fn what_no_disk_has_is_an_error_at_once() {
+    let mut s = Scenario::new().both_serving();
+    let written = s.written(A, 0, 16);
+    s.pass(1_000);
+    (0..2).for_each(|disk| s.spoil(disk, 0, 8));
+    let read = s.read(A, 0, 8);
+    s.pass(1_000);
+    assert!(s.is_read_error(read) && !s.tells("Blind"), "{}", s.story());
+    s.reads(A, 8, 8, written);
+    let again = s.written(A, 0, 8);
+    s.reads(A, 0, 8, again);
+    assert_eq!(s.disk_state(A, 0), DiskState::Normal);
+    s.end();
+}
