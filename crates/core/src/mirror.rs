@@ -154,9 +154,11 @@ impl Core {
                     .words
                     .bmae(*old)
                     .is_ok_and(|b| b.state == BmaeState::WbValid && b.index == rqr.ncae.0);
-            let start = self.words.bmae_start(*old).map_or(u64::MAX, |s| s.0);
-            let at = (start / u64::from(BUFFER_BLOCKS)).wrapping_sub(first) as usize;
-            if !valid || at >= count || placed[at].is_some() {
+            let start = valid.then(|| self.words.bmae_start(*old).ok()).flatten();
+            let at = start.map_or(usize::MAX, |s| {
+                (s.0 / u64::from(BUFFER_BLOCKS)).wrapping_sub(first) as usize
+            });
+            if at >= count || placed[at].is_some() {
                 return Err(Violation("an old buffer that holds nothing of the range"));
             }
             placed[at] = Some(*old);

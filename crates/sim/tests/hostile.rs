@@ -1,0 +1,113 @@
+//! A partner that says what makes no sense is heard no further: it is checked as any outside is.
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use twincell_core::ids::Controller::{A, B};
+use twincell_core::ids::{BlockCount, BufferIndex, LUNS_MAX, NcaeIndex, RieIndex, Time, Vba};
+use twincell_core::link::frame::{Frame, Mfc, Rqr};
+use twincell_core::list::List;
+use twincell_core::{Core, Effect, Event};
+use twincell_sim::Scenario;
+
+/// What is done to a request to mirror, and its name.
+type Change = (&'static str, fn(&mut Rqr));
+
+thread_local! {
+    static CHANGE: Cell<Option<fn(&mut Rqr)>> = const { Cell::new(None) };
+}
+
+/// A step of B, whose next request to mirror is changed before.
+fn changed(core: &mut Core, now: Time, event: Event, effects: &mut Vec<Effect>) {
+    if let Event::LinkFrame {
+        connection,
+        frame: Frame::Messages(frame),
+        ..
+    } = &event
+        && let Some(messages) = core.place_of(*connection, frame)
+    {
+        for mfc in messages.as_mut_slice() {
+            if let Mfc::Rqr(rqr) = mfc
+                && let Some(change) = CHANGE.take()
+            {
+                change(rqr);
+            }
+        }
+    }
+    core.step(now, event, effects);
+}
+
+/// A has old data of two granules, and writes them anew; the request is changed. Returns why B takes offence, if it does.
+fn refused(change: fn(&mut Rqr), start: u64, blocks: u32) -> Option<String> {
+    let mut s = Scenario::stepping(changed).both_serving();
+    s.disk_writes_take(5_000);
+    s.written(A, 0, 16);
+    s.written(A, 64, 8);
+    CHANGE.set(Some(change));
+    let run = catch_unwind(AssertUnwindSafe(|| {
+        s.write(A, start, blocks);
+        s.pass(100);
+    }));
+    assert!(CHANGE.take().is_none(), "no request came");
+    let panic = run.err()?;
+    let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
+    assert!(text.contains("offence"), "{text}");
+    Some(text)
+}
+
+/// The pools of a script: 16 RIEs and 192 buffers of each pair.
+const RIES: u16 = 16;
+const BUFFERS: u32 = 192;
+
+#[test]
+fn a_request_that_makes_no_sense() {
+    let changes: [Change; 17] = [
+        ("a start beyond every LUN", |r| r.start = Vba(1 << 48)),
+        ("no blocks", |r| r.blocks = BlockCount(0)),
+        ("too many blocks", |r| r.blocks = BlockCount(257)),
+        ("no valid blocks", |r| r.valid = 0),
+        ("some valid blocks of two granules", |r| {
+            (r.valid, r.old) = (1, List::new())
+        }),
+        ("some valid blocks over old data", |r| {
+            (r.valid, r.blocks) = (1, BlockCount(8));
+            r.new = List::from_slice(&r.new[..1]);
+        }),
+        ("an RIE of B's own", |r| r.rie = RieIndex(r.rie.0 + RIES)),
+        ("an RIE that is not there", |r| r.rie = RieIndex(2 * RIES)),
+        ("too few new buffers", |r| r.new = List::from_slice(&r.new[..1])),
+        ("too many new buffers", |r| r.new.push(BufferIndex(100))),
+        ("a LUN that cannot be", |r| r.ncae = NcaeIndex(LUNS_MAX as u16)),
+        ("a new buffer of B's own", |r| {
+            r.new.as_mut_slice()[1] = BufferIndex(BUFFERS + 100);
+        }),
+        ("a new buffer in use", |r| r.new.as_mut_slice()[1] = r.old[0]),
+        ("an old buffer that is not there", |r| {
+            r.old.as_mut_slice()[1] = BufferIndex(2 * BUFFERS);
+        }),
+        ("an old buffer that is free", |r| {
+            r.old.as_mut_slice()[1] = BufferIndex(100)
+        }),
+        ("an old buffer twice", |r| r.old.as_mut_slice()[1] = r.old[0]),
+        ("an old buffer of another LUN", |r| r.ncae = NcaeIndex(1)),
+    ];
+    for (what, change) in changes {
+        assert!(refused(change, 0, 16).is_some(), "{what} is taken");
+    }
+}
+
+/// The last that is right, next to the first that is not.
+#[test]
+fn a_request_that_makes_sense() {
+    assert_eq!(refused(|_| {}, 0, 16), None);
+    assert_eq!(refused(|r| r.start = Vba((1 << 48) - 256), 128, 8), None);
+    let beside = |r: &mut Rqr| r.old.push(BufferIndex(2));
+    assert!(
+        refused(beside, 0, 16).is_some(),
+        "an old buffer of the granule behind is taken"
+    );
+    let before = |r: &mut Rqr| r.old.push(BufferIndex(0));
+    assert!(
+        refused(before, 8, 8).is_some(),
+        "an old buffer of the granule before is taken"
+    );
+}
