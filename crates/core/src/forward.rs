@@ -8,7 +8,7 @@ use crate::controller::{Core, Violation};
 use crate::effect::Effect;
 use crate::host::{HostOp, Status};
 use crate::htb::{Htb, Origin, Portion, Stage};
-use crate::ids::{ATOMIC_BLOCKS, BlockCount, Nanos, TransferIndex};
+use crate::ids::{ATOMIC_BLOCKS, BlockCount, LUNS_MAX, Nanos, TransferIndex};
 use crate::link::frame::{Request, Response, XmfcId};
 use crate::link::mfcd::Mfcd;
 use crate::mark::mark;
@@ -168,9 +168,9 @@ impl Core {
         let Some(call) = known.filter(|_| self.calls.is_current_16(index, id.generation)) else {
             return Err(Violation("a response to a call that was not made"));
         };
-        self.calls.give_back(index);
         match (call, response) {
             (Call::Forward { htb, remote }, Response::Forwarded(status)) => {
+                self.calls.give_back(index);
                 if !mutant::is("leak-a-remote-transfer") {
                     self.remote_transfers.push(remote);
                 }
@@ -178,6 +178,7 @@ impl Core {
                 self.on_forwarded(htb, status, payload)
             }
             (Call::Manage, Response::Managed(result)) => {
+                self.calls.give_back(index);
                 self.on_managed_by_partner(index, result);
                 Ok(())
             }
@@ -253,7 +254,8 @@ impl Core {
         };
         let is_write = matches!(op, HostOp::Write { .. });
         let here = self.named_by_partner(transfer);
-        let sound = blocks.0 <= ATOMIC_BLOCKS
+        let sound = ncae.index() < LUNS_MAX
+            && blocks.0 <= ATOMIC_BLOCKS
             && !(is_write && blocks.0 == 0)
             && payload.0 == if is_write { blocks.0 } else { 0 };
         let Some(transfer) = here.filter(|_| sound) else {
