@@ -111,3 +111,60 @@ fn pieces(psegs: &[PsegAddress]) -> Vec<(DiskIndex, u64, u64)> {
     }
     pieces
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::PsegIndex;
+
+    fn at(disk: u16, pseg: u32) -> PsegAddress {
+        let (disk, pseg) = (DiskIndex(disk), PsegIndex(pseg));
+        PsegAddress { disk, pseg }
+    }
+
+    fn block(pseg: u64) -> u64 {
+        QUORUM_SPACE_BLOCKS + pseg * PSEG_BLOCKS
+    }
+
+    #[test]
+    fn what_lies_side_by_side_is_one_piece() {
+        let found = pieces(&[at(1, 5), at(0, 3), at(0, 2), at(1, 4), at(0, 5)]);
+        let expected = [
+            (DiskIndex(0), block(2), 2 * PSEG_BLOCKS),
+            (DiskIndex(0), block(5), PSEG_BLOCKS),
+            (DiskIndex(1), block(4), 2 * PSEG_BLOCKS),
+        ];
+        assert_eq!(found, expected);
+        assert_eq!(pieces(&[at(0, 1), at(1, 2)]).len(), 2, "two disks are not side by side");
+    }
+
+    #[test]
+    fn no_piece_is_too_long() {
+        let psegs: Vec<_> = (0..2 * PIECE_PSEGS as u32 + 1).map(|n| at(0, n)).collect();
+        let lengths: Vec<_> = pieces(&psegs)
+            .iter()
+            .map(|(_, _, blocks)| blocks / PSEG_BLOCKS)
+            .collect();
+        assert_eq!(lengths, [PIECE_PSEGS, PIECE_PSEGS, 1]);
+    }
+
+    #[test]
+    fn so_many_pieces_are_on_their_way_and_none_after_an_error() {
+        let psegs: Vec<_> = (0..40).map(|n| at(0, 2 * n)).collect();
+        let name = Name::new("lun").expect("a name");
+        let mut zeroes = Zeroes::new(psegs, Zeroed::More { name, blocks: 1 });
+        let begin = |zeroes: &mut Zeroes| std::iter::from_fn(|| zeroes.next()).count();
+        assert_eq!(begin(&mut zeroes), IN_FLIGHT);
+        zeroes.answered(Ok(()));
+        assert_eq!(begin(&mut zeroes), 1);
+        zeroes.answered(Err(DiskError));
+        zeroes.answered(Ok(()));
+        assert_eq!(begin(&mut zeroes), 0);
+        for left in (0..IN_FLIGHT - 2).rev() {
+            assert!(zeroes.are_on_their_way() && !zeroes.are_over());
+            zeroes.answered(Ok(()));
+            assert_eq!(zeroes.are_over(), left == 0);
+        }
+        assert!(!zeroes.are_on_their_way());
+    }
+}

@@ -13,7 +13,7 @@ use twincell_core::cell::record::{Mode, Record};
 use twincell_core::controller::Role;
 use twincell_core::host::{HostOp, Status};
 use twincell_core::ids::{Controller, DiskIndex, QUORUM_SPACE_BLOCKS, Uuid};
-use twincell_core::layout::metadata::DiskState;
+use twincell_core::layout::metadata::{DiskState, Name};
 use twincell_core::link::path::PathState;
 use twincell_core::manage::ManageOp;
 
@@ -185,6 +185,17 @@ impl Scenario {
         let serving = Controller::BOTH.into_iter().find(|c| self.serves(*c));
         let lun = serving.and_then(view).and_then(|p| p.core.luns().next());
         lun.expect("a controller serves").owner
+    }
+
+    /// Who owns the LUN of that name, as a controller that serves says.
+    ///
+    /// # Panics
+    /// If none serves, or there is no such LUN.
+    pub fn owner_of(&self, name: Name) -> Controller {
+        let view = |c: Controller| self.world.processes[c.index()].as_ref();
+        let serving = Controller::BOTH.into_iter().find(|c| self.serves(*c));
+        let mut luns = serving.and_then(view).into_iter().flat_map(|p| p.core.luns());
+        luns.find(|l| l.name == name).expect("there is such a LUN").owner
     }
 
     /// Asks a controller for something, as an operator.
