@@ -2,7 +2,7 @@
 
 use rustix::process::Signal;
 use serde_json::Value;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::str::FromStr;
 use std::time::Duration;
@@ -427,4 +427,38 @@ fn who_stops_what_does_not_serve_hears_what_is_only_in_memory() {
         "the memory of A is there, and may have what the disks lack:\n{}",
         stopped.stdout
     );
+}
+
+/// B's cell.toml has another cache than A's: one of both serves, and it is told why the other does not come in.
+#[test]
+fn controllers_with_different_caches_are_told_so() {
+    let cell = Cell::create(small());
+    let of_b = cell.dir().join("cell-B.toml");
+    let text = std::fs::read_to_string(cell.file()).unwrap();
+    std::fs::write(&of_b, text.replace("cache = \"4M\"", "cache = \"8M\"")).unwrap();
+    let run = |name: &str, file: &Path| {
+        let mut command = Command::new(binary());
+        command
+            .args(["controller", "run", "--detach", "--name", name, "--config"])
+            .arg(file);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    let mut children = [run("A", &cell.file()), run("B", &of_b)];
+    let told = |what: &str| cell.twincell(&["events"]).success().stdout.contains(what);
+    wait_for("the event", Duration::from_secs(30), || {
+        (told("whose is 8M") && told("whose is 4M"))
+            .then_some(())
+            .ok_or_else(|| cell.logs())
+    });
+    let link = cell.twincell(&["link", "list"]).success().stdout;
+    assert!(link.contains("another size"), "{link}");
+    for child in &mut children {
+        signal(child.id(), Signal::TERM);
+        child.wait().unwrap();
+    }
 }
