@@ -928,9 +928,15 @@ impl Core {
             Origin::Host(id) => self.effects.push(Effect::Complete { id, status }),
             Origin::Partner(id) => {
                 let data = htb.op == HostOp::Read && status == Status::Good && htb.blocks.0 > 0;
+                let begins = !mutant::is("answer-from-the-granules-beginning");
+                let first = if begins {
+                    htb.portion.start % u64::from(crate::ids::BUFFER_BLOCKS)
+                } else {
+                    0
+                };
                 let read = data.then(|| ReadData {
                     transfer: htb.transfer.expect("the partner named one"),
-                    first: (htb.portion.start % u64::from(crate::ids::BUFFER_BLOCKS)) as u16,
+                    first: first as u16,
                     blocks: htb.portion.blocks as u16,
                 });
                 let call = id;

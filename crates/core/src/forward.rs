@@ -61,6 +61,8 @@ impl Core {
         let fetch = matches!(htb.op, HostOp::Write { .. }) && !htb.data_in_transfer;
         match origin {
             Origin::Host(id) if fetch => {
+                let again = mutant::is("forward-the-beginning-again");
+                let offset = if again { 0 } else { offset };
                 let into = self.forward_memory(h, blocks);
                 self.fetch(h, id, BlockCount(offset), into);
             }

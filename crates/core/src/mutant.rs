@@ -68,6 +68,12 @@ pub const MUTANTS: &[Mutant] = &[
     code("releases-join-an-earlier-request", "a twin is released before the mirror hears that the write that named it is over"),
     code("mirror-does-not-merge", "the mirror does not merge old data"),
     code("mirror-keeps-old-valid", "the mirror does not free old data after its commit"),
+    // Which part of the data goes where.
+    code("fetch-from-the-beginning", "each portion of a write is fetched from the beginning of its data"),
+    code("forward-the-beginning-again", "the same for a write that is forwarded"),
+    code("scatter-from-the-second-block", "the data of a forwarded write are taken from the second block of the transfer buffer on"),
+    code("answer-from-the-granules-beginning", "a forwarded read is answered from the beginning of its first granule"),
+    code("send-to-the-beginning", "each portion of a read goes to the beginning of the host's data"),
     // Cache, reads and disks.
     code("drop-releases", "the release of a twin is not sent"),
     code("ignore-pins", "a buffer that a read needs is used again"),

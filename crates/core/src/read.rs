@@ -351,7 +351,11 @@ impl Core {
     fn deliver(&mut self, h: u32, from: Memory) {
         let htb = self.htb_mut(h);
         if let Origin::Host(id) = htb.origin {
-            let offset = BlockCount(htb.done);
+            let offset = BlockCount(if mutant::is("send-to-the-beginning") {
+                0
+            } else {
+                htb.done
+            });
             self.effects.push(Effect::SendData { id, offset, from });
         }
         let htb = self.htb_mut(h);

@@ -223,10 +223,15 @@ impl Core {
         let into = portion.sgl();
         if htb.data_in_transfer {
             let transfer = htb.transfer.expect("the data are in it");
-            let first = 0;
+            let first = u16::from(mutant::is("scatter-from-the-second-block"));
             self.effects.push(Effect::Scatter { transfer, first, into });
             self.on_data(h);
         } else if let Origin::Host(id) = origin {
+            let offset = if mutant::is("fetch-from-the-beginning") {
+                0
+            } else {
+                offset
+            };
             self.fetch(h, id, BlockCount(offset), Memory::Buffers(into));
         }
     }

@@ -1,15 +1,32 @@
 //! The oracle of the data: what a read may return, block by block, and that no write is torn.
 //!
-//! Every write has its own tag. For each block the writes are known with the moments of their first submission and of
-//! their acknowledgement. A read may return a value unless another write certainly took its place: one that was
-//! submitted after the value's write was acknowledged, and acknowledged before the read began; or one that an earlier
-//! read has shown to be newer ("no going back").
+//! Every write has its own tag, and what it puts into a block tells the place in its data, too: 0 was never written. For each
+//! block the writes are known with the moments of their first submission and of their acknowledgement. A read may return a
+//! value unless another write certainly took its place: one that was submitted after the value's write was acknowledged, and
+//! acknowledged before the read began; or one that an earlier read has shown to be newer ("no going back").
 
 /// A moment in the order of everything that happens.
 pub type Moment = u64;
 
 /// No moment at all, so far.
 const NEVER: Moment = Moment::MAX;
+/// Bits of a block's value that tell its place in the data of the write.
+const PLACE_BITS: u32 = 10;
+
+/// What the write of `tag` puts into the block at this place of its data.
+pub fn value_at(tag: u64, place: u32) -> u64 {
+    debug_assert!(place < 1 << PLACE_BITS, "no write is longer");
+    tag << PLACE_BITS | u64::from(place)
+}
+
+/// The write that a value is of; 0 for "never written".
+pub fn tag_of(value: u64) -> u64 {
+    value >> PLACE_BITS
+}
+
+fn place_of(value: u64) -> u64 {
+    value & ((1 << PLACE_BITS) - 1)
+}
 
 #[derive(Clone, Debug)]
 struct Write {
@@ -226,18 +243,34 @@ impl History {
         self.acknowledged(older).is_some_and(|a| a < self.submitted(newer))
     }
 
-    /// A read of `start..` that began at `begun` and ended at `now` returned `tags`. `atomic` reads see whole writes.
+    /// Whether a value is what its write put into this block, and not what it put somewhere else. "Never written" has no place.
+    pub fn is_in_its_place(&self, block: u64, value: u64) -> bool {
+        value == 0
+            || self
+                .write(tag_of(value))
+                .is_some_and(|w| w.start + place_of(value) == block)
+    }
+
+    /// A read of `start..` that began at `begun` and ended at `now` returned `values`. `atomic` reads see whole writes.
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn read(&mut self, start: u64, tags: &[u64], begun: Moment, now: Moment, atomic: bool) -> Result<(), String> {
-        for (block, tag) in (start..).zip(tags) {
+    pub fn read(&mut self, start: u64, values: &[u64], begun: Moment, now: Moment, atomic: bool) -> Result<(), String> {
+        let tags: Vec<u64> = values.iter().map(|v| tag_of(*v)).collect();
+        for (block, tag) in (start..).zip(&tags) {
             self.check_value(block, *tag, begun)?;
         }
-        if atomic {
-            self.check_whole(start, tags)?;
+        let is_out_of_place = |(block, value): &(u64, &u64)| !self.is_in_its_place(*block, **value);
+        if let Some((block, value)) = (start..).zip(values).find(is_out_of_place) {
+            let (tag, place) = (tag_of(*value), place_of(*value));
+            return Err(format!(
+                "block {block}: block {place} of the data of {tag}, which belongs elsewhere"
+            ));
         }
-        for (block, tag) in (start..).zip(tags) {
+        if atomic {
+            self.check_whole(start, &tags)?;
+        }
+        for (block, tag) in (start..).zip(&tags) {
             self.note_seen(block, *tag, begun, now);
         }
         Ok(())
@@ -408,12 +441,30 @@ mod tests {
         }
     }
 
+    /// A read of block 0 and on that returned the right blocks of these writes, of which each began there.
+    fn read(history: &mut History, tags: &[u64], begun: Moment, now: Moment) -> Result<(), String> {
+        let value = |(place, tag): (u32, &u64)| if *tag == 0 { 0 } else { value_at(*tag, place) };
+        let values: Vec<u64> = (0..).zip(tags).map(value).collect();
+        history.read(0, &values, begun, now, true)
+    }
+
+    #[test]
+    fn a_block_has_what_was_written_there_and_not_elsewhere() {
+        let mut history = History::default();
+        written(&mut history, 1, 4, 4, 1, Some(2));
+        let values = |places: [u32; 4]| places.map(|place| value_at(1, place));
+        assert!(history.read(4, &values([0, 1, 2, 3]), 3, 4, true).is_ok());
+        for wrong in [[0, 2, 1, 3], [1, 2, 3, 3], [0, 0, 1, 2]] {
+            assert!(history.read(4, &values(wrong), 5, 6, true).is_err(), "{wrong:?}");
+        }
+    }
+
     #[test]
     fn an_acknowledged_write_must_be_there() {
         let mut history = History::default();
         written(&mut history, 1, 0, 1, 1, Some(2));
-        assert!(history.read(0, &[0], 3, 4, true).is_err());
-        assert!(history.read(0, &[1], 3, 4, true).is_ok());
+        assert!(read(&mut history, &[0], 3, 4).is_err());
+        assert!(read(&mut history, &[1], 3, 4).is_ok());
     }
 
     #[test]
@@ -421,9 +472,9 @@ mod tests {
         let mut history = History::default();
         written(&mut history, 1, 0, 1, 1, Some(2));
         written(&mut history, 2, 0, 1, 3, None);
-        assert!(history.read(0, &[1], 4, 5, true).is_ok());
-        assert!(history.read(0, &[2], 6, 7, true).is_ok());
-        assert!(history.read(0, &[1], 8, 9, true).is_err(), "going back");
+        assert!(read(&mut history, &[1], 4, 5).is_ok());
+        assert!(read(&mut history, &[2], 6, 7).is_ok());
+        assert!(read(&mut history, &[1], 8, 9).is_err(), "going back");
     }
 
     #[test]
@@ -431,8 +482,8 @@ mod tests {
         let mut history = History::default();
         written(&mut history, 1, 0, 1, 1, Some(2));
         written(&mut history, 2, 0, 1, 3, None);
-        assert!(history.read(0, &[2], 4, 5, true).is_ok());
-        assert!(history.read(0, &[1], 6, 7, true).is_err(), "nobody has read 1 before");
+        assert!(read(&mut history, &[2], 4, 5).is_ok());
+        assert!(read(&mut history, &[1], 6, 7).is_err(), "nobody has read 1 before");
     }
 
     #[test]
@@ -440,8 +491,8 @@ mod tests {
         let mut history = History::default();
         written(&mut history, 1, 0, 4, 1, Some(2));
         written(&mut history, 2, 0, 4, 3, None);
-        assert!(history.read(0, &[2, 2, 1, 2], 4, 5, true).is_err());
-        assert!(history.read(0, &[2, 2, 2, 2], 6, 7, true).is_ok());
+        assert!(read(&mut history, &[2, 2, 1, 2], 4, 5).is_err());
+        assert!(read(&mut history, &[2, 2, 2, 2], 6, 7).is_ok());
     }
 
     #[test]
@@ -449,10 +500,10 @@ mod tests {
         let mut history = History::default();
         written(&mut history, 1, 0, 4, 1, None);
         assert!(history.abort(1).is_ok());
-        assert!(history.read(0, &[0, 0, 1, 0], 2, 3, true).is_err());
+        assert!(read(&mut history, &[0, 0, 1, 0], 2, 3).is_err());
         let mut history = History::default();
         written(&mut history, 1, 0, 1, 1, None);
-        assert!(history.read(0, &[1], 2, 3, true).is_ok());
+        assert!(read(&mut history, &[1], 2, 3).is_ok());
         assert!(history.abort(1).is_err());
     }
 
@@ -462,10 +513,10 @@ mod tests {
         written(&mut history, 1, 0, 2, 1, Some(2));
         written(&mut history, 2, 0, 2, 3, Some(4));
         history.forget(5);
-        assert!(history.read(0, &[1, 2], 6, 7, true).is_ok());
+        assert!(read(&mut history, &[1, 2], 6, 7).is_ok());
         written(&mut history, 3, 0, 2, 8, Some(9));
-        assert!(history.read(0, &[3, 2], 10, 11, true).is_err());
-        assert!(history.read(0, &[3, 3], 10, 11, true).is_ok());
+        assert!(read(&mut history, &[3, 2], 10, 11).is_err());
+        assert!(read(&mut history, &[3, 3], 10, 11).is_ok());
     }
 
     #[test]
@@ -485,9 +536,9 @@ mod tests {
         let mut history = History::default();
         written(&mut history, 1, 0, 1, 1, Some(20));
         written(&mut history, 2, 0, 1, 2, Some(19));
-        assert!(history.read(0, &[1], 3, 4, true).is_ok());
-        assert!(history.read(0, &[2], 5, 6, true).is_ok());
-        assert!(history.read(0, &[2], 30, 31, true).is_ok());
+        assert!(read(&mut history, &[1], 3, 4).is_ok());
+        assert!(read(&mut history, &[2], 5, 6).is_ok());
+        assert!(read(&mut history, &[2], 30, 31).is_ok());
         assert!(history.check_linearizable().is_ok());
     }
 

@@ -1,7 +1,7 @@
 //! The simulator: two controllers, a wire, disks, NV memory and hosts in one process, driven by a seed.
 //!
-//! It drives the product's own core. A block is one 64-bit tag: the core never touches payload, so a tag is as good as
-//! 512 bytes. Time jumps from one thing that happens to the next. The same seed gives the same run.
+//! It drives the product's own core. A block is one 64-bit value, which tells the write and the place in its data: the core never
+//! touches payload, so that is as good as 512 bytes. Time jumps from one thing that happens to the next. The same seed gives the same run.
 //!
 //! | file | what it is |
 //! |---|---|

@@ -1,6 +1,7 @@
 //! What must hold when a controller tells a host that all is well: it may speak, and what it promises is so.
 
 use super::World;
+use crate::history::tag_of;
 use twincell_core::cell::record::Mode;
 use twincell_core::controller::Role;
 use twincell_core::host::HostOp;
@@ -67,7 +68,8 @@ impl World {
                 HostOp::Sync => history.newest_acknowledged(*block, command.begun),
                 _ => history.submitted(command.tag),
             };
-            newest > 0 && !self.is_durable(lun, *block, |tag| history.is_older(tag, newest))
+            let is_bad = |v: u64| history.is_older(tag_of(v), newest) || !history.is_in_its_place(*block, v);
+            newest > 0 && !self.is_durable(lun, *block, is_bad)
         });
         if let Some(block) = lost {
             let what = format!("{:?} {range:?} on LUN {}", command.op, command.lun);
@@ -77,13 +79,13 @@ impl World {
         }
     }
 
-    /// Whether there is a copy of a block of which nothing that its disk could be left with is older than it may be.
-    fn is_durable(&self, lun: &Lun, block: u64, is_older: impl Fn(u64) -> bool) -> bool {
+    /// Whether there is a copy of a block of which nothing that its disk could be left with is older than it may be, or in the wrong place.
+    fn is_durable(&self, lun: &Lun, block: u64, is_bad: impl Fn(u64) -> bool) -> bool {
         let copies = lun.rstore((block / PSEG_BLOCKS) as usize);
         copies.iter().any(|copy| {
             let DiskIndex(disk) = copy.disk;
             let at = QUORUM_SPACE_BLOCKS + u64::from(copy.pseg.0) * PSEG_BLOCKS + block % PSEG_BLOCKS;
-            !self.shelf.disks[usize::from(disk)].after_power_loss(at).any(&is_older)
+            !self.shelf.disks[usize::from(disk)].after_power_loss(at).any(&is_bad)
         })
     }
 }

@@ -3,6 +3,7 @@
 use super::operators::is_made;
 use super::queue::Happening;
 use super::{HOST_TIMEOUT, LUNS, MS, SLOWEST_HOST, SeenLun, US, World};
+use crate::history::value_at;
 use crate::hosts::{Attempt, Command};
 use crate::plan::LONG_PAUSES;
 use std::collections::VecDeque;
@@ -142,6 +143,7 @@ impl World {
         controller: Controller,
         process: u32,
         id: CommandId,
+        offset: BlockCount,
         into: Memory,
         ready: &mut VecDeque<Event>,
     ) {
@@ -157,9 +159,7 @@ impl World {
             return;
         }
         if self.random.one_in(2) {
-            let tag = self.commands[attempt.command].tag;
-            let tags = vec![tag; into.blocks() as usize];
-            self.write_memory(controller.index(), &into, &tags);
+            self.send_to(controller, attempt.command, offset, &into);
             ready.push_back(Event::HostData { id, complete: true });
         } else {
             self.attempts[at(number)].fetching = true;
@@ -173,13 +173,24 @@ impl World {
                     attempt: number,
                     process,
                     id,
+                    offset,
                     into: Box::new(into),
                 },
             );
         }
     }
 
-    pub(super) fn host_data(&mut self, number: u64, process: u32, id: CommandId, into: &Memory) {
+    /// The data of a write from block `offset` of them on are put where a controller wants them.
+    fn send_to(&mut self, controller: Controller, command: usize, offset: BlockCount, into: &Memory) {
+        let tag = self.commands[command].tag;
+        let values: Vec<u64> = (offset.0..)
+            .take(into.blocks() as usize)
+            .map(|n| value_at(tag, n))
+            .collect();
+        self.write_memory(controller.index(), into, &values);
+    }
+
+    pub(super) fn host_data(&mut self, number: u64, process: u32, id: CommandId, offset: BlockCount, into: &Memory) {
         let attempt = self.attempts[at(number)];
         if !attempt.fetching {
             return;
@@ -197,6 +208,7 @@ impl World {
                     attempt: number,
                     process,
                     id,
+                    offset,
                     into: Box::new(*into),
                 },
             );
@@ -207,8 +219,7 @@ impl World {
         self.attempts[at(number)].fetching = false;
         let complete = !(attempt.given_up || attempt.withdrawn);
         if complete {
-            let tags = vec![self.commands[attempt.command].tag; into.blocks() as usize];
-            self.write_memory(attempt.controller, into, &tags);
+            self.send_to(controller, attempt.command, offset, into);
         }
         self.deliver(controller, process, Event::HostData { id, complete });
     }

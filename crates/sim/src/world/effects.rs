@@ -60,7 +60,11 @@ impl World {
                 self.write_memory(c, &Memory::Buffers(into), &tags);
             }
             Effect::Absorb { into } => self.write_memory(c, &into, payload),
-            Effect::Fetch { id: command, into, .. } => self.fetch(controller, id, command, into, ready),
+            Effect::Fetch {
+                id: command,
+                offset,
+                into,
+            } => self.fetch(controller, id, command, offset, into, ready),
             Effect::EndHost { id } => self.end_host(controller, id, ready),
             Effect::SendData {
                 id: command,

@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use twincell_core::Event;
 use twincell_core::host::Status;
-use twincell_core::ids::{CommandId, Controller};
+use twincell_core::ids::{BlockCount, CommandId, Controller};
 use twincell_core::manage::ManageOp;
 use twincell_core::memory::Memory;
 
@@ -33,6 +33,7 @@ pub(super) enum Happening {
         attempt: u64,
         process: u32,
         id: CommandId,
+        offset: BlockCount,
         into: Box<Memory>,
     },
     Answer {

@@ -6,6 +6,7 @@
 use super::{HOSTS, MS, Step, World};
 use crate::disks::SimDisk;
 use crate::fault::Fault;
+use crate::history::tag_of;
 use crate::hosts::Command;
 use crate::plan::{Plan, Pools};
 use crate::random::Random;
@@ -454,7 +455,7 @@ impl Scenario {
         let sent = self.read(path, start, blocks);
         self.good(sent);
         let (data, tag) = (&self.world.commands[sent.0].data, self.world.commands[write.0].tag);
-        if data.iter().any(|d| *d != tag) {
+        if data.iter().any(|d| tag_of(*d) != tag) {
             self.panic(&format!("a read through {path} returns {data:?}, not {tag}"));
         }
     }
