@@ -782,6 +782,7 @@ impl Core {
         if let Some(h) = self.htb_of_command(id) {
             self.htb_mut(h).withdrawn = true;
             self.recall(h);
+            self.withdraw_before_its_data(h);
             self.turn_may_have_come = true;
         }
     }
@@ -925,7 +926,12 @@ impl Core {
         };
         let status = htb.status;
         match htb.origin {
-            Origin::Host(id) => self.effects.push(Effect::Complete { id, status }),
+            Origin::Host(id) => {
+                self.effects.push(Effect::Complete { id, status });
+                if mutant::is("a-status-twice") {
+                    self.effects.push(Effect::Complete { id, status });
+                }
+            }
             Origin::Partner(id) => {
                 let data = htb.op == HostOp::Read && status == Status::Good && htb.blocks.0 > 0;
                 let begins = !mutant::is("answer-from-the-granules-beginning");

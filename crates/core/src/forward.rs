@@ -220,8 +220,11 @@ impl Core {
         htb.done += blocks;
         htb.data_in_transfer = false;
         htb.may_be_done = false;
+        let htb = self.htb(h);
         if htb.left() > 0 {
             self.await_turn_again(h);
+        } else if htb.withdrawn && mutant::is("withdrawn-though-done") {
+            self.finish(h, Status::Aborted);
         } else {
             self.finish(h, Status::Good);
         }

@@ -172,7 +172,12 @@ impl Core {
 
     fn answer(&mut self, asker: Asker, result: Result<ManageReply, ManageError>) {
         match asker {
-            Asker::Operator(request) => self.effects.push(Effect::Reply { request, result }),
+            Asker::Operator(request) => {
+                self.effects.push(Effect::Reply { request, result });
+                if mutant::is("an-operator-hears-twice") {
+                    self.effects.push(Effect::Reply { request, result });
+                }
+            }
             Asker::Partner(id) => self.answer_partner(id, result),
             Asker::Nobody => {}
         }
@@ -335,6 +340,11 @@ impl Core {
             psegs: psegs.clone(),
         };
         let already = false;
+        let noid = if mutant::is("reply-with-the-next-noid") {
+            noid.next()
+        } else {
+            noid
+        };
         self.zero(psegs, Zeroed::Lun(lun), ManageReply::Lun { noid, ncae, already })
     }
 

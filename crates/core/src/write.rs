@@ -257,6 +257,18 @@ impl Core {
         }
     }
 
+    /// Nothing: what was posted for the data of a withdrawn write may still land, so it ends only once they came, or will not.
+    /// Two mutants do not wait for that.
+    pub(crate) fn withdraw_before_its_data(&mut self, h: u32) {
+        let htb = self.htb(h);
+        match htb.stage {
+            _ if htb.fetching.is_none() => {}
+            Stage::AwaitHostData if mutant::is("withdraw-before-the-data") => self.withdraw(h),
+            Stage::AwaitOwner if mutant::is("recall-before-the-data") => self.finish(h, Status::Aborted),
+            _ => {}
+        }
+    }
+
     fn on_data(&mut self, h: u32) {
         let p = self.htb(h).portion;
         self.merge_and_seal(p.start, p.blocks, &p.new, &p.old);

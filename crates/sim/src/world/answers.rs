@@ -10,12 +10,10 @@ use twincell_core::layout::metadata::Lun;
 
 impl World {
     /// A command ends well: whoever says so may speak, and what it says is true.
-    pub(super) fn check_good(&mut self, controller: Controller, attempt: Option<u64>) {
+    pub(super) fn check_good(&mut self, controller: Controller, attempt: u64) {
         self.check_answer(controller);
         self.check_licence(controller);
-        if let Some(attempt) = attempt {
-            self.check_durable(controller, attempt);
-        }
+        self.check_durable(controller, attempt);
     }
 
     /// Both in: within the partner's grant. Alone: within the lease that reading the record gives (R2).

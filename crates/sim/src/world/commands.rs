@@ -213,9 +213,6 @@ impl World {
                 },
             );
         }
-        if !p.commands.contains_key(&id) {
-            return;
-        }
         self.attempts[at(number)].fetching = false;
         let complete = !(attempt.given_up || attempt.withdrawn);
         if complete {
@@ -241,6 +238,25 @@ impl World {
     /// The connection of an attempt is closed: a fetch that is under way answers when it would have come.
     pub(super) fn fetch_fails(&mut self, number: u64) {
         self.attempts[at(number)].given_up = true;
+    }
+
+    /// A command is over, once: its status is on its way to the host. What a fetch of it has posted must not land any more:
+    /// the memory is somebody else's from now on.
+    pub(super) fn complete(&mut self, controller: Controller, id: CommandId, status: Status) {
+        let process = self.processes[controller.index()].as_mut();
+        let Some(attempt) = process.and_then(|p| p.commands.remove(&id)) else {
+            return self.fail(format!("{controller}: {status:?} for a command that is over"));
+        };
+        if self.attempts[at(attempt)].fetching {
+            self.fail(format!(
+                "{controller}: {status:?} for a command whose data are still awaited"
+            ));
+        }
+        if status == Status::Good {
+            self.check_good(controller, attempt);
+        }
+        let delay = self.random.between(20 * US, 200 * US);
+        self.after(delay, Happening::Answer { attempt, status });
     }
 
     pub(super) fn send_data(&mut self, controller: Controller, id: CommandId, offset: BlockCount, tags: &[u64]) {

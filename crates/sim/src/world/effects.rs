@@ -2,14 +2,13 @@
 
 use super::queue::Happening;
 use super::shelf::Io;
-use super::{MS, US, World};
+use super::{MS, World};
 use crate::fault::Fault;
 use crate::plan::Mode as Promised;
 use crate::process::NvMemory;
 use std::collections::VecDeque;
 use twincell_core::cell::record::Record;
 use twincell_core::effect::Note;
-use twincell_core::host::Status;
 use twincell_core::ids::Controller;
 use twincell_core::memory::Memory;
 use twincell_core::nv::resolve::resolve;
@@ -74,16 +73,7 @@ impl World {
                 let tags = self.read_memory(c, &from);
                 self.send_data(controller, command, offset, &tags);
             }
-            Effect::Complete { id: command, status } => {
-                let attempt = self.processes[c].as_mut().and_then(|p| p.commands.remove(&command));
-                if status == Status::Good {
-                    self.check_good(controller, attempt);
-                }
-                if let Some(attempt) = attempt {
-                    let delay = self.random.between(20 * US, 200 * US);
-                    self.after(delay, Happening::Answer { attempt, status });
-                }
-            }
+            Effect::Complete { id: command, status } => self.complete(controller, command, status),
             Effect::LinkSend { connection, frame } => self.link_send(controller, connection, frame),
             Effect::LinkClose { connection } => self.close_connection(connection),
             Effect::DiskRead { io, disk, block, into } => {
@@ -133,7 +123,9 @@ impl World {
             Effect::ViewChanged => self.look_at_luns(controller),
             Effect::Reply { request, ref result } => {
                 let process = self.processes[c].as_mut().expect("it wants something");
-                process.requests.remove(&request);
+                if !process.requests.remove(&request) {
+                    self.fail(format!("{controller} answers an operator's request that is over"));
+                }
                 self.check_reply(controller, request, result);
             }
             Effect::Restart => {
