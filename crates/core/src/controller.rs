@@ -839,6 +839,11 @@ impl Core {
             self.finish(h, status);
             return Lacks::Nothing;
         }
+        if htb.left() == 0 && htb.op != HostOp::Sync && !mutant::is("forward-nothing-at-all") {
+            // There is nothing to do, whoever owns the LUN.
+            self.finish(h, Status::Good);
+            return Lacks::Nothing;
+        }
         let blind = mutant::is("execute-what-is-not-owned") && !matches!(htb.origin, Origin::Host(_));
         if !self.owns(htb.ncae) && !blind {
             return match htb.origin {
@@ -858,10 +863,6 @@ impl Core {
         match htb.op {
             HostOp::Sync => {
                 self.await_disk(h);
-                Lacks::Nothing
-            }
-            _ if htb.left() == 0 => {
-                self.finish(h, Status::Good);
                 Lacks::Nothing
             }
             HostOp::Read => self.admit_read(h),

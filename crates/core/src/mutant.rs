@@ -72,6 +72,8 @@ pub const MUTANTS: &[Mutant] = &[
     code("releases-join-an-earlier-request", "a twin is released before the mirror hears that the write that named it is over"),
     code("mirror-does-not-merge", "the mirror does not merge old data"),
     code("mirror-keeps-old-valid", "the mirror does not free old data after its commit"),
+    // Hosts.
+    code("forward-nothing-at-all", "a command for no blocks is forwarded, and the owner makes no sense of it"),
     // Which part of the data goes where.
     code("fetch-from-the-beginning", "each portion of a write is fetched from the beginning of its data"),
     code("forward-the-beginning-again", "the same for a write that is forwarded"),

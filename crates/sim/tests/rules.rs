@@ -663,3 +663,18 @@ fn what_was_recalled_is_not_done_alone() {
         s.end();
     });
 }
+
+/// A command for no blocks is nobody's: it is answered where it comes, and no owner has to make sense of it.
+#[test]
+fn commands_for_no_blocks() {
+    trace(&["forward-nothing-at-all"], || {
+        let mut s = both();
+        for path in [A, B] {
+            let write = s.write(path, 0, 0);
+            s.good(write);
+            let read = s.read(path, 8, 0);
+            s.good(read);
+        }
+        s.end();
+    });
+}
