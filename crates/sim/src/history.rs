@@ -5,6 +5,8 @@
 //! value unless another write certainly took its place: one that was submitted after the value's write was acknowledged, and
 //! acknowledged before the read began; or one that an earlier read has shown to be newer ("no going back").
 
+use twincell_core::ids::ATOMIC_BLOCKS;
+
 /// A moment in the order of everything that happens.
 pub type Moment = u64;
 
@@ -12,6 +14,9 @@ pub type Moment = u64;
 const NEVER: Moment = Moment::MAX;
 /// Bits of a block's value that tell its place in the data of the write.
 const PLACE_BITS: u32 = 10;
+
+/// Blocks of the portions in which longer commands are carried out.
+const PORTION: u64 = ATOMIC_BLOCKS as u64;
 
 /// What the write of `tag` puts into the block at this place of its data.
 pub fn value_at(tag: u64, place: u32) -> u64 {
@@ -38,6 +43,14 @@ struct Write {
     retried: bool,
     /// The answer was that it was withdrawn before it took effect.
     aborted: bool,
+}
+
+impl Write {
+    /// The blocks of this write that take effect together with one of them.
+    fn portion_of(&self, block: u64) -> std::ops::Range<u64> {
+        let start = self.start + (block - self.start) / PORTION * PORTION;
+        start..(start + PORTION).min(self.start + u64::from(self.blocks))
+    }
 }
 
 /// One value that a block may have.
@@ -186,7 +199,7 @@ impl History {
     /// # Errors
     /// A read has returned it already.
     pub fn abort(&mut self, tag: u64) -> Result<(), String> {
-        let Some(write) = self.write(tag).filter(|w| !w.retried && w.blocks <= 256) else {
+        let Some(write) = self.write(tag).filter(|w| !w.retried && w.blocks <= ATOMIC_BLOCKS) else {
             return Ok(());
         };
         let (start, end) = (write.start, write.start + u64::from(write.blocks));
@@ -251,11 +264,12 @@ impl History {
                 .is_some_and(|w| w.start + place_of(value) == block)
     }
 
-    /// A read of `start..` that began at `begun` and ended at `now` returned `values`. `atomic` reads see whole writes.
+    /// A read of `start..` that began at `begun` and ended at `now` returned `values`. What is longer than 256 blocks is read
+    /// and written in portions of so many, and each portion of a read sees whole portions of writes.
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn read(&mut self, start: u64, values: &[u64], begun: Moment, now: Moment, atomic: bool) -> Result<(), String> {
+    pub fn read(&mut self, start: u64, values: &[u64], begun: Moment, now: Moment) -> Result<(), String> {
         let tags: Vec<u64> = values.iter().map(|v| tag_of(*v)).collect();
         for (block, tag) in (start..).zip(&tags) {
             self.check_value(block, *tag, begun)?;
@@ -267,8 +281,8 @@ impl History {
                 "block {block}: block {place} of the data of {tag}, which belongs elsewhere"
             ));
         }
-        if atomic {
-            self.check_whole(start, &tags)?;
+        for (start, tags) in (start..).step_by(PORTION as usize).zip(tags.chunks(PORTION as usize)) {
+            self.check_whole(start, tags)?;
         }
         for (block, tag) in (start..).zip(&tags) {
             self.note_seen(block, *tag, begun, now);
@@ -313,18 +327,19 @@ impl History {
 
     fn check_whole(&self, start: u64, tags: &[u64]) -> Result<(), String> {
         let end = start + tags.len() as u64;
-        let mut last = 0;
-        for tag in tags {
-            // Neighbours mostly have the same value.
-            if *tag == 0 || std::mem::replace(&mut last, *tag) == *tag {
+        // Neighbours mostly are of the same portion.
+        let mut seen = (0, 0..0);
+        for (block, tag) in (start..).zip(tags) {
+            if *tag == 0 || seen.0 == *tag && seen.1.contains(&block) {
                 continue;
             }
             let write = self.write(*tag).expect("a value that was written");
-            let (from, to) = (write.start.max(start), (write.start + u64::from(write.blocks)).min(end));
-            if write.blocks > 256 || write.submitted < self.forgotten {
+            let portion = write.portion_of(block);
+            seen = (*tag, portion.clone());
+            if write.submitted < self.forgotten {
                 continue;
             }
-            for block in from..to {
+            for block in portion.start.max(start)..portion.end.min(end) {
                 let there = tags[(block - start) as usize];
                 if there != *tag && self.precedes(there, *tag) {
                     return Err(format!("write {tag} is torn: block {block} still has {there}"));
@@ -445,7 +460,7 @@ mod tests {
     fn read(history: &mut History, tags: &[u64], begun: Moment, now: Moment) -> Result<(), String> {
         let value = |(place, tag): (u32, &u64)| if *tag == 0 { 0 } else { value_at(*tag, place) };
         let values: Vec<u64> = (0..).zip(tags).map(value).collect();
-        history.read(0, &values, begun, now, true)
+        history.read(0, &values, begun, now)
     }
 
     #[test]
@@ -453,9 +468,9 @@ mod tests {
         let mut history = History::default();
         written(&mut history, 1, 4, 4, 1, Some(2));
         let values = |places: [u32; 4]| places.map(|place| value_at(1, place));
-        assert!(history.read(4, &values([0, 1, 2, 3]), 3, 4, true).is_ok());
+        assert!(history.read(4, &values([0, 1, 2, 3]), 3, 4).is_ok());
         for wrong in [[0, 2, 1, 3], [1, 2, 3, 3], [0, 0, 1, 2]] {
-            assert!(history.read(4, &values(wrong), 5, 6, true).is_err(), "{wrong:?}");
+            assert!(history.read(4, &values(wrong), 5, 6).is_err(), "{wrong:?}");
         }
     }
 
@@ -493,6 +508,23 @@ mod tests {
         written(&mut history, 2, 0, 4, 3, None);
         assert!(read(&mut history, &[2, 2, 1, 2], 4, 5).is_err());
         assert!(read(&mut history, &[2, 2, 2, 2], 6, 7).is_ok());
+    }
+
+    #[test]
+    fn what_is_long_is_read_and_written_in_portions() {
+        let long = |new: std::ops::Range<u32>| -> Vec<u64> {
+            let value = |n: u32| value_at(if new.contains(&n) { 2 } else { 1 }, n);
+            (0..600).map(value).collect()
+        };
+        let mut history = History::default();
+        written(&mut history, 1, 0, 600, 1, Some(2));
+        written(&mut history, 2, 0, 600, 3, None);
+        for torn in [0..255, 1..256, 256..511, 600 - 87..600] {
+            assert!(history.read(0, &long(torn.clone()), 4, 5).is_err(), "{torn:?}");
+        }
+        for whole in [0..256, 256..512, 0..512, 512..600] {
+            assert!(history.clone().read(0, &long(whole.clone()), 4, 5).is_ok(), "{whole:?}");
+        }
     }
 
     #[test]

@@ -15,6 +15,8 @@ use twincell_core::memory::Memory;
 
 /// A host waits less than this power of two of milliseconds before it tries again.
 const LONGEST_PATIENCE: u32 = 6;
+/// What is in the memory of a host before the data of a read come: no write has it.
+const NOTHING: u64 = u64::MAX;
 
 impl World {
     pub(super) fn next_command(&mut self, host: usize) {
@@ -94,7 +96,12 @@ impl World {
             fetching: false,
         });
         let attempt = self.attempts.len() as u64;
-        self.commands[command].attempt = attempt;
+        // What an earlier attempt has brought is not what this one brings.
+        let Command {
+            attempt: last, data, ..
+        } = &mut self.commands[command];
+        *last = attempt;
+        data.fill(NOTHING);
         let delay = later + self.random.between(20 * US, 200 * US);
         self.after(delay, Happening::Arrive(attempt));
     }
@@ -329,8 +336,7 @@ impl World {
                 self.report.writes += 1;
             }
             HostOp::Read => {
-                let atomic = command.blocks <= 256;
-                history.read(command.start, &command.data, command.begun, moment, atomic)?;
+                history.read(command.start, &command.data, command.begun, moment)?;
                 self.report.reads += 1;
             }
             HostOp::Sync => {}
