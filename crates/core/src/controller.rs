@@ -769,7 +769,9 @@ impl Core {
             return Some(Status::NoSuchLun);
         };
         let end = start.0.checked_add(u64::from(blocks.0));
-        end.is_none_or(|e| e > lun.blocks).then_some(Status::OutOfRange)
+        let last =
+            lun.blocks + u64::from(mutant::is("one-block-too-many")) - u64::from(mutant::is("one-block-too-few"));
+        end.is_none_or(|e| e > last).then_some(Status::OutOfRange)
     }
 
     pub(crate) fn enqueue(&mut self, htb: Htb) {

@@ -73,7 +73,10 @@ pub const MUTANTS: &[Mutant] = &[
     code("mirror-does-not-merge", "the mirror does not merge old data"),
     code("mirror-keeps-old-valid", "the mirror does not free old data after its commit"),
     // Hosts.
+    code("one-block-too-many", "a command may go one block past the end of its LUN"),
+    code("one-block-too-few", "the last block of a LUN is taken for one past its end"),
     code("forward-nothing-at-all", "a command for no blocks is forwarded, and the owner makes no sense of it"),
+    code("wait-for-a-silent-host", "the connection of a host that does not send the data of its write is not closed"),
     // Which part of the data goes where.
     code("fetch-from-the-beginning", "each portion of a write is fetched from the beginning of its data"),
     code("forward-the-beginning-again", "the same for a write that is forwarded"),

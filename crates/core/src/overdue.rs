@@ -5,6 +5,7 @@ use crate::controller::Core;
 use crate::effect::Effect;
 use crate::htb::Origin;
 use crate::ids::Nanos;
+use crate::mutant;
 
 /// How often it is looked. The limits are several times as long.
 const LOOK_EVERY: Nanos = Nanos::from_millis(100);
@@ -45,7 +46,9 @@ impl Core {
                 .is_some_and(|since| self.now.since(since) >= self.config.timing.host_data);
             if let (Origin::Host(id), true) = (htb.origin, overdue) {
                 self.htb_mut(h).fetching = None;
-                self.effects.push(Effect::EndHost { id });
+                if !mutant::is("wait-for-a-silent-host") {
+                    self.effects.push(Effect::EndHost { id });
+                }
             }
         }
     }

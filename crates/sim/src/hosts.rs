@@ -66,20 +66,24 @@ impl Command {
 /// One attempt at a command, on one path.
 #[derive(Clone, Copy, Debug)]
 pub struct Attempt {
-    /// The command.
+    /// The command, as its index.
     pub command: usize,
     /// The controller, as its index.
     pub controller: usize,
     /// The process that it was sent to; 0 while it is on its way.
     pub process: u32,
-    /// The controller owned the LUN when the command arrived: it was not forwarded.
-    pub direct: bool,
+    /// The answer says that nothing was done.
+    pub refused: bool,
+    /// When it was sent.
+    pub begun: u64,
     /// It was given up: the host has closed the connection, or withdrawn it.
     pub given_up: bool,
     /// The host has withdrawn it, and wants no other attempt.
     pub withdrawn: bool,
     /// The controller waits for data.
     pub fetching: bool,
+    /// The host is gone, and nobody knows: it sends no data, and does not close its connection.
+    pub half_open: bool,
 }
 
 /// How many hosts there are.
@@ -88,6 +92,9 @@ pub const HOSTS: u64 = 3;
 pub const HOT: std::ops::Range<u64> = 3900..4500;
 /// So few that almost every command overlaps with others.
 pub const NARROW: std::ops::Range<u64> = 4084..4108;
+
+/// Most blocks of a command.
+const LONGEST: u64 = 800;
 
 /// The next command of a host.
 pub fn draw(random: &mut Random, hot: &Range<u64>, host: usize, lun: usize, tag: u64, begun: Moment) -> Command {
@@ -113,4 +120,21 @@ pub fn draw(random: &mut Random, hot: &Range<u64>, host: usize, lun: usize, tag:
         once: random.one_in(4),
         ..Command::new(host, lun, op, start, blocks, tag, begun)
     }
+}
+
+/// A range anywhere on a LUN of `size` blocks, most of all at its ends, and across the last.
+pub fn draw_range(random: &mut Random, size: u64) -> (u64, u32) {
+    let blocks = match random.below(8) {
+        0 => 0,
+        1 => random.between(257, LONGEST),
+        2 => random.between(200, 256),
+        _ => random.between(1, 40),
+    };
+    let start = match random.below(8) {
+        0 => 0,
+        1..=2 => size - blocks,
+        3 => size + 1 - blocks,
+        _ => random.below(size + 9),
+    };
+    (start, blocks as u32)
 }

@@ -19,6 +19,10 @@ const DISK_RETURNS: u64 = 8;
 const TIMED: u64 = 8;
 /// In one seed of so many, and in half of those, the cell is busy with its operators' wishes.
 const BUSY: u64 = 16;
+/// In one seed of so many some commands are for odd ranges.
+const ODD_RANGES: u64 = 7;
+/// In one seed of so many some hosts are gone, and their connections stay.
+const HALF_OPEN: u64 = 11;
 /// One pause of a host in so many is long.
 pub const LONG_PAUSES: u64 = 8;
 
@@ -132,6 +136,10 @@ pub struct Plan {
     pub paths: usize,
     /// Steps follow each other so closely that messages wait for the next one to share its frame.
     pub crowded: bool,
+    /// Some commands are for blocks anywhere, or across the end of a LUN, for many, or for none.
+    pub odd_ranges: bool,
+    /// Some hosts are gone before they have sent the data of a write, and their connections stay.
+    pub half_open: bool,
     /// Operators ask for changes just when a ballot is under way.
     pub hasty: bool,
     /// Operators make LUNs of many sizes, and hosts use all of them.
@@ -165,6 +173,8 @@ impl Plan {
             apart: false,
             paths: 1,
             crowded: false,
+            odd_ranges: false,
+            half_open: false,
             hasty: false,
             busy: false,
             insistent: false,
@@ -246,6 +256,8 @@ impl Plan {
             apart: random.one_in(3),
             paths: if random.one_in(2) { 2 } else { 1 },
             crowded: random.one_in(2),
+            odd_ranges: seed % ODD_RANGES == 4,
+            half_open: seed.is_multiple_of(HALF_OPEN),
             hasty: mode != Mode::Calm && seed % HASTY == 1,
             busy,
             insistent: is_timed || busy,

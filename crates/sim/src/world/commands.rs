@@ -9,14 +9,15 @@ use crate::plan::LONG_PAUSES;
 use std::collections::VecDeque;
 use twincell_core::Event;
 use twincell_core::host::{HostCommand, HostOp, Status};
-use twincell_core::ids::{BlockCount, CommandId, Controller, PSEG_BLOCKS, Vba};
-use twincell_core::manage::LunView;
+use twincell_core::ids::{ATOMIC_BLOCKS, BlockCount, CommandId, Controller, PSEG_BLOCKS, Vba};
 use twincell_core::memory::Memory;
 
 /// A host waits less than this power of two of milliseconds before it tries again.
 const LONGEST_PATIENCE: u32 = 6;
 /// What is in the memory of a host before the data of a read come: no write has it.
 const NOTHING: u64 = u64::MAX;
+/// Where hosts may be gone, one in so many is before it has sent the data of a write.
+const HALF_OPEN: u64 = 32;
 
 impl World {
     pub(super) fn next_command(&mut self, host: usize) {
@@ -31,6 +32,7 @@ impl World {
         let tag = self.commands.len() as u64 + 1;
         let command = crate::hosts::draw(&mut self.random, &self.plan.hot, host, lun, tag, self.number);
         let command = self.shifted(command);
+        let command = self.moved_anywhere(command);
         let both_ways = command.op == HostOp::Read && self.random.one_in(4);
         let path = if self.random.one_in(4) {
             1 - self.paths[host]
@@ -69,6 +71,35 @@ impl World {
         Command { start, ..command }
     }
 
+    /// Now and then the same command for blocks anywhere on the LUN, or not all on it. Of a LUN whose size changes nobody can say
+    /// what is on it.
+    fn moved_anywhere(&mut self, command: Command) -> Command {
+        let counts = self.plan.odd_ranges && command.lun < LUNS && command.op != HostOp::Sync;
+        if !counts || !self.aside.one_in(4) {
+            return command;
+        }
+        let Command {
+            host,
+            lun,
+            op,
+            tag,
+            begun,
+            once,
+            ..
+        } = command;
+        let (start, blocks) = crate::hosts::draw_range(&mut self.aside, self.luns[lun].blocks);
+        Command {
+            once,
+            ..Command::new(host, lun, op, start, blocks, tag, begun)
+        }
+    }
+
+    /// Whether a command is for blocks that are not on its LUN, whoever is asked.
+    fn is_out_of_range(&self, command: usize) -> bool {
+        let Command { lun, start, blocks, .. } = self.commands[command];
+        lun < LUNS && start + u64::from(blocks) > self.luns[lun].blocks
+    }
+
     /// A host sends a command, first to the controller of this index. Returns the index of the command.
     pub(super) fn issue(&mut self, command: Command, path: usize) -> usize {
         if matches!(command.op, HostOp::Write { .. }) {
@@ -90,10 +121,12 @@ impl World {
             command,
             controller,
             process: 0,
-            direct: false,
+            refused: false,
+            begun: 0,
             given_up: false,
             withdrawn: false,
             fetching: false,
+            half_open: false,
         });
         let attempt = self.attempts.len() as u64;
         // What an earlier attempt has brought is not what this one brings.
@@ -122,12 +155,13 @@ impl World {
         };
         let process_id = process.id;
         process.commands.insert(id, number);
-        let noid = self.luns[command.lun].noid;
-        let owned = |l: &LunView| l.noid == noid && l.owner == controller;
-        self.attempts[at(number)].direct = process.core.luns().any(|l| owned(&l));
-        self.attempts[at(number)].process = process_id;
+        let attempt = &mut self.attempts[at(number)];
+        (attempt.process, attempt.begun) = (process_id, self.now);
+        let writes = matches!(command.op, HostOp::Write { .. });
+        attempt.half_open = writes && self.plan.half_open && !self.healing && self.aside.one_in(HALF_OPEN);
+        let half_open = attempt.half_open;
         let drawn = if self.random.one_in(3) { 0 } else { command.blocks };
-        let in_hand = command.in_hand.unwrap_or(drawn);
+        let in_hand = if half_open { 0 } else { command.in_hand.unwrap_or(drawn) };
         let event = Event::HostCommand(HostCommand {
             id,
             ncae: self.luns[command.lun].ncae,
@@ -137,7 +171,9 @@ impl World {
             blocks: BlockCount(command.blocks),
             in_hand: BlockCount(in_hand),
         });
-        self.after(HOST_TIMEOUT, Happening::TimeOut(number));
+        if !half_open {
+            self.after(HOST_TIMEOUT, Happening::TimeOut(number));
+        }
         if self.random.one_in(self.plan.withdrawn) && !self.healing {
             let delay = self.random.below(3 * MS);
             self.after(delay, Happening::Withdraw(number));
@@ -161,6 +197,10 @@ impl World {
             return self.fail(format!("{controller}: fetches for a command that is over"));
         };
         let attempt = self.attempts[at(number)];
+        if attempt.half_open && !attempt.given_up {
+            self.attempts[at(number)].fetching = true;
+            return;
+        }
         if attempt.given_up || attempt.withdrawn {
             ready.push_back(Event::HostData { id, complete: false });
             return;
@@ -242,9 +282,14 @@ impl World {
         }
     }
 
-    /// The connection of an attempt is closed: a fetch that is under way answers when it would have come.
-    pub(super) fn fetch_fails(&mut self, number: u64) {
-        self.attempts[at(number)].given_up = true;
+    /// The connection of an attempt is closed: a fetch that is under way answers when it would have come; what would never
+    /// come fails at once.
+    pub(super) fn fetch_fails(&mut self, number: u64, id: CommandId, ready: &mut VecDeque<Event>) {
+        let attempt = &mut self.attempts[at(number)];
+        attempt.given_up = true;
+        if attempt.half_open && std::mem::take(&mut attempt.fetching) {
+            ready.push_back(Event::HostData { id, complete: false });
+        }
     }
 
     /// A command is over, once: its status is on its way to the host. What a fetch of it has posted must not land any more:
@@ -289,7 +334,8 @@ impl World {
             return;
         }
         command.status = Some(status);
-        let (lun, tag, host) = (command.lun, command.tag, command.host);
+        let (lun, host) = (command.lun, command.host);
+        self.attempts[at(number)].refused = says_not_done(status, command.blocks);
         match status {
             Status::Good => {
                 if let Err(what) = self.good(attempt.command) {
@@ -299,13 +345,14 @@ impl World {
                 self.done(attempt.command);
             }
             Status::Aborted if attempt.withdrawn => {
-                // A forwarded command may have been done by an owner who died before he could say so.
-                if let Some(Err(what)) = attempt.direct.then(|| self.histories[lun].abort(tag)) {
-                    self.fail_of(attempt.command, &what);
-                }
+                self.never_done(attempt.command);
                 self.done(attempt.command);
             }
             Status::Aborted if attempt.given_up => self.after(MS, Happening::PathFails(number)),
+            Status::OutOfRange if self.is_out_of_range(attempt.command) => {
+                self.never_done(attempt.command);
+                self.done(attempt.command);
+            }
             Status::NoSuchLun if self.luns[lun].doomed => self.done(attempt.command),
             // A LUN that was just made or made larger, of which this controller does not know yet.
             Status::NoSuchLun | Status::OutOfRange if lun >= LUNS => {
@@ -320,6 +367,14 @@ impl World {
         }
     }
 
+    /// The host is told that its command had no effect.
+    fn never_done(&mut self, command: usize) {
+        let Command { lun, tag, .. } = self.commands[command];
+        if let Err(what) = self.histories[lun].abort(tag) {
+            self.fail_of(command, &what);
+        }
+    }
+
     fn fail_of(&mut self, command: usize, what: &str) {
         let Command {
             op, start, blocks, lun, ..
@@ -328,6 +383,9 @@ impl World {
     }
 
     fn good(&mut self, at: usize) -> Result<(), String> {
+        if self.is_out_of_range(at) {
+            return Err("it is not all on the LUN, and is answered with good".into());
+        }
         let (command, moment) = (&self.commands[at], self.number);
         let history = &mut self.histories[command.lun];
         match command.op {
@@ -365,12 +423,14 @@ impl World {
         if command.done || command.attempt != number {
             return;
         }
-        if attempt.withdrawn || command.once {
+        if attempt.withdrawn || command.once || attempt.half_open {
             return self.done(attempt.command);
         }
         self.attempts[at(number)].given_up = true;
         let (lun, tag) = (command.lun, command.tag);
-        self.histories[lun].retry(tag);
+        if attempt.process > 0 && !attempt.refused {
+            self.histories[lun].retry(tag);
+        }
         let later = self.patience(attempt.command);
         let path = if self.random.one_in(4) {
             attempt.controller
@@ -409,7 +469,7 @@ impl World {
     pub(super) fn withdraw(&mut self, number: u64) {
         let attempt = self.attempts[at(number)];
         let command = &self.commands[attempt.command];
-        if command.done || command.attempt != number || attempt.given_up {
+        if command.done || command.attempt != number || attempt.given_up || attempt.half_open {
             return;
         }
         self.attempts[at(number)].withdrawn = true;
@@ -429,6 +489,16 @@ impl World {
         if known {
             self.deliver(controller, attempt.process, Event::HostAbort { id });
         }
+    }
+}
+
+/// Whether a status says for certain that nothing of a command was done. What is longer than a portion may have been done in
+/// part before it is withdrawn, or found to be refused.
+fn says_not_done(status: Status, blocks: u32) -> bool {
+    match status {
+        Status::Busy => true,
+        Status::Aborted | Status::NoSuchLun | Status::OutOfRange => blocks <= ATOMIC_BLOCKS,
+        _ => false,
     }
 }
 

@@ -232,7 +232,7 @@ impl World {
         let commands = process.commands.clone();
         for (id, attempt) in commands {
             ready.push_back(Event::HostAbort { id });
-            self.fetch_fails(attempt);
+            self.fetch_fails(attempt, id, ready);
             let delay = self.random.between(50 * US, 2 * MS);
             self.after(delay, Happening::PathFails(attempt));
         }

@@ -226,6 +226,24 @@ impl World {
                     start += u64::from(blocks);
                 }
             }
+            if self.plan.odd_ranges && lun < LUNS {
+                self.read_far_places(path, lun);
+            }
+        }
+    }
+
+    /// Reads what was written where hosts usually write nothing.
+    fn read_far_places(&mut self, path: usize, lun: usize) {
+        let (size, hot) = (self.luns[lun].blocks, self.plan.hot.clone());
+        let is_far = |c: &&Command| {
+            let end = c.start + u64::from(c.blocks);
+            let writes = c.lun == lun && c.tag > 0 && c.op != HostOp::Read && c.blocks > 0;
+            writes && end <= size && !(hot.contains(&c.start) && end <= hot.end)
+        };
+        let far = self.commands.iter().filter(is_far);
+        let ranges: Vec<(u64, u32)> = far.map(|c| (c.start, c.blocks)).collect();
+        for (start, blocks) in ranges {
+            self.issue(Command::new(0, lun, HostOp::Read, start, blocks, 0, self.number), path);
         }
     }
 

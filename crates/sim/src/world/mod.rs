@@ -110,6 +110,8 @@ pub(crate) struct World {
     now: u64,
     number: u64,
     random: Random,
+    /// For what some seeds draw, and the others go on as if there were no such thing.
+    aside: Random,
     queue: Queue,
     geometry: Geometry,
     timing: Timing,
@@ -218,6 +220,7 @@ impl World {
             now: BEGINNING,
             number: 0,
             random,
+            aside: Random::new(!plan.stream),
             queue: Queue::default(),
             geometry,
             timing: Timing::default(),
