@@ -77,6 +77,7 @@ pub const MUTANTS: &[Mutant] = &[
     code("one-block-too-few", "the last block of a LUN is taken for one past its end"),
     code("forward-nothing-at-all", "a command for no blocks is forwarded, and the owner makes no sense of it"),
     code("wait-for-a-silent-host", "the connection of a host that does not send the data of its write is not closed"),
+    code("hosts-hear-of-no-record", "hosts are not told what a new record means for their LUNs"),
     // Which part of the data goes where.
     code("fetch-from-the-beginning", "each portion of a write is fetched from the beginning of its data"),
     code("forward-the-beginning-again", "the same for a write that is forwarded"),
@@ -94,6 +95,8 @@ pub const MUTANTS: &[Mutant] = &[
     code("write-one-copy", "only one copy of a mirrored RStore is written"),
     code("failed-writes-forgotten", "a failed disk write counts as done"),
     code("failed-flushes-forgotten", "a failed flush counts as done"),
+    code("every-disk-must-be-in-order", "a write fails if one of the disks that it is for is out of order"),
+    code("one-copy-is-tried", "a read fails if the first copy that it tries cannot be read"),
     code("forget-an-overdue-write", "a buffer that an overdue disk write names is used again"),
     code("forget-an-overdue-read", "a transfer buffer that an overdue disk read fills is used again"),
     code("deleted-data-keep-their-twins", "the partner is not told that what a deleted LUN left in memory is nothing"),

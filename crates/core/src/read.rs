@@ -203,7 +203,11 @@ impl Core {
     pub(crate) fn can_be_written(&self, ncae: NcaeIndex, start: u64, blocks: u32) -> bool {
         extents(start, blocks).all(|extent| {
             let places = self.copies(ncae, extent.start, |state| state == DiskState::Normal);
-            places.iter().any(|(d, _)| !self.disks.is_out_of_order(*d, self.now))
+            let mut in_order = places.iter().map(|(d, _)| !self.disks.is_out_of_order(*d, self.now));
+            if mutant::is("every-disk-must-be-in-order") {
+                return in_order.all(|is| is);
+            }
+            in_order.any(|is| is)
         })
     }
 
@@ -216,7 +220,8 @@ impl Core {
             let again = Extent { failed, ..extent };
             let other = self
                 .source(self.htb(h).ncae, &again)
-                .filter(|(d, _)| extent.failed.is_none() && self.disks.answers(*d));
+                .filter(|(d, _)| extent.failed.is_none() && self.disks.answers(*d))
+                .filter(|_| !mutant::is("one-copy-is-tried"));
             if let Some(place) = other {
                 return self.read_extent(h, again, place);
             }

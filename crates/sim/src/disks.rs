@@ -31,6 +31,8 @@ pub struct SimDisk {
     bad: BTreeSet<u64>,
     /// What is wrong with it now.
     pub trouble: Trouble,
+    /// When it last failed at something, or did not answer.
+    pub failed_at: Option<u64>,
 }
 
 /// What is wrong with a disk.

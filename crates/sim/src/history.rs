@@ -238,6 +238,11 @@ impl History {
         self.write(tag).map_or(0, |w| w.submitted)
     }
 
+    /// The blocks that anybody ever wrote to.
+    pub fn blocks(&self) -> impl Iterator<Item = u64> {
+        self.blocks.iter().map(|b| b.number)
+    }
+
     /// Whether the write of `tag` was over before `moment`.
     pub fn is_older(&self, tag: u64, moment: Moment) -> bool {
         self.acknowledged(tag).is_some_and(|a| a < moment)

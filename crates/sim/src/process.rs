@@ -6,6 +6,7 @@ use crate::licence::Licence;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use twincell_core::config::Geometry;
 use twincell_core::ids::{BufferIndex, CommandId, NvAddress, RequestId, RieGeneration, RieIndex, TransferIndex, Uuid};
+use twincell_core::manage::LunView;
 use twincell_core::memory::Memory;
 use twincell_core::nv::word::{Rie, RieState};
 use twincell_core::nv::{Image, Words};
@@ -173,6 +174,8 @@ pub struct Process {
     transfers: Vec<[u64; TRANSFER_BLOCKS]>,
     /// The deadline for which a tick is under way.
     pub tick_at: u64,
+    /// The LUNs as hosts were last told of them.
+    pub told: Vec<LunView>,
     /// How long it may answer hosts.
     pub licence: Licence,
     /// The connections to its partner on which it has said hello.
@@ -196,6 +199,7 @@ impl Process {
             requests: BTreeSet::new(),
             transfers: vec![[0; TRANSFER_BLOCKS]; usize::from(geometry.transfers) + 1],
             tick_at: 0,
+            told: Vec::new(),
             licence: Licence::default(),
             greeted: BTreeSet::new(),
         }

@@ -377,7 +377,9 @@ impl Core {
         self.loss_accepted &= mutant::is("acceptance-outlives-its-ballot");
         self.ballot_tries = 0;
         ballot::learn(self.quorum.slot_mut(), record);
-        self.effects.push(Effect::ViewChanged);
+        if !mutant::is("hosts-hear-of-no-record") {
+            self.effects.push(Effect::ViewChanged);
+        }
         self.turn_may_have_come = true;
         if was_in && !record.has(self.own()) {
             return self.be_out();

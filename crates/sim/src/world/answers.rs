@@ -2,11 +2,16 @@
 
 use super::World;
 use crate::history::tag_of;
+use crate::hosts::Command;
+use crate::plan::Mode as Promised;
 use twincell_core::cell::record::Mode;
 use twincell_core::controller::Role;
 use twincell_core::host::HostOp;
-use twincell_core::ids::{Controller, DiskIndex, PSEG_BLOCKS, QUORUM_SPACE_BLOCKS};
-use twincell_core::layout::metadata::Lun;
+use twincell_core::ids::{Controller, PSEG_BLOCKS, QUORUM_SPACE_BLOCKS};
+use twincell_core::layout::metadata::{DiskState, Lun, Metadata, PsegAddress};
+
+/// So long in nanoseconds a controller leaves a disk alone that has failed, or goes by an older record, at most.
+const MEMORY: u64 = 1_000_000_000;
 
 impl World {
     /// A command ends well: whoever says so may speak, and what it says is true.
@@ -37,7 +42,8 @@ impl World {
         }
     }
 
-    /// What FUA, SYNCHRONIZE CACHE, or a controller that has no partner says to be on disk is there, and stays there whatever becomes of both NV memories and of the caches of the disks: of each block one disk at least has that or
+    /// What FUA, SYNCHRONIZE CACHE, or a controller that has no partner says to be on disk is there, and stays there whatever
+    /// becomes of both NV memories and of the caches of the disks: of each block every copy that counts has that or
     /// something that is not older.
     fn check_durable(&mut self, controller: Controller, attempt: u64) {
         let Some(process) = &self.processes[controller.index()] else {
@@ -47,43 +53,109 @@ impl World {
         let command = &self.commands[attempt.command];
         let view = process.core.cell_view();
         let alone = view.role == Role::Serving && view.record.is_some_and(|r| r.mode != Mode::Both);
-        let range = match command.op {
-            HostOp::Write { fua } if fua || alone => command.start..command.start + u64::from(command.blocks),
-            HostOp::Sync => self.plan.hot.clone(),
-            _ => return,
+        let waited = match command.op {
+            HostOp::Write { fua } => fua || alone,
+            HostOp::Sync => true,
+            HostOp::Read => false,
         };
         let noid = self.luns[command.lun].noid;
-        let Some(lun) = process
-            .core
-            .metadata()
-            .and_then(|m| m.luns.iter().find(|l| l.noid == noid))
+        let metadata = waited.then(|| self.metadata_in_force()).flatten();
+        let Some((metadata, lun)) = metadata.and_then(|m| m.luns.iter().find(|l| l.noid == noid).map(|l| (m, l)))
         else {
             return;
         };
         let history = &self.histories[command.lun];
-        let lost = range.clone().find(|block| {
-            let newest = match command.op {
-                HostOp::Sync => history.newest_acknowledged(*block, command.begun),
-                _ => history.submitted(command.tag),
-            };
-            let is_bad = |v: u64| history.is_older(tag_of(v), newest) || !history.is_in_its_place(*block, v);
-            newest > 0 && !self.is_durable(lun, *block, is_bad)
-        });
+        let is_lost = |block: u64, newest| {
+            let is_bad = |v: u64| history.is_older(tag_of(v), newest) || !history.is_in_its_place(block, v);
+            newest > 0 && !self.is_durable(metadata, lun, block, is_bad)
+        };
+        let lost = if command.op == HostOp::Sync {
+            let mut blocks = history.blocks();
+            blocks.find(|block| is_lost(*block, history.newest_acknowledged(*block, command.begun)))
+        } else {
+            let mut blocks = command.start..command.start + u64::from(command.blocks);
+            blocks.find(|block| is_lost(*block, history.submitted(command.tag)))
+        };
         if let Some(block) = lost {
-            let what = format!("{:?} {range:?} on LUN {}", command.op, command.lun);
+            let Command { op, start, blocks, .. } = command;
+            let what = format!("{op:?} {start}+{blocks} on LUN {}", command.lun);
             self.fail(format!(
                 "{controller} answers {what}, and block {block} could still be lost"
             ));
         }
     }
 
-    /// Whether there is a copy of a block of which nothing that its disk could be left with is older than it may be, or in the wrong place.
-    fn is_durable(&self, lun: &Lun, block: u64, is_bad: impl Fn(u64) -> bool) -> bool {
+    /// The metadata that the newest record names, of those that slots or controllers have.
+    fn metadata_in_force(&self) -> Option<&Metadata> {
+        let of_processes = || self.processes.iter().flatten();
+        let told = self.records.last_key_value().map(|(_, record)| *record);
+        let known = of_processes().filter_map(|p| p.core.cell_view().record);
+        let named = known.chain(told).max_by_key(|r| r.epoch)?.metadata;
+        let on_disks = self.shelf.disks.iter().flat_map(|d| d.metadata.iter().flatten());
+        let in_memory = of_processes().filter_map(|p| p.core.metadata());
+        in_memory.chain(on_disks).find(|m| m.generation == named.generation)
+    }
+
+    /// Whether nothing that the disks of a block could be left with is older than it may be, or in the wrong place. A disk that
+    /// is being made level, or was given up, need not have it; the only copy must be there.
+    fn is_durable(&self, metadata: &Metadata, lun: &Lun, block: u64, is_bad: impl Fn(u64) -> bool) -> bool {
         let copies = lun.rstore((block / PSEG_BLOCKS) as usize);
-        copies.iter().any(|copy| {
-            let DiskIndex(disk) = copy.disk;
+        let counts = |disk: usize| copies.len() == 1 || metadata.disks[disk].state == DiskState::Normal;
+        copies.iter().filter(|c| counts(c.disk.index())).all(|copy| {
             let at = QUORUM_SPACE_BLOCKS + u64::from(copy.pseg.0) * PSEG_BLOCKS + block % PSEG_BLOCKS;
-            !self.shelf.disks[usize::from(disk)].after_power_loss(at).any(&is_bad)
+            !self.shelf.disks[copy.disk.index()].after_power_loss(at).any(&is_bad)
         })
+    }
+
+    /// A host hears of an error of the disks only where one could be: not where each block has a copy on a disk that counts, and
+    /// that nothing was wrong with during the whole attempt. What waits for the disks waits for all of the LUN.
+    pub(super) fn check_error(&mut self, controller: Controller, attempt: u64) {
+        if self.plan.mode == Promised::Chaos {
+            return;
+        }
+        let attempt = self.attempts[attempt as usize - 1];
+        let command = &self.commands[attempt.command];
+        let noid = self.luns[command.lun].noid;
+        // What was so until a short time before may still be on somebody's mind.
+        let long_before = |at: u64| at + MEMORY < attempt.begun;
+        let Some(metadata) = self.metadata_in_force().filter(|_| long_before(self.newest_record_at)) else {
+            return;
+        };
+        let Some(lun) = metadata.luns.iter().find(|l| l.noid == noid) else {
+            return;
+        };
+        let of_processes = self.processes.iter().flatten().filter_map(|p| p.core.metadata());
+        let all: Vec<&Metadata> = of_processes.chain([metadata]).collect();
+        let is_sound = |copy: &PsegAddress| {
+            let disk = &self.shelf.disks[copy.disk.index()];
+            !disk.is_troubled(self.now)
+                && disk.failed_at.is_none_or(long_before)
+                && all
+                    .iter()
+                    .all(|m| m.disks[copy.disk.index()].state == DiskState::Normal)
+        };
+        let rstores = if command.op == HostOp::Read {
+            let end = command.start + u64::from(command.blocks);
+            command.start / PSEG_BLOCKS..end.div_ceil(PSEG_BLOCKS)
+        } else {
+            0..Lun::rstores_for(lun.blocks)
+        };
+        if rstores.into_iter().all(|n| lun.rstore(n as usize).iter().any(is_sound)) {
+            let Command { op, start, blocks, .. } = command;
+            let what = format!("{op:?} {start}+{blocks} on LUN {}", command.lun);
+            self.fail(format!(
+                "{controller} answers {what} with an error, and its disks are in order"
+            ));
+        }
+    }
+
+    /// Between steps, whoever serves has told hosts of the LUNs as they are.
+    pub(super) fn check_view(&mut self, controller: Controller) {
+        let Some(process) = self.processes[controller.index()].as_ref().filter(|p| p.serves) else {
+            return;
+        };
+        if process.core.luns().ne(process.told.iter().copied()) {
+            self.fail(format!("{controller} has not told hosts what has become of the LUNs"));
+        }
     }
 }

@@ -304,8 +304,10 @@ impl World {
                 "{controller}: {status:?} for a command whose data are still awaited"
             ));
         }
-        if status == Status::Good {
-            self.check_good(controller, attempt);
+        match status {
+            Status::Good => self.check_good(controller, attempt),
+            Status::ReadError | Status::WriteError => self.check_error(controller, attempt),
+            _ => {}
         }
         let delay = self.random.between(20 * US, 200 * US);
         self.after(delay, Happening::Answer { attempt, status });

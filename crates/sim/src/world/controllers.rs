@@ -245,6 +245,10 @@ impl World {
         process.paused_until = 0;
         let backlog = std::mem::take(&mut process.backlog);
         self.log(|| format!("{controller}: resumes"));
+        // Of errors that came meanwhile it hears only now.
+        for disk in &mut self.shelf.disks {
+            disk.failed_at = disk.failed_at.and(Some(self.now));
+        }
         for event in backlog {
             self.deliver(controller, id, event);
         }

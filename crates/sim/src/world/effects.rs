@@ -23,6 +23,7 @@ impl World {
             self.fail(format!("two records of one epoch: {known:?} and {record:?}"));
         }
         if is_new {
+            self.newest_record_at = self.now;
             self.check_metadata();
         }
     }

@@ -263,11 +263,12 @@ impl World {
 
     /// Hosts find the LUNs that a controller has.
     pub(super) fn look_at_luns(&mut self, c: Controller) {
-        let Some(process) = &self.processes[c.index()] else {
+        let Some(process) = &mut self.processes[c.index()] else {
             return;
         };
+        process.told = process.core.luns().collect();
         let mut found = Vec::new();
-        for lun in process.core.luns() {
+        for lun in process.told.clone() {
             let group = group(&lun.name);
             if let Some(known) = self.luns.iter_mut().find(|l| l.noid == lun.noid) {
                 known.blocks = known.blocks.max(lun.blocks);

@@ -148,6 +148,8 @@ pub(crate) struct World {
     partner_follows: [Option<u64>; 2],
     /// The record of each epoch that a controller said to be committed.
     records: BTreeMap<Epoch, Record>,
+    /// When the last of them was first said to be so.
+    newest_record_at: u64,
     /// The newest record under which a controller began to serve alone, and who.
     served_alone: Option<(Epoch, Controller)>,
     healing: bool,
@@ -250,6 +252,7 @@ impl World {
             ends_after_serving: [None; 2],
             partner_follows: [None; 2],
             records: BTreeMap::new(),
+            newest_record_at: 0,
             served_alone: None,
             healing: false,
             agreed: None,
@@ -278,6 +281,7 @@ impl World {
         // Not at each event: it costs as much as many of them.
         if self.number.is_multiple_of(16) {
             self.check_agreement();
+            Controller::BOTH.into_iter().for_each(|c| self.check_view(c));
         }
         match self.failure.take() {
             Some(failure) => Err(failure),

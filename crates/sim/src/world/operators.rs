@@ -118,7 +118,7 @@ impl World {
                 continue;
             };
             let good = if is_done {
-                shows(metadata, &asked.op) && self.shows_owner(who, &asked.op)
+                shows(metadata, &asked.op) && names_lun(metadata, &asked.op, result) && self.shows_owner(who, &asked.op)
             } else {
                 let now: Vec<_> = names(&asked.op).iter().map(|n| of_lun(metadata, n)).collect();
                 asked.before.as_ref().is_none_or(|before| *before == now)
@@ -189,6 +189,18 @@ fn shows(metadata: &Metadata, op: &ManageOp) -> bool {
         ManageOp::LunGrow { name, blocks } => has(name, &|l| l.blocks == *blocks),
         ManageOp::LunRename { name, to } => has(to, &|_| true) && (name == to || !has(name, &|_| true)),
         ManageOp::LunDelete { name } => !has(name, &|_| true),
+        _ => true,
+    }
+}
+
+/// Whether the LUN that an operator hears of is the one that was made.
+fn names_lun(metadata: &Metadata, op: &ManageOp, result: &Result<ManageReply, ManageError>) -> bool {
+    match (op, result) {
+        (ManageOp::LunCreate { name, .. }, Ok(ManageReply::Lun { noid, ncae, .. })) => {
+            let made = metadata.lun_named(name);
+            made.is_some_and(|l| (l.noid, l.ncae) == (*noid, *ncae))
+        }
+        (ManageOp::LunCreate { .. }, Ok(_)) => false,
         _ => true,
     }
 }

@@ -90,6 +90,7 @@ impl World {
         let disk = what.disk();
         let behind = |h: &Held| h.overdue && h.landing.process == process && h.landing.what.disk() == disk;
         if self.held.iter().any(behind) {
+            self.shelf.disks[disk.index()].failed_at = Some(self.now);
             return self.after(10 * US, Happening::Event(controller, process, Box::new(what.error(io))));
         }
         if what.writes() {
@@ -182,6 +183,7 @@ impl World {
             }
             let next = places[self.random.below(places.len() as u64) as usize];
             let held = self.held.remove(next);
+            self.shelf.disks[held.landing.what.disk().index()].failed_at = Some(self.now);
             if held.overdue && held.landing.what.writes() {
                 self.notice(held.landing.controller, Instant::LateLanding);
             }
@@ -239,6 +241,9 @@ impl World {
         let writes = what.writes();
         let disk = what.disk().index();
         let result = self.result_of(controller, disk, what);
+        if result.is_err() {
+            self.shelf.disks[disk].failed_at = Some(self.now);
+        }
         if matches!(what, Io::Write { .. } | Io::Zero { .. }) {
             self.check_landing(controller, process);
         }
