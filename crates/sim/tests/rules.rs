@@ -678,3 +678,23 @@ fn commands_for_no_blocks() {
         s.end();
     });
 }
+
+/// What was posted for the data of a write may land whatever its host has said since: the write ends only once they came, or
+/// will not. Until then nobody else gets the memory.
+#[test]
+fn a_withdrawn_write_waits_for_its_data() {
+    trace(&["withdraw-before-the-data", "recall-before-the-data"], || {
+        for path in [A, B] {
+            let mut s = both();
+            s.host_data_takes(1000);
+            let write = s.write_long(path, 0, 8);
+            s.until(&format!("{path} -> host: fetch"));
+            s.withdraw(write);
+            s.pass(500);
+            assert!(!s.is_over(write), "its data may still land");
+            s.until(&format!("{path} -> host: Aborted"));
+            s.host_data_takes(0);
+            s.end();
+        }
+    });
+}
