@@ -78,6 +78,7 @@ pub const MUTANTS: &[Mutant] = &[
     code("forward-nothing-at-all", "a command for no blocks is forwarded, and the owner makes no sense of it"),
     code("wait-for-a-silent-host", "the connection of a host that does not send the data of its write is not closed"),
     code("hosts-hear-of-no-record", "hosts are not told what a new record means for their LUNs"),
+    code("hosts-hear-of-no-move", "hosts are not told that a LUN is between owners"),
     // Which part of the data goes where.
     code("fetch-from-the-beginning", "each portion of a write is fetched from the beginning of its data"),
     code("forward-the-beginning-again", "the same for a write that is forwarded"),

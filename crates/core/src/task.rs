@@ -940,7 +940,9 @@ impl Core {
         if !quiesced && (buffers <= FEW_BUFFERS || self.now.since(since) >= DRAIN_PATIENCE) {
             let quiesced = true;
             self.set_stage(Stage::AwaitDrain { luns, since, quiesced });
-            self.effects.push(Effect::ViewChanged);
+            if !mutant::is("hosts-hear-of-no-move") {
+                self.effects.push(Effect::ViewChanged);
+            }
             return self.settle_drain();
         }
         let busy = |h: &u32| {
