@@ -7,9 +7,10 @@ use std::path::Path;
 use std::time::Duration;
 use twincell_client::Url;
 use twincell_client::multipath::{Timing, Volume};
-use twincell_rig::cell::{Cell, Shape, wait_for};
+use twincell_rig::cell::{Cell, Shape};
 use twincell_rig::paths::TwoPaths;
 use twincell_rig::proxy::Proxy;
+use twincell_rig::wait_for;
 
 /// Data may be on disk before the bit flips: then nothing is damaged.
 const TRIES: u64 = 50;
