@@ -23,6 +23,8 @@ const BUSY: u64 = 16;
 const ODD_RANGES: u64 = 7;
 /// In one seed of so many some hosts are gone, and their connections stay.
 const HALF_OPEN: u64 = 11;
+/// What came later is drawn apart, so that the rest of a seed stays as it was.
+const DRAINS: u64 = 0x6472_6169_6e73;
 /// One pause of a host in so many is long.
 pub const LONG_PAUSES: u64 = 8;
 
@@ -134,6 +136,8 @@ pub struct Plan {
     pub apart: bool,
     /// Paths between the controllers: 1 or 2.
     pub paths: usize,
+    /// What was sent on a connection before its end arrives before the end does.
+    pub drains: bool,
     /// Steps follow each other so closely that messages wait for the next one to share its frame.
     pub crowded: bool,
     /// Some commands are for blocks anywhere, or across the end of a LUN, for many, or for none.
@@ -172,6 +176,7 @@ impl Plan {
             slow_hosts: false,
             apart: false,
             paths: 1,
+            drains: false,
             crowded: false,
             odd_ranges: false,
             half_open: false,
@@ -255,6 +260,7 @@ impl Plan {
             slow_hosts: random.one_in(8),
             apart: random.one_in(3),
             paths: if random.one_in(2) { 2 } else { 1 },
+            drains: Random::new(seed ^ DRAINS).one_in(2),
             crowded: random.one_in(2),
             odd_ranges: seed % ODD_RANGES == 4,
             half_open: seed.is_multiple_of(HALF_OPEN),

@@ -223,7 +223,8 @@ impl World {
             let delay = self.random.between(50 * US, 2 * MS);
             self.after(delay, Happening::PathFails(*attempt));
         }
-        self.close_link();
+        self.wire.process_is_gone(controller);
+        self.close_link(Some(controller));
     }
 
     pub(super) fn close_hosts(&mut self, controller: Controller, ready: &mut VecDeque<Event>) {

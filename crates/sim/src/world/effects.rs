@@ -76,7 +76,7 @@ impl World {
             }
             Effect::Complete { id: command, status } => self.complete(controller, command, status),
             Effect::LinkSend { connection, frame } => self.link_send(controller, connection, frame),
-            Effect::LinkClose { connection } => self.close_connection(connection),
+            Effect::LinkClose { connection } => self.close_connection(connection, controller),
             Effect::DiskRead { io, disk, block, into } => {
                 self.submit(controller, id, io, Io::Read { disk, block, into })
             }

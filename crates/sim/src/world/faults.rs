@@ -83,7 +83,7 @@ impl World {
             Fault::CutPath(n, ms) => {
                 if let Some(line) = self.wire.lines.get_mut(n) {
                     line.cut = true;
-                    self.close_line(n);
+                    self.close_line(n, None);
                     self.heal_after(ms, fault);
                 }
             }

@@ -337,6 +337,7 @@ impl World {
             Happening::Land(landing) => self.land(landing),
             Happening::Overdue(number) => self.overdue(number),
             Happening::OpenLine(n) => self.open_line(n),
+            Happening::LineCloses(to, process, connection) => self.line_closes(to, process, connection),
             Happening::Frame {
                 connection,
                 to,

@@ -22,6 +22,8 @@ pub(super) enum Happening {
     /// A disk I/O, by its number, has taken long.
     Overdue(u64),
     OpenLine(usize),
+    /// The end of a connection arrives at a process.
+    LineCloses(Controller, u32, u64),
     Frame {
         connection: u64,
         to: Controller,

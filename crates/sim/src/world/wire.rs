@@ -37,6 +37,17 @@ pub(super) struct Line {
     last: [u64; 2],
 }
 
+/// A connection that its other end has ended: what was sent on it before arrives at this process, and then the end.
+#[derive(Clone, Copy)]
+struct Drain {
+    connection: u64,
+    line: usize,
+    to: Controller,
+    process: u32,
+    /// See `Line::met`.
+    met: bool,
+}
+
 /// The wire between the controllers: one path or two.
 #[derive(Clone, Default)]
 pub(super) struct Wire {
@@ -55,6 +66,8 @@ pub(super) struct Wire {
     /// Frames that are under way, and when one was last lost or late.
     under_way: usize,
     troubled_at: u64,
+    /// What was sent on connections that are over, and is still to arrive.
+    draining: Vec<Drain>,
     /// The order of the frames of each incarnation, since no connection was open.
     orders: BTreeMap<Incarnation, FrameOrder>,
 }
@@ -81,6 +94,37 @@ impl Wire {
 
     fn line_of(&self, connection: u64) -> Option<usize> {
         self.lines.iter().position(|l| l.open && l.connection == connection)
+    }
+
+    /// What still arrives at this controller on a connection that is over.
+    fn drain_of(&mut self, connection: u64, to: Controller) -> Option<&mut Drain> {
+        let is = |d: &&mut Drain| d.connection == connection && d.to == to;
+        self.draining.iter_mut().find(is)
+    }
+
+    /// Nothing more arrives there.
+    fn end_drain(&mut self, connection: u64, to: Controller) {
+        self.draining.retain(|d| d.connection != connection || d.to != to);
+    }
+
+    /// Nothing arrives at a process that is gone.
+    pub(super) fn process_is_gone(&mut self, c: Controller) {
+        self.draining.retain(|d| d.to != c);
+    }
+
+    /// Whether A hears of a connection for the first time.
+    fn meets(&mut self, connection: u64, line: usize) -> bool {
+        let drain = self.drain_of(connection, Controller::A).map(|d| &mut d.met);
+        let met = match drain {
+            Some(met) => met,
+            None => &mut self.lines[line].met,
+        };
+        !std::mem::replace(met, true)
+    }
+
+    /// B connects once it knows that the last connection is over.
+    fn is_awaited_by_b(&self, line: usize) -> bool {
+        self.draining.iter().any(|d| d.line == line && d.to == Controller::B)
     }
 
     /// Whether this frame is one of those that are lost.
@@ -136,8 +180,9 @@ impl World {
     pub(super) fn maybe_open_link(&mut self) {
         let both = self.processes.iter().all(Option::is_some);
         for n in 0..self.wire.lines.len() {
+            let awaited = self.wire.is_awaited_by_b(n);
             let line = &mut self.wire.lines[n];
-            if both && !line.open && !line.opening && !line.cut {
+            if both && !line.open && !line.opening && !line.cut && !awaited {
                 line.opening = true;
                 let delay = self.random.between(100 * US, 50 * MS);
                 self.after(delay, Happening::OpenLine(n));
@@ -173,42 +218,68 @@ impl World {
     pub(super) fn cut_link(&mut self, cut: bool) {
         self.wire.lines.iter_mut().for_each(|l| l.cut = cut);
         if cut {
-            self.close_link();
+            self.close_link(None);
         }
     }
 
-    /// Closes every path.
-    pub(super) fn close_link(&mut self) {
+    /// Closes every path; `by`: see `close_line`.
+    pub(super) fn close_link(&mut self, by: Option<Controller>) {
         for n in 0..self.wire.lines.len() {
-            self.close_line(n);
+            self.close_line(n, by);
         }
     }
 
-    /// Closes the path with this connection.
-    pub(super) fn close_connection(&mut self, connection: ConnectionId) {
+    /// A controller closes the path with this connection.
+    pub(super) fn close_connection(&mut self, connection: ConnectionId, by: Controller) {
+        self.wire.end_drain(connection.0, by);
         if let Some(n) = self.wire.line_of(connection.0) {
-            self.close_line(n);
+            self.close_line(n, Some(by));
         }
     }
 
-    pub(super) fn close_line(&mut self, n: usize) {
+    /// Closes a path. If `by` has ended it, what it had sent may still arrive before the end does; if the wire is cut, what is
+    /// under way is lost.
+    pub(super) fn close_line(&mut self, n: usize, by: Option<Controller>) {
         let line = &mut self.wire.lines[n];
         if !std::mem::take(&mut line.open) {
             return;
         }
-        let connection = ConnectionId(line.connection);
-        for controller in Controller::BOTH {
-            if let Some(id) = self.processes[controller.index()].as_ref().map(|p| p.id) {
-                let delay = self.random.between(20 * US, 3 * MS);
-                let last = self.wire.lines[n].last[controller.index()];
-                let at = (self.now + delay).max(last + 1);
-                self.after(
-                    at - self.now,
-                    Happening::Event(controller, id, Box::new(Event::LinkClosed { connection })),
-                );
+        let (connection, met) = (line.connection, line.met);
+        for to in Controller::BOTH {
+            let Some(process) = self.processes[to.index()].as_ref().map(|p| p.id) else {
+                continue;
+            };
+            if self.plan.drains && by == Some(to.other()) {
+                self.wire.draining.push(Drain {
+                    connection,
+                    line: n,
+                    to,
+                    process,
+                    met,
+                });
             }
+            let delay = self.random.between(20 * US, 3 * MS);
+            let last = self.wire.lines[n].last[to.index()];
+            let at = (self.now + delay).max(last + 1);
+            self.after(at - self.now, Happening::LineCloses(to, process, connection));
         }
         self.maybe_open_link();
+    }
+
+    /// The end of a connection arrives, after all that was sent on it: a process that is stopped finds that first.
+    pub(super) fn line_closes(&mut self, to: Controller, process: u32, connection: u64) {
+        let until = self.process(to, process).map_or(0, |p| p.paused_until);
+        let drains = self.wire.drain_of(connection, to).is_some();
+        if drains && until > self.now {
+            let delay = until - self.now + 2;
+            return self.after(delay, Happening::LineCloses(to, process, connection));
+        }
+        self.wire.end_drain(connection, to);
+        let connection = ConnectionId(connection);
+        self.deliver(to, process, Event::LinkClosed { connection });
+        if drains {
+            self.maybe_open_link();
+        }
     }
 
     /// The oracle: a hello is the first frame on a connection, in both directions.
@@ -308,8 +379,10 @@ impl World {
     }
 
     pub(super) fn frame_arrives(&mut self, connection: u64, to: Controller, arrival: Box<Arrival>) {
-        let until = self.processes[to.index()].as_ref().map_or(0, |p| p.paused_until);
-        let line = self.wire.line_of(connection);
+        let process = self.processes[to.index()].as_ref();
+        let (id, until) = process.map_or((0, 0), |p| (p.id, p.paused_until));
+        let drain = self.wire.drain_of(connection, to).filter(|d| d.process == id);
+        let line = drain.map(|d| d.line).or_else(|| self.wire.line_of(connection));
         if line.is_some() && until > self.now {
             // The bytes wait in the socket.
             let delay = until - self.now + 1;
@@ -329,13 +402,12 @@ impl World {
         let Some(process) = &mut self.processes[to.index()] else {
             return;
         };
-        let id = process.id;
         if arrival.garbled {
             // Where its header is damaged nobody knows where the next frame begins; else only this one is dropped.
             let header = self.random.below(4) == 0;
             self.log(|| format!("{to}: a garbled {}", if header { "header" } else { "frame" }));
             if header {
-                self.close_line(line);
+                self.close_connection(ConnectionId(connection), to);
             }
             return;
         }
@@ -343,15 +415,15 @@ impl World {
         if let Some(order) = order {
             order.arrive(to.other().index(), &arrival.frame);
         }
+        let is_hello = matches!(arrival.frame, Frame::Hello(_));
+        let stranger = to == Controller::A && is_hello && self.wire.meets(connection, line);
         let connection = ConnectionId(connection);
         if let Frame::Messages(sequenced) = &arrival.frame
             && let Some(place) = process.core.place_of(connection, sequenced)
         {
             *place = List::from_slice(&arrival.mfcs);
         }
-        let stranger = to == Controller::A && !self.wire.lines[line].met;
-        if stranger && matches!(arrival.frame, Frame::Hello(_)) {
-            self.wire.lines[line].met = true;
+        if stranger {
             let path = line as u8;
             self.deliver(to, id, Event::LinkOpened { path, connection });
         }
