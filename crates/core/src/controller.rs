@@ -322,7 +322,7 @@ impl Core {
             order: VecDeque::with_capacity(geometry.htbs.into()),
             free_ries,
             rie_htb: vec![None; geometry.ries.into()],
-            mnodes: vec![Mnode::default(); geometry.ries.into()],
+            mnodes: vec![Mnode::new(); geometry.ries.into()],
             free_transfers: (0..own_transfers).rev().map(TransferIndex).collect(),
             partners: remote,
             old_reads: vec![0; geometry.transfers.into()],

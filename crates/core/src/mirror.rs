@@ -49,7 +49,18 @@ pub struct Mnode {
     dto: bool,
 }
 
+/// The attempt before the first: soon they wrap, so that this is nothing special.
+const BEFORE_THE_FIRST: u8 = u8::MAX - 2;
+
 impl Mnode {
+    /// One that was never used.
+    pub(crate) fn new() -> Mnode {
+        Mnode {
+            attempt: BEFORE_THE_FIRST,
+            ..Mnode::default()
+        }
+    }
+
     /// Whether it is armed, at this attempt, for the data of this use of the RIE.
     fn awaits(&self, generation: RieGeneration, attempt: u8) -> bool {
         self.stage == MnodeStage::AwaitMirrorData
