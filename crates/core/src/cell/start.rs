@@ -37,7 +37,9 @@ impl Core {
         let slot = own.unwrap_or(Slot::idle(self.own(), self.config.process, record));
         self.know_own_slot(slot, record);
         self.undecided = quorum::is_undecided(found, &record);
-        self.partner_process = quorum::process_of(found, self.partner());
+        // One that has said hello may not have written its slot yet.
+        let met = self.link.partner().map(|hello| hello.process);
+        self.partner_process = met.unwrap_or(quorum::process_of(found, self.partner()));
         let heartbeat = quorum::furthest_slot(found, self.partner()).map_or(0, |s| s.heartbeat);
         self.partner_heartbeat = (heartbeat, self.now);
         self.record = Some(record);
