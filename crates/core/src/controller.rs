@@ -20,10 +20,10 @@ use crate::ids::{
     NvAddress, ProcessId, QUORUM_MAX, RieGeneration, RieIndex, Time, TransferIndex, Vba,
 };
 use crate::layout::metadata::{Lun, Metadata};
-use crate::link::Link;
 use crate::link::frame::{Messages, Mfcs, Sequenced};
 use crate::link::mfcd::{Mfcd, ReadData};
 use crate::link::path::PathView;
+use crate::link::{Link, Position};
 use crate::list::List;
 use crate::manage::LunView;
 use crate::mark::mark;
@@ -360,7 +360,7 @@ impl Core {
         std::mem::swap(&mut self.effects, effects);
         let pause = now.since(self.now);
         let (silence, path_silence) = (self.config.timing.silence, self.config.timing.path_silence);
-        if pause > silence && self.now > Time(0) {
+        if pause > silence && self.now > Time(0) && !mutant::is("silence-while-stopped") {
             self.link.excuse_silence(now);
         } else if pause > Nanos(path_silence.0 / 2) {
             self.link.excuse_paths(now);
@@ -1142,6 +1142,11 @@ impl Core {
     /// All paths to the partner that there may be.
     pub fn paths(&self) -> impl Iterator<Item = PathView> + '_ {
         self.link.path_views()
+    }
+
+    /// How far the link has come; `None` where there is none.
+    pub fn link_position(&self) -> Option<Position> {
+        self.link.position()
     }
 
     /// Whether frames wait here for one that was sent before them.

@@ -144,6 +144,9 @@ pub const MUTANTS: &[Mutant] = &[
     code("ask-whoever-returns", "a partner that comes back before the fence is complete is asked to mirror the writes in flight"),
     code("greet-a-lost-mirror", "a mirror that was lost is greeted while it may still be in"),
     code("goes-on-with-who-moved-on", "who says hello with another record on another path is taken for the one that was met"),
+    code("choke-early", "a link is given up when a thousandth of what may wait does"),
+    code("keep-without-the-payload", "a frame with payload that comes too early is kept, and its payload is not"),
+    code("silence-while-stopped", "after a pause of its own a controller takes the silence for its partner's"),
     code("execute-frames-twice", "a frame that arrives twice is handled twice"),
     // Leaks.
     code("leak-a-buffer", "the buffers of a withdrawn write are not freed"),
@@ -163,6 +166,9 @@ pub const MUTANTS: &[Mutant] = &[
     rule("R1", "decide-before-a-majority-has-the-vote", "a vote decides before it is on a majority of the disks"),
     // Grants and leases.
     rule("R2", "grant-from-its-arrival", "a grant counts from when it is heard, not from when the heartbeat was sent"),
+    rule("R2", "grant-whatever-happens", "who is not in, nor about to be, grants its partner to serve"),
+    rule("R2", "lease-from-its-end", "a lease counts from when a majority has answered, not from when it was asked"),
+    rule("R2", "a-look-is-a-lease", "a lease is renewed by reading the slots, without showing that this controller is alive"),
     rule("R2", "serve-past-the-grant", "with both in, status goes out past the grant"),
     rule("R2", "serve-past-the-lease", "alone, status goes out past the lease"),
     // Losing the partner, losing a ballot.
@@ -171,12 +177,14 @@ pub const MUTANTS: &[Mutant] = &[
     rule("R4", "loser-replies", "the loser of a ballot acknowledges what it has in progress on its way out"),
     // The fence.
     rule("R5", "the-record-is-a-fence", "a controller that starts under ALONE(self) does not fence again"),
+    code("fence-whoever-it-was", "a fence ends the process that the partner was at the start, or before it came back"),
     // Clean.
     rule("R7", "stage-while-clean", "a write is staged under a clean record"),
     rule("R7", "stage-during-a-clean-ballot", "a write is staged while a ballot for clean is undecided"),
     rule("R7", "clean-with-data-in-flight", "clean is proposed though NV memory or the disks are busy"),
     // Images.
     rule("R8", "take-over-from-a-dirty-one", "a controller without a current image takes over from ALONE(other, dirty)"),
+    code("one-image-is-both", "the loss of one image is told as the loss of both"),
     rule("R12", "late-commands-run", "after a pause host connections stay open"),
     rule("R12", "commands-of-the-gone-run", "a command whose host is gone begins all the same"),
     // LUNs that change their owner.

@@ -22,6 +22,8 @@ pub struct Command {
     pub tag: u64,
     /// When it was first submitted.
     pub begun: Moment,
+    /// The same, in nanoseconds.
+    pub since: u64,
     /// The present attempt.
     pub attempt: u64,
     /// Data of a read.
@@ -51,6 +53,7 @@ impl Command {
             blocks,
             tag,
             begun,
+            since: 0,
             attempt: 0,
             data: vec![0; blocks as usize],
             tries: 0,

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use twincell_core::config::{BMAE_WORDS, Geometry, NCAE_WORDS, RIE_WORDS};
 use twincell_core::ids::{BufferIndex, LUNS_MAX, NcaeIndex, NvAddress, Vba};
 use twincell_core::nv::Words;
-use twincell_core::nv::resolve::ultimate;
+use twincell_core::nv::resolve::{ValidBuffer, ultimate};
 use twincell_core::nv::word::{BmaeState, Damaged};
 
 type Granule = (NcaeIndex, Vba);
@@ -40,6 +40,12 @@ impl ImageCheck {
     /// The words.
     pub fn words(&self) -> &Words {
         &self.words
+    }
+
+    /// By buffer: what it would hold.
+    pub fn valid_buffers(&self) -> impl Iterator<Item = Option<ValidBuffer>> {
+        let of = |n: u32| ultimate(&self.words, BufferIndex(n)).unwrap_or_default();
+        (0..).zip(&self.valid).map(move |(n, valid)| valid.and_then(|_| of(n)))
     }
 
     /// The image is emptied.

@@ -9,15 +9,21 @@ const QUORUM: usize = 3;
 /// What a process has heard that lets it speak, in nanoseconds of its own clock.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Licence {
-    /// The end of the longest grant of its partner: counted from when the heartbeat that it answers was sent.
+    /// The partner's process, and the end of its longest grant: counted from when the heartbeat that it answers was sent.
+    partner: u32,
     granted_until: u64,
-    /// By quorum disk: when the last read of its slots was submitted that has succeeded.
-    read_at: [u64; QUORUM],
+    /// By quorum disk: when the last write of the own slot was submitted that has succeeded.
+    written_at: [u64; QUORUM],
+    /// By quorum disk: the same, of the last write after which the slots were read.
+    looked_at: [u64; QUORUM],
 }
 
 impl Licence {
-    /// A frame has come.
-    pub fn hears(&mut self, frame: &Frame) {
+    /// A frame of a process of the partner has come. What another process of it had granted does not count any more.
+    pub fn hears(&mut self, process: u32, frame: &Frame) {
+        if process > self.partner {
+            (self.partner, self.granted_until) = (process, 0);
+        }
         if let Frame::HeartbeatAnswer { sent, grant, .. } = frame
             && *grant > Nanos(0)
         {
@@ -25,10 +31,18 @@ impl Licence {
         }
     }
 
-    /// The slots of a disk were read, by a read that was submitted at `submitted`.
-    pub fn has_read(&mut self, disk: usize, submitted: u64) {
-        if let Some(at) = self.read_at.get_mut(disk) {
+    /// The own slot was written to a disk, by a write that was submitted at `submitted`.
+    pub fn has_written(&mut self, disk: usize, submitted: u64) {
+        if let Some(at) = self.written_at.get_mut(disk) {
             *at = submitted.max(*at);
+        }
+    }
+
+    /// The slots of a disk were read, by a read that was submitted at `submitted`: a lease counts from the write before it, which
+    /// has shown that the process is alive.
+    pub fn has_read(&mut self, disk: usize, submitted: u64) {
+        if let Some(at) = self.looked_at.get_mut(disk) {
+            *at = self.written_at[disk].min(submitted).max(*at);
         }
     }
 
@@ -39,8 +53,8 @@ impl Licence {
 
     /// When the last round over the quorum disks that a majority has answered began, at the latest.
     pub fn looked_at(&self) -> u64 {
-        let mut reads = self.read_at;
-        reads.sort_unstable();
-        reads[1]
+        let mut rounds = self.looked_at;
+        rounds.sort_unstable();
+        rounds[1]
     }
 }

@@ -167,7 +167,7 @@ fn note_bits(note: &Note) -> u64 {
 }
 
 /// The names of all faults.
-const FAULTS: [&str; 55] = [
+const FAULTS: [&str; 56] = [
     "Crash",
     "CrashAfterEffects",
     "CrashBoth",
@@ -223,6 +223,7 @@ const FAULTS: [&str; 55] = [
     "FailAll",
     "StallAll",
     "SpoilingPath",
+    "GarbleFrame",
 ];
 
 fn fault_bits(fault: Fault) -> u64 {

@@ -25,6 +25,8 @@ const ODD_RANGES: u64 = 7;
 const HALF_OPEN: u64 = 11;
 /// What came later is drawn apart, so that the rest of a seed stays as it was.
 const DRAINS: u64 = 0x6472_6169_6e73;
+const SLOW_PATHS: u64 = 0x736c_6f77;
+const GARBLES: u64 = 0x6761_7262_6c65;
 /// One pause of a host in so many is long.
 pub const LONG_PAUSES: u64 = 8;
 
@@ -136,6 +138,8 @@ pub struct Plan {
     pub apart: bool,
     /// Paths between the controllers: 1 or 2.
     pub paths: usize,
+    /// How much longer each frame takes on each path, in nanoseconds.
+    pub slow_paths: [u64; 2],
     /// What was sent on a connection before its end arrives before the end does.
     pub drains: bool,
     /// Steps follow each other so closely that messages wait for the next one to share its frame.
@@ -176,6 +180,7 @@ impl Plan {
             slow_hosts: false,
             apart: false,
             paths: 1,
+            slow_paths: [0; 2],
             drains: false,
             crowded: false,
             odd_ranges: false,
@@ -222,6 +227,7 @@ impl Plan {
         if busy {
             at = draw.wishes(at, &mut Random::new(!seed ^ BUSY), &mut faults);
         }
+        garble(&mut Random::new(seed ^ GARBLES), &mut faults);
         let restart = match random.below(3) {
             0 => (MS / 10, 5 * MS),
             1 => (10 * MS, 300 * MS),
@@ -260,6 +266,7 @@ impl Plan {
             slow_hosts: random.one_in(8),
             apart: random.one_in(3),
             paths: if random.one_in(2) { 2 } else { 1 },
+            slow_paths: slow_paths(&mut Random::new(seed ^ SLOW_PATHS)),
             drains: Random::new(seed ^ DRAINS).one_in(2),
             crowded: random.one_in(2),
             odd_ranges: seed % ODD_RANGES == 4,
@@ -278,8 +285,29 @@ impl Plan {
             faults: Vec::new(),
             triggers: Vec::new(),
             slow: Slowness::default(),
+            slow_paths: [0; 2],
             slow_writes: false,
             ..self.clone()
+        }
+    }
+}
+
+/// Now and then one path is much slower than the other.
+fn slow_paths(random: &mut Random) -> [u64; 2] {
+    let mut slow = [0; 2];
+    if random.one_in(4) {
+        slow[random.below(2) as usize] = random.between(1, 30) * MS;
+    }
+    slow
+}
+
+/// Some frames that were to be lost, or to come twice, have a flipped bit instead.
+fn garble(random: &mut Random, faults: &mut [(u64, Fault)]) {
+    for (_, fault) in faults {
+        if let Fault::LoseFrame(c) | Fault::DoubleFrame(c) = *fault
+            && random.one_in(3)
+        {
+            *fault = Fault::GarbleFrame(c);
         }
     }
 }

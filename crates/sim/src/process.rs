@@ -8,6 +8,7 @@ use twincell_core::config::Geometry;
 use twincell_core::ids::{BufferIndex, CommandId, NvAddress, RequestId, RieGeneration, RieIndex, TransferIndex, Uuid};
 use twincell_core::manage::LunView;
 use twincell_core::memory::Memory;
+use twincell_core::nv::resolve::ValidBuffer;
 use twincell_core::nv::word::{Rie, RieState};
 use twincell_core::nv::{Image, Words};
 use twincell_core::{Core, Event};
@@ -82,6 +83,11 @@ impl NvMemory {
         self.check.words()
     }
 
+    /// By buffer: what a crash would leave in it, if anything.
+    pub fn valid_buffers(&self) -> impl Iterator<Item = Option<ValidBuffer>> {
+        self.check.valid_buffers()
+    }
+
     /// How often a word or a buffer has changed.
     pub fn changes(&self) -> u64 {
         self.changes
@@ -154,6 +160,8 @@ pub struct Process {
     pub core: Core,
     /// Whether hosts are accepted.
     pub serves: bool,
+    /// When it last began to accept them.
+    pub serving_since: u64,
     /// It is stopped until then.
     pub paused_until: u64,
     /// What arrived while it was stopped.
@@ -178,6 +186,10 @@ pub struct Process {
     pub told: Vec<LunView>,
     /// How long it may answer hosts.
     pub licence: Licence,
+    /// Among the frames that came too early and wait for their turn is one with messages that may end the link.
+    pub holds_what_may_end_a_link: bool,
+    /// The process whose messages it has last taken; 0 for none.
+    pub partner: u32,
     /// The connections to its partner on which it has said hello.
     pub greeted: BTreeSet<u64>,
 }
@@ -189,6 +201,7 @@ impl Process {
             id,
             core,
             serves: false,
+            serving_since: 0,
             paused_until: 0,
             backlog: VecDeque::new(),
             wants_locks: false,
@@ -201,6 +214,8 @@ impl Process {
             tick_at: 0,
             told: Vec::new(),
             licence: Licence::default(),
+            holds_what_may_end_a_link: false,
+            partner: 0,
             greeted: BTreeSet::new(),
         }
     }

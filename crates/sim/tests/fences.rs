@@ -2,7 +2,7 @@
 
 use twincell_core::ids::Controller::{A, B};
 use twincell_core::manage::ManageOp;
-use twincell_sim::Scenario;
+use twincell_sim::{Scenario, trace};
 
 /// A was alone and clean and died; the link is cut and stays so. B takes over in the moment in which A is back. One of
 /// them must serve.
@@ -67,4 +67,40 @@ fn a_dirty_one_returns_as_it_is_given_up() {
         }
     }
     assert!(stuck.is_empty(), "nobody serves, for ever: {stuck:?}");
+}
+
+/// Whoever was met last is ended where it stands still, and not waited for.
+fn a_partner_that_stands_still_is_ended(s: &mut Scenario) {
+    let before = s.now();
+    s.pause(B, 20_000);
+    s.until("A serves");
+    assert!(s.now() - before < 4_000, "hosts have waited for it");
+}
+
+#[test]
+fn who_has_joined_is_fenced() {
+    trace(&["fence-whoever-it-was"], || {
+        let mut s = Scenario::new().both_serving();
+        s.written(A, 0, 8);
+        a_partner_that_stands_still_is_ended(&mut s);
+    });
+}
+
+/// A controller heard its partner's hello while it waited for its own locks, and then read the slots, which still told the
+/// partner's process of before. It kept to that: when the partner stood still a process was fenced that was long gone, and hosts
+/// waited until the partner went on.
+#[test]
+fn who_has_said_hello_is_fenced() {
+    let mut s = Scenario::new().both_serving();
+    s.crash(B);
+    s.until_alone(A, true);
+    s.disk_writes_take(50);
+    s.write(A, 0, 8);
+    s.pass(1);
+    s.crash(A);
+    s.start(B);
+    s.start(A);
+    s.disk_writes_take(0);
+    s.until_both_serve();
+    a_partner_that_stands_still_is_ended(&mut s);
 }

@@ -2,7 +2,7 @@
 
 use twincell_core::ids::Controller::{A, B};
 use twincell_core::manage::ManageOp;
-use twincell_sim::Scenario;
+use twincell_sim::{Scenario, trace};
 
 /// B takes over while A is stopped: the fence takes as long as A holds its locks. B was never stopped; the command that
 /// waited in it is done when it serves, and its host keeps its connection.
@@ -58,4 +58,17 @@ fn who_stops_lets_nobody_in() {
     s.pause(A, 3_000);
     s.pass(4_000);
     assert!(!s.story().contains("A serves"), "{}", s.story());
+}
+
+/// Both stand still for longer than a partner may be silent, and go on at once: neither takes that for the other's silence.
+#[test]
+fn a_pause_of_both_is_nobodys_silence() {
+    trace(&["silence-while-stopped"], || {
+        let mut s = Scenario::new().both_serving();
+        let before = s.record(A);
+        s.pause(A, 1_800);
+        s.pause(B, 1_800);
+        s.pass(4_000);
+        assert_eq!(s.record(A), before, "nobody is voted out");
+    });
 }

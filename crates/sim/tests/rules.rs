@@ -698,3 +698,22 @@ fn a_withdrawn_write_waits_for_its_data() {
         }
     });
 }
+
+/// A lease is for who shows that it is alive: whoever only reads the slots, because it cannot write its own, may be taken for gone.
+#[test]
+fn who_cannot_write_its_slot_has_no_lease() {
+    trace(&["a-look-is-a-lease"], || {
+        let mut s = Scenario::new().alone(A);
+        s.until_alone(A, false);
+        s.fail_slot_writes(true);
+        // It needs a ballot, and before that is tried again the slots are read.
+        let write = s.write(A, 0, 8);
+        s.pass(3000);
+        let read = s.read(A, 100, 8);
+        s.pass(500);
+        assert!(!s.is_over(read), "A answers without a lease");
+        s.fail_slot_writes(false);
+        s.good(write);
+        s.good(read);
+    });
+}

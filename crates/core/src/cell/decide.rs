@@ -262,7 +262,7 @@ impl Core {
                         Note::BallotLost { epoch }
                     });
                 }
-                self.lease_until = self.quorum.began() + self.config.timing.grant;
+                self.lease_until = self.lease_begins() + self.config.timing.grant;
                 self.adopt_with_metadata(record);
                 if self.epoch() == record.epoch {
                     self.tell_partner(record);
@@ -286,6 +286,14 @@ impl Core {
         }
     }
 
+    /// A lease counts from when the round began that has shown this controller to be alive (R2).
+    fn lease_begins(&self) -> Time {
+        if mutant::is("lease-from-its-end") {
+            return self.now;
+        }
+        self.quorum.began()
+    }
+
     /// A gives way for less time than B: a duel ends.
     fn back_off(&mut self) {
         self.ballot_tries = (self.ballot_tries + 1).min(8);
@@ -301,9 +309,9 @@ impl Core {
         if let Some(newer) = newest.filter(|r| r.epoch > self.epoch()) {
             return self.adopt_with_metadata(newer);
         }
-        let shown = self.quorum.kind() == Kind::WriteRead;
+        let shown = self.quorum.kind() == Kind::WriteRead || mutant::is("a-look-is-a-lease");
         if self.phase == Phase::Serving && self.is_write_through() && shown {
-            self.lease_until = self.lease_until.max(self.quorum.began() + self.config.timing.grant);
+            self.lease_until = self.lease_until.max(self.lease_begins() + self.config.timing.grant);
         }
         if self.phase == Phase::AwaitAttach {
             self.watch_partner(found);

@@ -173,7 +173,8 @@ impl Core {
         let named = !record.images[self.own().index()].is_nil();
         let lost = record.has(self.own()) && named && !record.is_current(self.own(), self.image);
         if lost && !std::mem::replace(&mut self.image_loss_told, true) {
-            self.note(Note::ImageLost { both: false });
+            let both = mutant::is("one-image-is-both");
+            self.note(Note::ImageLost { both });
         }
     }
 

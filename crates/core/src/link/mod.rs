@@ -89,6 +89,23 @@ struct Established {
     heard: Time,
 }
 
+/// How far both directions of the link have come, as one end sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    incarnation: Incarnation,
+    next: u32,
+    expected: u32,
+    is_empty: bool,
+}
+
+impl Position {
+    /// Whether everything that either end has to say was handled by the other.
+    pub fn has_told_all(&self, partner: &Position) -> bool {
+        let heard = (self.next, self.expected) == (partner.expected, partner.next);
+        heard && self.incarnation == partner.incarnation && self.is_empty && partner.is_empty
+    }
+}
+
 /// What a hello came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Greeting {
@@ -449,7 +466,8 @@ impl Link {
         } else {
             &mut self.control
         };
-        if lane.len() < self.waiting_max {
+        let most = self.waiting_max / if mutant::is("choke-early") { 1024 } else { 1 };
+        if lane.len() < most {
             lane.push_back(mfcd);
         } else {
             e.choked = true;
@@ -543,7 +561,9 @@ impl Link {
                 e.advance(1);
                 e.incoming = incoming.unwrap_or(e.incoming);
             }
-            1.. if blocks == 0 && ahead < WINDOW as u32 => e.held |= 1 << ahead,
+            1.. if (blocks == 0 || mutant::is("keep-without-the-payload")) && ahead < WINDOW as u32 => {
+                e.held |= 1 << ahead
+            }
             _ => self.dropped += 1,
         }
         ahead == 0 || mutant::is("execute-frames-twice") && ahead == u32::MAX
@@ -808,6 +828,17 @@ impl Link {
             },
         };
         effects.push(Effect::LinkSend { connection, frame });
+    }
+
+    /// The frame that is sent next, the one that is received next, and whether nothing waits to be sent.
+    pub fn position(&self) -> Option<Position> {
+        let e = self.established.as_ref()?;
+        Some(Position {
+            incarnation: e.incarnation,
+            next: e.next,
+            expected: e.expected,
+            is_empty: self.control.is_empty() && self.data.is_empty(),
+        })
     }
 
     /// When `flush` or `beat` has something to do though nothing happens.

@@ -5,17 +5,19 @@ use crate::process::{NvMemory, Process};
 use twincell_core::cell::record::Mode;
 use twincell_core::controller::Role;
 use twincell_core::ids::{Controller, DiskIndex, Epoch};
-use twincell_core::nv::resolve::{ValidBuffer, resolve_pair};
-
-/// Lossy links deliver what was lost within this, in nanoseconds, once they are sound.
-const SETTLES: u64 = 5_000_000_000;
+use twincell_core::nv::resolve::ValidBuffer;
 
 impl World {
     /// Whoever answers hosts does so from an image that the record names (R8). A controller that serves alone is the only one:
     /// nobody who is not in the record answers a host any more, or knows no newer one (R2, R3).
     pub(super) fn check_answer(&mut self, controller: Controller) {
         let view = self.processes[controller.index()].as_ref().map(|p| p.core.cell_view());
-        if view.is_some_and(|v| !v.image_current) {
+        let image = self.nv[controller.index()].as_ref().map(|nv| nv.image.uuid);
+        let newest = self.newest_that_names(controller);
+        if !newest
+            .zip(image)
+            .is_some_and(|(r, image)| r.is_current(controller, image))
+        {
             self.fail(format!(
                 "{controller} answers a host from an image that the record does not name"
             ));
@@ -68,7 +70,8 @@ impl World {
         }
     }
 
-    /// When both are in, no write is under way and nothing is on the link, both images hold the same data.
+    /// When both are in, no write is under way and each has handled all that the other had to say, both images hold the same
+    /// data.
     pub(super) fn check_agreement(&mut self) {
         let changes = || [0, 1].map(|c| self.nv[c].as_ref().map(NvMemory::changes));
         // Whatever was the same, and has not changed since, still is.
@@ -77,37 +80,31 @@ impl World {
         }
         self.agreed = Some(changes());
         let [Some(a), Some(b)] = &self.nv else { return };
-        let [in_a, in_b] = [a, b].map(valid_buffers);
         let same =
             |v: &ValidBuffer| (0..8).all(|n| v.mask >> n & 1 == 0 || a.buffer(v.buffer)[n] == b.buffer(v.buffer)[n]);
-        let of_one = || in_a.iter().find(|v| !in_b.contains(v));
-        let of_other = || in_b.iter().find(|v| !in_a.contains(v));
-        let differs = (in_a != in_b).then(|| of_one().or_else(of_other)).flatten();
-        if let Some(valid) = differs.or_else(|| in_a.iter().find(|v| !same(v))) {
+        let differs = a
+            .valid_buffers()
+            .zip(b.valid_buffers())
+            .find(|(a, b)| a != b || a.as_ref().is_some_and(|v| !same(v)));
+        if let Some(valid) = differs {
             let what = format!("the images differ though nothing is under way: {valid:?}");
             self.fail(what);
         }
     }
 
     fn is_settled(&self) -> bool {
-        let quiet = |p: &Option<Process>| {
-            p.as_ref().is_some_and(|p| {
-                let view = p.core.cell_view();
-                let both = view.record.is_some_and(|r| r.mode == Mode::Both);
-                let at_work = p.paused_until <= self.now && p.backlog.is_empty();
-                both && at_work && view.role == Role::Serving && view.linked && view.open_ries == 0
-            })
+        let [Some(a), Some(b)] = &self.processes else {
+            return false;
         };
-        self.processes.iter().all(quiet)
-            && self.nv.iter().flatten().all(|nv| !nv.is_flipped)
-            && self.wire.is_empty()
-            && !self.processes.iter().flatten().any(|p| p.core.awaits_more())
-            && self.wire.is_sound_for(self.now, SETTLES)
+        let in_both = |p: &Process| {
+            let view = p.core.cell_view();
+            let both = view.record.is_some_and(|r| r.mode == Mode::Both);
+            both && view.role == Role::Serving && view.open_ries == 0
+        };
+        let told_all = || {
+            let positions = a.core.link_position().zip(b.core.link_position());
+            positions.is_some_and(|(a, b)| a.has_told_all(&b))
+        };
+        in_both(a) && in_both(b) && told_all() && self.nv.iter().flatten().all(|nv| !nv.is_flipped)
     }
-}
-
-/// What an image holds: which buffer, of which block.
-fn valid_buffers(nv: &NvMemory) -> Vec<ValidBuffer> {
-    let of = |pair| resolve_pair(nv.words(), pair).unwrap_or_default();
-    Controller::BOTH.into_iter().flat_map(of).collect()
 }

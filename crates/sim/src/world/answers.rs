@@ -4,11 +4,13 @@ use super::World;
 use crate::history::tag_of;
 use crate::hosts::Command;
 use crate::plan::Mode as Promised;
-use twincell_core::cell::record::Mode;
+use twincell_core::cell::Phase;
+use twincell_core::cell::record::{Mode, Record};
 use twincell_core::controller::Role;
 use twincell_core::host::HostOp;
-use twincell_core::ids::{Controller, PSEG_BLOCKS, QUORUM_SPACE_BLOCKS};
+use twincell_core::ids::{Controller, Nanos, PSEG_BLOCKS, QUORUM_SPACE_BLOCKS};
 use twincell_core::layout::metadata::{DiskState, Lun, Metadata, PsegAddress};
+use twincell_core::link::frame::Frame;
 
 /// So long in nanoseconds a controller leaves a disk alone that has failed, or goes by an older record, at most.
 const MEMORY: u64 = 1_000_000_000;
@@ -27,7 +29,10 @@ impl World {
         let Some(process) = &self.processes[controller.index()] else {
             return;
         };
-        let until = match process.core.cell_view().record.map(|r| r.mode) {
+        let own = process.core.cell_view().record;
+        let newer = |r: &&Record| own.is_none_or(|own| own.epoch < r.epoch);
+        let newest = self.newest_that_names(controller).filter(newer).or(own.as_ref());
+        let until = match newest.map(|r| r.mode) {
             Some(Mode::Both) => process.licence.granted_until(),
             Some(Mode::Alone { controller: alone, .. }) if alone == controller => {
                 process.licence.looked_at() + self.timing.grant.0
@@ -42,6 +47,35 @@ impl World {
         }
     }
 
+    /// The newest record that is known to be committed, by whoever knows it, and has a controller in.
+    pub(super) fn newest_that_names(&self, controller: Controller) -> Option<&Record> {
+        self.records.values().rev().find(|r| r.has(controller))
+    }
+
+    /// A controller that waits, has lost its partner, or is out grants nothing (R2): its partner may be out.
+    pub(super) fn check_grant(&mut self, controller: Controller, frame: &Frame) {
+        let Frame::HeartbeatAnswer { grant, .. } = frame else {
+            return;
+        };
+        let Some(process) = self.processes[controller.index()].as_ref() else {
+            return;
+        };
+        let view = process.core.cell_view();
+        let both = view.record.is_some_and(|r| r.mode == Mode::Both);
+        let entitled = match view.phase {
+            Phase::Joining | Phase::Leveling => true,
+            Phase::Serving => both || view.joining,
+            Phase::Leaving => both,
+            _ => false,
+        };
+        if *grant > Nanos(0) && !entitled {
+            self.fail(format!(
+                "{controller} grants its partner to serve while {:?}",
+                view.phase
+            ));
+        }
+    }
+
     /// What FUA, SYNCHRONIZE CACHE, or a controller that has no partner says to be on disk is there, and stays there whatever
     /// becomes of both NV memories and of the caches of the disks: of each block every copy that counts has that or
     /// something that is not older.
@@ -52,7 +86,8 @@ impl World {
         let attempt = self.attempts[attempt as usize - 1];
         let command = &self.commands[attempt.command];
         let view = process.core.cell_view();
-        let alone = view.role == Role::Serving && view.record.is_some_and(|r| r.mode != Mode::Both);
+        let newest = self.newest_that_names(controller);
+        let alone = view.role == Role::Serving && newest.or(view.record.as_ref()).is_some_and(|r| r.mode != Mode::Both);
         let waited = match command.op {
             HostOp::Write { fua } => fua || alone,
             HostOp::Sync => true,

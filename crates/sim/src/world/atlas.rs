@@ -27,7 +27,7 @@ impl World {
     }
 
     /// The NV memory of `c` may go only while its partner serves, is not about to end, and the record names its image.
-    fn partner_has_everything(&self, c: Controller) -> bool {
+    pub(super) fn partner_has_everything(&self, c: Controller) -> bool {
         let other = c.other();
         let Some(process) = &self.processes[other.index()] else {
             return false;

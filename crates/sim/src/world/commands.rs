@@ -106,7 +106,8 @@ impl World {
             self.histories[command.lun].submit(command.tag, command.start, command.blocks, self.number);
         }
         let index = self.commands.len();
-        self.commands.push(command);
+        let since = self.now;
+        self.commands.push(Command { since, ..command });
         self.in_flight += 1;
         self.try_on(index, path);
         index
@@ -336,8 +337,9 @@ impl World {
             return;
         }
         command.status = Some(status);
-        let (lun, host) = (command.lun, command.host);
-        self.attempts[at(number)].refused = says_not_done(status, command.blocks);
+        self.attempts[at(number)].refused = says_not_done(status, self.commands[attempt.command].blocks);
+        self.check_calm_status(number, status);
+        let Command { lun, host, .. } = self.commands[attempt.command];
         match status {
             Status::Good => {
                 if let Err(what) = self.good(attempt.command) {
@@ -377,7 +379,7 @@ impl World {
         }
     }
 
-    fn fail_of(&mut self, command: usize, what: &str) {
+    pub(super) fn fail_of(&mut self, command: usize, what: &str) {
         let Command {
             op, start, blocks, lun, ..
         } = self.commands[command];
@@ -406,6 +408,7 @@ impl World {
 
     pub(super) fn done(&mut self, command: usize) {
         self.commands[command].done = true;
+        self.check_duration(command);
         self.in_flight -= 1;
         if self.commands[command].extra {
             return;
@@ -463,6 +466,8 @@ impl World {
         if command.done || command.attempt != number || attempt.given_up {
             return;
         }
+        self.check_calm_patience(number);
+        self.check_patience(number);
         self.attempts[at(number)].given_up = true;
         self.abort(number);
         self.after(5 * MS, Happening::PathFails(number));

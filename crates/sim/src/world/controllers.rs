@@ -99,16 +99,18 @@ impl World {
             let Some(process) = self.process(controller, id) else {
                 return;
             };
-            // What was kept for its turn is handled with it, and may be anything.
-            let faultless = is_faultless(&event, mfcs)
-                && !process.core.holds_frames()
+            // What came too early is handled with what comes in its turn.
+            let has_messages = has_messages(&event);
+            let may_end_link = has_messages && mfcs.iter().any(may_end_a_link);
+            let faultless = has_messages
+                && !may_end_link
+                && !process.holds_what_may_end_a_link
                 && process.core.cell_view().role != Role::Stopping
                 && !ends_link_anyway(process, step, Time(local));
-            if let Event::LinkFrame { frame, .. } = &event {
-                process.licence.hears(frame);
-            }
             process.core.expect_more(crowded && event != Event::Tick);
             step(&mut process.core, Time(local), event, &mut effects);
+            process.holds_what_may_end_a_link =
+                process.core.holds_frames() && (process.holds_what_may_end_a_link || may_end_link);
             // A single path may be given up at any time.
             let ends_link = effects.iter().any(is_end_of_link);
             if faultless && ends_link && !process.core.cell_view().linked {
@@ -122,6 +124,7 @@ impl World {
                 }
                 self.tell_effect(controller, effect);
                 self.notice_effect(controller, effect);
+                self.check_calm(controller, effect);
                 self.effects_done[controller.index()] += 1;
                 self.carry_out(controller, id, effect, payload, &mut ready);
                 if self.is_to_crash_now(controller, id) {
@@ -190,6 +193,7 @@ impl World {
         if self.processes[controller.index()].is_none() {
             return;
         }
+        self.note_loss(controller, false);
         self.log(|| format!("{controller}: crashes"));
         self.tell(controller, format!("{controller} ends"));
         self.end(controller);
@@ -271,17 +275,15 @@ fn ends_link_anyway(process: &Process, step: Step, now: Time) -> bool {
     effects.iter().any(is_end_of_link)
 }
 
-/// Whether these are messages that a controller always takes from a sound partner, unless it is about to stop. Not so
-/// those that ask to join or say that a copy is not level, which may be refused, and a new record, which may mean that
-/// all begins anew.
-fn is_faultless(event: &Event, mfcs: &[Mfc]) -> bool {
-    let Event::LinkFrame {
-        frame: Frame::Messages(_),
-        ..
-    } = event
-    else {
+fn has_messages(event: &Event) -> bool {
+    let Event::LinkFrame { frame, .. } = event else {
         return false;
     };
-    let may_end_it = |mfc: &Mfc| matches!(mfc, Mfc::Attach { .. } | Mfc::Leveled(_) | Mfc::RecordIs(_));
-    !mfcs.iter().any(may_end_it)
+    matches!(frame, Frame::Messages(_))
+}
+
+/// A controller always takes messages from a sound partner, unless it is about to stop. Not so those that ask to join or say
+/// that a copy is not level, which may be refused, and a new record, which may mean that all begins anew.
+fn may_end_a_link(mfc: &Mfc) -> bool {
+    matches!(mfc, Mfc::Attach { .. } | Mfc::Leveled(_) | Mfc::RecordIs(_))
 }

@@ -7,7 +7,7 @@ use crate::fault::Fault;
 use crate::plan::Mode as Promised;
 use crate::process::NvMemory;
 use std::collections::VecDeque;
-use twincell_core::cell::record::Record;
+use twincell_core::cell::record::{Mode, Record};
 use twincell_core::effect::Note;
 use twincell_core::ids::Controller;
 use twincell_core::memory::Memory;
@@ -24,6 +24,9 @@ impl World {
         }
         if is_new {
             self.newest_record_at = self.now;
+            if record.mode == Mode::Both {
+                self.memories_lost = [false; 2];
+            }
             self.check_metadata();
         }
     }
@@ -144,7 +147,8 @@ impl World {
             }
             Effect::Note(ref note) => match note {
                 Note::PartnerFenced => self.report.takeovers += 1,
-                Note::LossAccepted { .. } | Note::ImageLost { .. } => self.forget(),
+                Note::LossAccepted { .. } => self.forget(self.is_loss_accepted),
+                Note::ImageLost { both: true } => self.forget(self.memories_lost == [true; 2]),
                 _ => {}
             },
         }
@@ -152,18 +156,19 @@ impl World {
 
     /// Hosts are accepted.
     fn serve(&mut self, controller: Controller) {
-        self.processes[controller.index()]
-            .as_mut()
-            .expect("it wants something")
-            .serves = true;
+        let process = self.processes[controller.index()].as_mut().expect("it wants something");
+        (process.serves, process.serving_since) = (true, self.now);
         self.note_serving(controller);
     }
 
-    /// The cell has said that what was acknowledged until now may be lost. Within the promise nothing is, whatever it
-    /// says.
-    fn forget(&mut self) {
+    /// The cell has said that what was acknowledged until now may be lost. Within the promise it says so only where a script has
+    /// lost that much, and nothing is forgotten.
+    fn forget(&mut self, entitled: bool) {
         self.log(|| "--- the cell says that it may have lost data".into());
         if self.plan.mode != Promised::Chaos {
+            if !entitled {
+                self.fail("the cell says that it may have lost data, and had no reason to".into());
+            }
             return;
         }
         let now = self.number;

@@ -27,10 +27,12 @@ impl World {
             self.look_around()?;
         } else {
             self.drain()?;
+            self.awaits_calm = self.calm_since.is_none();
             self.scan()?;
             self.check_quiet()?;
             self.check_rest()?;
             self.check_copies()?;
+            self.end_calm();
             self.scan_without_each_disk()?;
         }
         self.check_histories()
@@ -41,6 +43,7 @@ impl World {
         self.healing = true;
         self.wire.heal();
         self.plan.slow = Slowness::default();
+        self.plan.slow_paths = [0; 2];
         self.shelf.disks.iter_mut().for_each(SimDisk::heal);
         self.release_held();
         self.ends_after_start = [None; 2];

@@ -213,9 +213,11 @@ impl World {
     fn lose_nv(&mut self, c: Controller) {
         self.crash(c);
         self.nv[c.index()] = None;
+        self.memories_lost[c.index()] = true;
     }
 
     fn flip_nv(&mut self, c: Controller, bit: u64) {
+        self.memories_lost[c.index()] = true;
         if let Some(nv) = &mut self.nv[c.index()] {
             nv.flip(bit);
         }
@@ -237,6 +239,7 @@ impl World {
 
     fn pause(&mut self, c: Controller, ms: u64) {
         let until = self.now + ms * MS;
+        self.note_loss(c, self.plan.apart);
         if let Some(process) = &mut self.processes[c.index()] {
             process.paused_until = until;
             let id = process.id;
@@ -350,6 +353,7 @@ impl World {
             return;
         };
         self.next_request += 1;
+        self.is_loss_accepted |= matches!(op, ManageOp::AcceptLoss { .. });
         process.requests.insert(request);
         let id = process.id;
         self.note_asked(controller, request, op);

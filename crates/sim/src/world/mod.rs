@@ -3,6 +3,7 @@
 mod agreement;
 mod answers;
 mod atlas;
+mod calm;
 mod cell;
 mod commands;
 mod controllers;
@@ -11,6 +12,7 @@ mod ending;
 mod faults;
 mod instants;
 mod operators;
+mod patience;
 mod queue;
 mod rest;
 mod scenario;
@@ -33,6 +35,7 @@ use crate::random::Random;
 use crate::trigger::Trigger;
 use cell::first_metadata;
 use operators::Asked;
+use patience::Patience;
 use queue::{Happening, Queue};
 use shelf::Held;
 use std::collections::{BTreeMap, VecDeque};
@@ -152,7 +155,18 @@ pub(crate) struct World {
     newest_record_at: u64,
     /// The newest record under which a controller began to serve alone, and who.
     served_alone: Option<(Epoch, Controller)>,
+    /// Which NV memories were lost since both were in, and whether an operator was asked to accept that.
+    memories_lost: [bool; 2],
+    is_loss_accepted: bool,
+    /// Who has written to a LUN as its owner, by epoch.
+    owners: BTreeMap<(Epoch, Noid), Controller>,
     healing: bool,
+    /// Everything is expected to become well, and to stay so: see `calm.rs`.
+    awaits_calm: bool,
+    /// How many attempts of hosts had begun when all had become well.
+    calm_since: Option<u64>,
+    /// How long hosts wait at most.
+    patience: Patience,
     /// How often each NV memory had changed when both were last seen to hold the same.
     agreed: Option<[Option<u64>; 2]>,
     /// Data that a controller asks for come so many nanoseconds later.
@@ -208,6 +222,8 @@ pub fn run_told(plan: Plan, verbose: bool) -> (Vec<String>, Result<(), String>) 
 impl World {
     fn with(random: Random, plan: Plan, verbose: bool) -> World {
         let geometry = plan.pools.geometry(plan.stream);
+        let patience = Patience::of(&plan);
+        let awaits_calm = plan.mode == Mode::Calm;
         let quorum: Vec<_> = (0..3).map(DiskIndex).collect();
         let mut shelf = Shelf::new(DISKS);
         let (record, metadata) = (Record::first(&quorum), first_metadata());
@@ -254,7 +270,13 @@ impl World {
             records: BTreeMap::new(),
             newest_record_at: 0,
             served_alone: None,
+            memories_lost: [false; 2],
+            is_loss_accepted: false,
+            owners: BTreeMap::new(),
             healing: false,
+            awaits_calm,
+            calm_since: None,
+            patience,
             agreed: None,
             fetch_delay: 0,
             story: None,
@@ -282,6 +304,8 @@ impl World {
         if self.number.is_multiple_of(16) {
             self.check_agreement();
             Controller::BOTH.into_iter().for_each(|c| self.check_view(c));
+            self.look_for_calm();
+            self.check_service();
         }
         match self.failure.take() {
             Some(failure) => Err(failure),

@@ -306,6 +306,9 @@ impl World {
                     if slot.voted > 0 {
                         self.notice(controller, Instant::VoteLands);
                     }
+                    if alive && let Some(process) = &mut self.processes[controller.index()] {
+                        process.licence.has_written(disk, submitted);
+                    }
                 }
                 Event::DiskDone { io, result }
             }
@@ -375,6 +378,15 @@ impl World {
     /// The fence: the partner's process is killed, and its locks are awaited.
     pub(super) fn fence(&mut self, controller: Controller, partner: ProcessId) {
         let other = controller.other();
+        // Whoever is not the partner any more ends no more, and the one that is may stand still with its locks.
+        let process = self.processes[controller.index()].as_ref().expect("it wants something");
+        if process.partner > partner.pid && self.shelf.locks[other.index()] == Some(process.partner) {
+            let what = format!(
+                "{controller} fences process {} of {other}, and has met {}",
+                partner.pid, process.partner
+            );
+            return self.fail(what);
+        }
         // A process without its lock neither writes to disks nor serves, and is left alone.
         let holds = self.shelf.locks[other.index()] == Some(partner.pid);
         let is_seen = |p: &Process| p.id == partner.pid && !self.plan.apart;

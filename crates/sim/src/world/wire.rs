@@ -5,7 +5,7 @@ use super::{MS, US, World};
 use crate::frame_order::FrameOrder;
 use std::collections::BTreeMap;
 use twincell_core::Event;
-use twincell_core::ids::{BlockCount, ConnectionId, Controller, Incarnation};
+use twincell_core::ids::{BlockCount, ConnectionId, Controller, Epoch, Incarnation};
 use twincell_core::link::frame::{Frame, Mfc};
 use twincell_core::list::List;
 
@@ -134,11 +134,6 @@ impl Wire {
         counts && self.frames.is_multiple_of(self.loses_every)
     }
 
-    /// Whether no frame is under way.
-    pub(super) fn is_empty(&self) -> bool {
-        self.under_way == 0
-    }
-
     /// Whether everything has arrived for so long.
     pub(super) fn is_sound_for(&self, now: u64, time: u64) -> bool {
         self.is_sound() && !self.lossy && now > self.troubled_at + time
@@ -169,6 +164,8 @@ fn incarnation_of(frame: &Frame) -> Option<Incarnation> {
 /// What arrives: a frame, its messages, and the tags of its payload.
 #[derive(Clone)]
 pub(super) struct Arrival {
+    /// The process that has sent it.
+    pub(super) process: u32,
     pub(super) frame: Frame,
     pub(super) mfcs: Vec<Mfc>,
     pub(super) payload: Vec<u64>,
@@ -294,6 +291,7 @@ impl World {
 
     pub(super) fn link_send(&mut self, from: Controller, connection: ConnectionId, frame: Frame) {
         let mut arrival = Arrival {
+            process: self.processes[from.index()].as_ref().expect("it wants something").id,
             frame,
             mfcs: Vec::new(),
             payload: Vec::new(),
@@ -311,6 +309,7 @@ impl World {
             return;
         };
         self.check_hello(from, connection.0, &frame);
+        self.check_grant(from, &frame);
         self.check_frame(from, &arrival);
         let to = from.other();
         let fate = self.fate(line, to, &arrival);
@@ -344,9 +343,26 @@ impl World {
     fn check_frame(&mut self, from: Controller, arrival: &Arrival) {
         if let Some(incarnation) = incarnation_of(&arrival.frame) {
             let order = self.wire.orders.entry(incarnation).or_default();
-            let blocks = arrival.payload.len() as u32;
-            if let Err(what) = order.send(from.index(), &arrival.frame, &arrival.mfcs, blocks) {
-                self.fail(format!("{from}: {what}"));
+            match order.send(from.index(), &arrival.frame, &arrival.mfcs, &arrival.payload) {
+                Ok(true) => self.check_owner(from, &arrival.mfcs),
+                Ok(false) => {}
+                Err(what) => self.fail(format!("{from}: {what}")),
+            }
+        }
+    }
+
+    /// Under one record one controller writes to a LUN as its owner.
+    fn check_owner(&mut self, from: Controller, mfcs: &[Mfc]) {
+        for mfc in mfcs {
+            let Mfc::Rqr(rqr) = mfc else { continue };
+            let process = self.processes[from.index()].as_ref().expect("it wants something");
+            let epoch = process.core.cell_view().record.map_or(Epoch(0), |r| r.epoch);
+            let owner = *self.owners.entry((epoch, rqr.noid)).or_insert(from);
+            if owner != from {
+                self.fail(format!(
+                    "both controllers write to {:?} as its owners under {epoch:?}",
+                    rqr.noid
+                ));
             }
         }
     }
@@ -368,7 +384,10 @@ impl World {
     }
 
     fn travel_time(&mut self, line: usize, to: Controller, frame: &Frame) -> u64 {
-        let delay = self.wire.delay + self.plan.slow.frames + self.random.between(15 * US, 120 * US);
+        let delay = self.wire.delay
+            + self.plan.slow.frames
+            + self.plan.slow_paths[line]
+            + self.random.between(15 * US, 120 * US);
         if self.wire.lossy && !matches!(frame, Frame::Hello(_)) {
             return delay + self.random.below(2 * MS);
         }
@@ -422,7 +441,9 @@ impl World {
             && let Some(place) = process.core.place_of(connection, sequenced)
         {
             *place = List::from_slice(&arrival.mfcs);
+            process.partner = arrival.process;
         }
+        process.licence.hears(arrival.process, &arrival.frame);
         if stranger {
             let path = line as u8;
             self.deliver(to, id, Event::LinkOpened { path, connection });
