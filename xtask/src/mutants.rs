@@ -4,17 +4,26 @@ use crate::run::{Failed, cargo, output, step};
 use std::path::PathBuf;
 use std::process::Command;
 
-/// The scripts that every mutant meets: the tests of the simulator that name mutants.
-const SCRIPTS: [&str; 11] = [
+/// The scripts that every mutant meets: the tests of the simulator that name mutants, and others that take only seconds.
+const SCRIPTS: [&str; 20] = [
     "traces",
     "rules",
     "merging",
+    "merging_faults",
     "disks",
     "stuck",
     "moves",
     "rounds",
     "greetings",
     "window",
+    "zeroes",
+    "sight",
+    "hostile",
+    "refusals",
+    "late",
+    "paths",
+    "pauses",
+    "fences",
     "operator",
     "kept_seeds",
 ];

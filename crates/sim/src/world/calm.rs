@@ -69,6 +69,7 @@ impl World {
         let permitted = match status {
             Status::Good => true,
             Status::Aborted => of_host.withdrawn || of_host.given_up,
+            Status::OutOfRange => self.is_out_of_range(of_host.command),
             // There may be more commands than places for them.
             Status::Busy => self.plan.pools == Pools::Tiny || self.luns_move(),
             Status::Transitioning => self.luns_move(),
