@@ -244,9 +244,14 @@ impl World {
     }
 
     pub(super) fn resume(&mut self, controller: Controller, id: u32) {
+        let (now, drains) = (self.now, self.plan.drains);
         let Some(process) = self.process(controller, id) else {
             return;
         };
+        if drains && process.paused_until > now {
+            // Another pause goes on, and what waits in the sockets is for its end.
+            return;
+        }
         process.paused_until = 0;
         let backlog = std::mem::take(&mut process.backlog);
         self.log(|| format!("{controller}: resumes"));

@@ -240,7 +240,9 @@ impl World {
     fn pause(&mut self, c: Controller, ms: u64) {
         let until = self.now + ms * MS;
         self.note_loss(c, self.plan.apart);
+        let drains = self.plan.drains;
         if let Some(process) = &mut self.processes[c.index()] {
+            let until = if drains { until.max(process.paused_until) } else { until };
             process.paused_until = until;
             let id = process.id;
             self.after(ms * MS, Happening::Resume(c, id));

@@ -274,7 +274,8 @@ impl World {
         self.wire.end_drain(connection, to);
         let connection = ConnectionId(connection);
         self.deliver(to, process, Event::LinkClosed { connection });
-        if drains {
+        // B may have waited for it, or have closed the connection meanwhile.
+        if self.plan.drains {
             self.maybe_open_link();
         }
     }
