@@ -6,6 +6,7 @@ use twincell_core::Effect;
 use twincell_core::effect::Note;
 use twincell_core::host::Status;
 use twincell_core::ids::Controller;
+use twincell_core::link::path::{PathState, PathView};
 
 /// So long after the last trouble of the wire its paths are in order: more than a path or a partner may be silent.
 const SETTLES: u64 = 2_000 * super::MS;
@@ -30,7 +31,10 @@ impl World {
         let mut processes = self.processes.iter().flatten();
         let at_work = processes.all(|p| {
             let paused = p.paused_until > self.now || !p.backlog.is_empty();
-            !paused && p.core.cell_view().linked
+            // A hello may still wait for the end of a pause that another one has cut short.
+            let works = |p: &PathView| matches!(p.state, PathState::Active | PathState::Works);
+            let paths = p.core.paths().filter(works).count();
+            !paused && p.core.cell_view().linked && paths == self.wire.lines.len()
         });
         let settles = if self.plan.mode == Mode::Calm { 0 } else { SETTLES };
         at_work && self.is_well() && self.wire.is_sound_for(self.now, settles)
