@@ -95,7 +95,7 @@ impl World {
     }
 
     /// Whether a command is for blocks that are not on its LUN, whoever is asked.
-    fn is_out_of_range(&self, command: usize) -> bool {
+    pub(super) fn is_out_of_range(&self, command: usize) -> bool {
         let Command { lun, start, blocks, .. } = self.commands[command];
         lun < LUNS && start + u64::from(blocks) > self.luns[lun].blocks
     }
