@@ -233,6 +233,13 @@ pub const MUTANTS: &[Mutant] = &[
     code("nobody-asks-whether-all-is-level", "a merging disk is Normal once what the coordinator owns is level"),
     code("nobody-asks-the-partner-of-disks", "a missing disk is made level though the partner may have a write on its way"),
     code("metadata-without-a-majority", "metadata count as written whatever the disks say"),
+    // Other cells, large pools.
+    code("level-the-first-buffers", "of the buffers that are made level only those that one message has room for are"),
+    code("ask-for-the-first-ries", "of the writes in progress only those that one message has room for are made level"),
+    code("two-disks-are-a-majority", "two quorum disks that answer are enough, also of five"),
+    code("metadata-on-two-disks", "metadata that are on two disks count as written, also of five"),
+    code("data-fill-the-window", "data leave no room in the window of the link for what has none"),
+    code("pairs-across-rss", "the two disks of a pair may belong to different RSS"),
 ];
 
 #[cfg(feature = "mutants")]

@@ -194,6 +194,24 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// The same, on another disk, if it is about one.
+    #[must_use]
+    pub fn on_disk(self, other: impl Fn(usize) -> usize) -> Fault {
+        match self {
+            Fault::FailDisk(d, ms) => Fault::FailDisk(other(d), ms),
+            Fault::FailWrites(d, ms) => Fault::FailWrites(other(d), ms),
+            Fault::FailFlushes(d, ms) => Fault::FailFlushes(other(d), ms),
+            Fault::FailReads(d, ms) => Fault::FailReads(other(d), ms),
+            Fault::FailSlots(d, ms) => Fault::FailSlots(other(d), ms),
+            Fault::LoseSight(c, d, ms) => Fault::LoseSight(c, other(d), ms),
+            Fault::StallDisk(d, ms) => Fault::StallDisk(other(d), ms),
+            Fault::LoseDisk(d) => Fault::LoseDisk(other(d)),
+            Fault::BadBlocks(d, at, blocks) => Fault::BadBlocks(other(d), at, blocks),
+            Fault::ReplaceDisk(d) => Fault::ReplaceDisk(other(d)),
+            _ => self,
+        }
+    }
+
     /// The same, but milder, if there is such a thing: for whoever looks for the least that still fails.
     pub fn milder(self) -> Option<Fault> {
         let less = |n: u64| (n > 1).then_some(n / 2);

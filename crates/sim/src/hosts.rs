@@ -93,6 +93,8 @@ pub struct Attempt {
 pub const HOSTS: u64 = 3;
 /// Blocks of each LUN that hosts use: they lie across the border of two RStores, and are few, so that commands overlap.
 pub const HOT: std::ops::Range<u64> = 3900..4500;
+/// So many that few commands overlap.
+pub const WIDE: std::ops::Range<u64> = 1000..4500;
 /// So few that almost every command overlaps with others.
 pub const NARROW: std::ops::Range<u64> = 4084..4108;
 

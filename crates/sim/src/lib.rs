@@ -17,6 +17,7 @@
 //! | `trigger` | faults that come at such a moment |
 //! | `slowness` | what takes long in some cells |
 //! | `wishes` | what operators of a busy cell want |
+//! | `shape` | which disks a cell has |
 //! | `plan` | which faults a seed brings, and when |
 //! | `world/atlas` | which copy is the last good one |
 //! | `trace` | runs a script, and the mutants that it must catch |
@@ -41,6 +42,7 @@ pub mod plan;
 pub mod play;
 pub mod process;
 pub mod random;
+pub mod shape;
 pub mod shrink;
 pub mod slowness;
 mod trace;

@@ -1,8 +1,9 @@
 //! What a seed brings: how hosts work, which faults come, and when.
 
 use crate::fault::{Fault, Point};
-use crate::hosts::{HOSTS, HOT, NARROW};
+use crate::hosts::{HOSTS, HOT, NARROW, WIDE};
 use crate::random::Random;
+use crate::shape::{PLAIN, Shape};
 use crate::slowness::Slowness;
 use crate::trigger::Trigger;
 use crate::wishes;
@@ -17,6 +18,8 @@ const HASTY: u64 = 16;
 const DISK_RETURNS: u64 = 8;
 /// In one seed of so many faults wait for their moments.
 const TIMED: u64 = 8;
+/// From which the shapes of cells are drawn.
+const SHAPES: u64 = 0x5ba9e5;
 /// In one seed of so many, and in half of those, the cell is busy with its operators' wishes.
 const BUSY: u64 = 16;
 /// In one seed of so many some commands are for odd ranges.
@@ -27,6 +30,8 @@ const HALF_OPEN: u64 = 11;
 const DRAINS: u64 = 0x6472_6169_6e73;
 const SLOW_PATHS: u64 = 0x736c_6f77;
 const GARBLES: u64 = 0x6761_7262_6c65;
+/// In one seed of so many the pools are large, and much is under way.
+const LARGE: u64 = 128;
 /// One pause of a host in so many is long.
 pub const LONG_PAUSES: u64 = 8;
 
@@ -46,14 +51,14 @@ pub enum Mode {
 /// How large the pools are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Pools {
+    /// More than one message has room for, and than the link can have under way: of RIEs in progress, of buffers.
+    Large,
     /// They hardly ever run short.
     Ample,
     /// They run short soon.
     Small,
     /// One to three entries.
     Tiny,
-    /// As many as in a cell that works: what the link can have under way runs short before.
-    Large,
 }
 
 impl Pools {
@@ -61,19 +66,19 @@ impl Pools {
     pub fn geometry(self, which: u64) -> Geometry {
         let few = 1 + (which % 3) as u16;
         match self {
+            Pools::Large => Geometry {
+                buffers: 1088,
+                ries: 160,
+                htbs: 300,
+                transfers: 32,
+                destages: 16,
+            },
             Pools::Ample => Geometry {
                 buffers: 192,
                 ries: 16,
                 htbs: 48,
                 transfers: 16,
                 destages: 8,
-            },
-            Pools::Large => Geometry {
-                buffers: 1088,
-                ries: 256,
-                htbs: 400,
-                transfers: 32,
-                destages: 16,
             },
             Pools::Small => Geometry {
                 buffers: 64,
@@ -126,6 +131,8 @@ pub struct Plan {
     pub retry_after: u64,
     /// One command in so many is withdrawn.
     pub withdrawn: u64,
+    /// Which disks there are.
+    pub shape: Shape,
     /// Sizes of the pools.
     pub pools: Pools,
     /// Some writes of data stay on their way to the disks for long: they outlive processes.
@@ -174,6 +181,7 @@ impl Plan {
             luns: 2,
             retry_after: 0,
             withdrawn: 60,
+            shape: PLAIN,
             pools: Pools::Ample,
             slow_writes: false,
             slow: Slowness::default(),
@@ -237,7 +245,7 @@ impl Plan {
         // Where much happens in a short time, fewer do.
         let commands = if is_timed { commands / 3 } else { commands };
         let depth = random.between(1, 8);
-        Plan {
+        let plan = Plan {
             mode,
             stream: random.bits(),
             faults,
@@ -252,6 +260,7 @@ impl Plan {
             luns,
             retry_after: 0,
             withdrawn: if random.one_in(8) { 6 } else { 60 },
+            shape: PLAIN,
             pools: match random.below(8) {
                 0..=4 => Pools::Ample,
                 5..=6 => Pools::Small,
@@ -274,7 +283,39 @@ impl Plan {
             hasty: mode != Mode::Calm && seed % HASTY == 1,
             busy,
             insistent: is_timed || busy,
+        };
+        plan.on_other_disks(seed).with_large_pools(seed)
+    }
+
+    /// Some cells have other disks; faults come to those.
+    fn on_other_disks(mut self, seed: u64) -> Plan {
+        self.shape = Shape::draw(&mut Random::new(!seed ^ SHAPES));
+        let shift = self.shape.shift;
+        let faults = self.faults.iter_mut().map(|(_, fault)| fault);
+        for fault in faults.chain(self.triggers.iter_mut().map(|t| &mut t.fault)) {
+            *fault = fault.on_disk(|disk| disk + shift);
         }
+        self
+    }
+
+    /// Some cells have large pools, and so much under way that both ends of the link are full when both controllers end.
+    fn with_large_pools(mut self, seed: u64) -> Plan {
+        let random = &mut Random::new(!seed ^ LARGE);
+        if self.mode == Mode::Calm || !random.one_in(LARGE) {
+            return self;
+        }
+        self.pools = Pools::Large;
+        self.depth = 40;
+        self.commands = random.between(250, 500) as u32;
+        self.hot = WIDE;
+        self.slow.frames = random.between(1, 30) * MS;
+        let at = random.between(1, 400) * MS;
+        self.faults.push((
+            at,
+            Fault::CrashBothAfterEffects(random.below(60) as u32, random.below(60) as u32),
+        ));
+        self.faults.sort_by_key(|(at, _)| *at);
+        self
     }
 
     /// The same without faults.

@@ -5,7 +5,9 @@ use crate::image_check::ImageCheck;
 use crate::licence::Licence;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use twincell_core::config::Geometry;
-use twincell_core::ids::{BufferIndex, CommandId, NvAddress, RequestId, RieGeneration, RieIndex, TransferIndex, Uuid};
+use twincell_core::ids::{
+    BufferIndex, CommandId, DiskIndex, NvAddress, RequestId, RieGeneration, RieIndex, TransferIndex, Uuid,
+};
 use twincell_core::manage::LunView;
 use twincell_core::memory::Memory;
 use twincell_core::nv::resolve::ValidBuffer;
@@ -196,7 +198,7 @@ pub struct Process {
 
 impl Process {
     /// A process that has just started.
-    pub fn new(id: u32, core: Core, geometry: Geometry) -> Process {
+    pub fn new(id: u32, core: Core, geometry: Geometry, voters: &[DiskIndex]) -> Process {
         Process {
             id,
             core,
@@ -213,7 +215,7 @@ impl Process {
             transfers: vec![[0; TRANSFER_BLOCKS]; usize::from(geometry.transfers) + 1],
             tick_at: 0,
             told: Vec::new(),
-            licence: Licence::default(),
+            licence: Licence::new(voters),
             holds_what_may_end_a_link: false,
             partner: 0,
             greeted: BTreeSet::new(),

@@ -222,7 +222,10 @@ impl Quorum {
         }
         let count = self.members.len();
         let good = self.answered(true).count();
-        let outcome = if good > count / 2 || good > 0 && mutant::is("one-disk-is-a-majority") {
+        let enough = good > count / 2
+            || good > 0 && mutant::is("one-disk-is-a-majority")
+            || good > 1 && mutant::is("two-disks-are-a-majority");
+        let outcome = if enough {
             Outcome::Majority(self.answered(true).map(|d| OptionalSlots(d.found)).collect())
         } else if self.answered(false).count() >= count.div_ceil(2) {
             Outcome::Failed

@@ -3,6 +3,7 @@
 
 use super::metadata::{Disk, DiskState, Metadata, PsegAddress, Redundancy};
 use crate::ids::{DiskIndex, PsegIndex};
+use crate::mutant;
 
 /// There is not enough room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +69,7 @@ fn groups(metadata: &Metadata, redundancy: Redundancy) -> Vec<Vec<FreeList>> {
 
 /// The disk with the odd index next to the even one of `disk`.
 fn partner_of(metadata: &Metadata, disk: &Disk) -> Option<usize> {
-    let odd = |d: &Disk| d.rss == disk.rss && d.rss_offset == disk.rss_offset + 1;
+    let odd = |d: &Disk| (d.rss == disk.rss || mutant::is("pairs-across-rss")) && d.rss_offset == disk.rss_offset + 1;
     if disk.rss_offset.is_multiple_of(2) {
         metadata.disks.iter().position(odd)
     } else {

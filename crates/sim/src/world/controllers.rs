@@ -1,15 +1,16 @@
 //! The processes of the controllers: they start, handle events, stop for a while, and end.
 
 use super::queue::Happening;
-use super::{DISKS, MS, Step, US, World};
+use super::{MS, Step, US, World};
 use crate::fault::Fault;
 use crate::process::{NvMemory, Process};
 use std::collections::VecDeque;
 use std::hash::Hash;
 use twincell_core::config::Config;
 use twincell_core::controller::Role;
-use twincell_core::ids::{Controller, DiskIndex, ProcessId, Time, Uuid};
+use twincell_core::ids::{Controller, ProcessId, Time, Uuid};
 use twincell_core::link::frame::{Frame, Mfc};
+use twincell_core::list::List;
 use twincell_core::{Core, Effect, Event};
 
 impl World {
@@ -30,6 +31,7 @@ impl World {
             pid: id,
             start_time: u64::from(id),
         };
+        let voters = self.plan.shape.voters();
         let config = Config {
             controller,
             cell: Uuid(7),
@@ -38,8 +40,8 @@ impl World {
             fresh_image: Uuid(1000 + u128::from(id)),
             geometry: self.geometry,
             timing: self.timing,
-            disks: DISKS as u16,
-            quorum: (0..3).map(DiskIndex).collect(),
+            disks: self.plan.shape.disks() as u16,
+            quorum: List::from_slice(&voters),
         };
         self.log(|| format!("{controller}: process {id} starts"));
         self.agreed = None;
@@ -53,7 +55,7 @@ impl World {
         let nv = self.nv_mut(c);
         let image = (!nv.image.uuid.is_nil()).then(|| nv.image.clone());
         let core = Core::new(config, image);
-        self.processes[c] = Some(Process::new(id, core, self.geometry));
+        self.processes[c] = Some(Process::new(id, core, self.geometry, &voters));
         if let Some(delay) = self.ends_after_start[c].take() {
             self.after(delay, Happening::Fault(Fault::Crash(controller)));
         }

@@ -1,7 +1,7 @@
 //! The end of a run: everything is healed, must become well, is read back, and must be quiet.
 
 use super::queue::Happening;
-use super::{DISKS, LIVENESS, LUNS, MS, SLOWEST_HOST, SeenLun, World};
+use super::{LIVENESS, LUNS, MS, SLOWEST_HOST, SeenLun, World};
 use crate::disks::SimDisk;
 use crate::hosts::Command;
 use crate::plan::Mode;
@@ -123,9 +123,12 @@ impl World {
 
     /// Whether every disk that works is a full copy again, but for those that cannot be: something of theirs cannot be read.
     pub(crate) fn have_disks_come_back(&self) -> bool {
-        let partner = |n: usize| &self.shelf.disks[n ^ 1];
+        let partner_has_bad_blocks = |n: usize| {
+            let partner = self.plan.shape.partner(n);
+            partner.is_some_and(|p| self.shelf.disks[p].has_bad_blocks())
+        };
         let back = |(n, state): (usize, &DiskState)| {
-            *state == DiskState::Normal || self.shelf.disks[n].trouble.gone || partner(n).has_bad_blocks()
+            *state == DiskState::Normal || self.shelf.disks[n].trouble.gone || partner_has_bad_blocks(n)
         };
         self.disk_states().iter().enumerate().all(back)
     }
@@ -136,7 +139,7 @@ impl World {
 
     /// An operator puts an empty disk in the place of one that is gone, where nothing is lost by that.
     fn replace_gone_disks(&mut self) {
-        (0..DISKS).for_each(|n| self.replace_gone_disk(n));
+        (0..self.shelf.disks.len()).for_each(|n| self.replace_gone_disk(n));
     }
 
     /// The same of one.
@@ -253,7 +256,7 @@ impl World {
     /// With each disk removed in turn, what is mirrored is still there. Nothing is in the caches any more.
     fn scan_without_each_disk(&mut self) -> Result<(), String> {
         let mirrored = self.mirrored_luns();
-        for disk in 0..DISKS {
+        for disk in 0..self.shelf.disks.len() {
             if !self.others_count(disk) {
                 continue;
             }
@@ -273,7 +276,7 @@ impl World {
 
     /// Whether all disks but this one are in order, for the disks and for the cell.
     fn others_count(&self, disk: usize) -> bool {
-        (0..DISKS)
+        (0..self.shelf.disks.len())
             .filter(|d| *d != disk)
             .all(|d| self.is_in(DiskIndex(d as u16)))
     }

@@ -43,13 +43,12 @@ use std::hash::{Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use twincell_core::cell::record::{Record, Slot};
 use twincell_core::config::{Geometry, Timing};
-use twincell_core::ids::{Controller, DiskIndex, Epoch, NcaeIndex, Noid, PSEG_BLOCKS, ProcessId, Time};
+use twincell_core::ids::{Controller, Epoch, NcaeIndex, Noid, PSEG_BLOCKS, ProcessId, Time};
 use twincell_core::{Core, Effect, Event};
 use wire::Wire;
 
 const US: u64 = 1_000;
 const MS: u64 = 1_000_000;
-const DISKS: usize = 4;
 const LUNS: usize = 2;
 const HOSTS: usize = crate::hosts::HOSTS as usize;
 /// When it begins.
@@ -224,10 +223,11 @@ impl World {
         let geometry = plan.pools.geometry(plan.stream);
         let patience = Patience::of(&plan);
         let awaits_calm = plan.mode == Mode::Calm;
-        let quorum: Vec<_> = (0..3).map(DiskIndex).collect();
-        let mut shelf = Shelf::new(DISKS);
-        let (record, metadata) = (Record::first(&quorum), first_metadata());
-        for disk in &mut shelf.disks[..quorum.len()] {
+        let quorum = plan.shape.voters();
+        let mut shelf = Shelf::new(plan.shape.disks());
+        let (record, metadata) = (Record::first(&quorum), first_metadata(&plan.shape));
+        for voter in &quorum {
+            let disk = &mut shelf.disks[voter.index()];
             for controller in Controller::BOTH {
                 disk.slots[controller.index()] = Some(Slot::idle(controller, ProcessId::default(), record));
             }

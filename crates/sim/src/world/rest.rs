@@ -1,9 +1,9 @@
 //! What must hold when all is at rest: both controllers know the same, it makes sense, and they do next to nothing.
 
-use super::{DISKS, MS, World};
+use super::{MS, World};
 use crate::process::Process;
 use std::collections::BTreeSet;
-use twincell_core::ids::{Controller, Noid};
+use twincell_core::ids::{Controller, DiskIndex, Noid};
 use twincell_core::layout::metadata::Metadata;
 
 /// So long nothing happens.
@@ -114,19 +114,20 @@ fn make_sense(metadata: &Metadata) -> Result<(), String> {
             return Err(format!("{:?} has not as many PSEGs as it has blocks", lun.name));
         }
         for at in &lun.psegs {
-            let there = at.disk.index() < DISKS && at.pseg.0 < metadata.disks[at.disk.index()].psegs;
+            let there = metadata.disks.get(at.disk.index()).is_some_and(|d| at.pseg.0 < d.psegs);
             if !there || !used.insert(*at) {
                 return Err(format!("{at:?} is not there, or of two LUNs: {metadata:?}"));
             }
         }
-        if width == 2
-            && lun
-                .psegs
-                .chunks(2)
-                .any(|c| c[0].disk.0 / 2 != c[1].disk.0 / 2 || c[0].disk == c[1].disk)
-        {
+        if width == 2 && !lun.psegs.chunks(2).all(|c| are_pair(metadata, c[0].disk, c[1].disk)) {
             return Err(format!("copies of {:?} do not lie on a pair of disks", lun.name));
         }
     }
     Ok(())
+}
+
+/// Whether two disks are an even one of an RSS and the next.
+fn are_pair(metadata: &Metadata, a: DiskIndex, b: DiskIndex) -> bool {
+    let (a, b) = (&metadata.disks[a.index()], &metadata.disks[b.index()]);
+    a.rss == b.rss && a.rss_offset ^ 1 == b.rss_offset
 }
