@@ -23,6 +23,8 @@ pub struct SimDisk {
     pages: Vec<Option<Box<[u64; PAGE]>>>,
     /// What was there before writes that were not flushed yet, oldest first.
     unflushed: Vec<Unflushed>,
+    /// Blocks that were written so far.
+    written: u64,
     /// The slots of A and B.
     pub slots: [Option<Slot>; 2],
     /// The two copies of the metadata.
@@ -64,6 +66,8 @@ struct Unflushed {
     block: u64,
     before: u64,
     by: Controller,
+    /// Which of all blocks that were written.
+    number: u64,
 }
 
 impl SimDisk {
@@ -133,7 +137,14 @@ impl SimDisk {
             self.bad.remove(&block);
         }
         let before = self.put(block, tag);
-        self.unflushed.push(Unflushed { block, before, by });
+        let number = self.written;
+        self.written += 1;
+        self.unflushed.push(Unflushed {
+            block,
+            before,
+            by,
+            number,
+        });
     }
 
     /// Makes blocks read as zero, durably.
@@ -153,15 +164,29 @@ impl SimDisk {
         }
     }
 
-    /// Everything so far is durable.
-    pub fn flush(&mut self) {
-        self.unflushed.clear();
+    /// What a flush that is submitted now makes durable, for `flush`: what was written before.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// A flush has ended that was submitted when so much was written: nothing more is durable.
+    pub fn flush(&mut self, written: u64) {
+        let durable = self.unflushed.partition_point(|w| w.number < written);
+        self.unflushed.drain(..durable);
     }
 
     /// What a block may hold once the shelf has lost power.
     pub fn after_power_loss(&self, block: u64) -> impl Iterator<Item = u64> {
         let lost = self.unflushed.iter().filter(move |w| w.block == block);
         lost.map(|w| w.before).chain([self.read(block)])
+    }
+
+    /// Whether the blocks of `mask`, from this one on, are these tags, and stay so whatever the shelf does.
+    pub fn has_for_good(&self, block: u64, mask: u8, tags: &[u64; 8]) -> bool {
+        let counts = |n: u64| n < 8 && mask >> n & 1 == 1;
+        let lost =
+            |w: &Unflushed| w.block >= block && counts(w.block - block) && w.before != tags[(w.block - block) as usize];
+        (0..8).all(|n| !counts(n) || self.read(block + n) == tags[n as usize]) && !self.unflushed.iter().any(lost)
     }
 
     /// A flush of a controller has failed: nothing that it has written and not flushed is there any more.

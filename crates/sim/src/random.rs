@@ -22,6 +22,16 @@ impl Random {
         Random { state: 0, calm: true }
     }
 
+    /// Another generator, of whose numbers this one's do not depend; calm if this one is.
+    #[must_use]
+    pub fn apart(&self, salt: u64) -> Random {
+        if self.calm {
+            Random::calm()
+        } else {
+            Random::new(self.state ^ salt)
+        }
+    }
+
     /// The next 64 bits.
     pub fn bits(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);

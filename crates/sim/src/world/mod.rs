@@ -51,6 +51,8 @@ const US: u64 = 1_000;
 const MS: u64 = 1_000_000;
 const LUNS: usize = 2;
 const HOSTS: usize = crate::hosts::HOSTS as usize;
+/// From which the damage is drawn that disks do.
+const DAMAGE: u64 = 0xda3a6e;
 /// When it begins.
 const BEGINNING: u64 = 1_000 * MS;
 /// The data of a write come within this.
@@ -114,6 +116,8 @@ pub(crate) struct World {
     random: Random,
     /// For what some seeds draw, and the others go on as if there were no such thing.
     aside: Random,
+    /// For what disks do with a write that fails, or whose process has died.
+    damage: Random,
     queue: Queue,
     geometry: Geometry,
     timing: Timing,
@@ -237,6 +241,7 @@ impl World {
             step: Core::step,
             now: BEGINNING,
             number: 0,
+            damage: random.apart(DAMAGE),
             random,
             aside: Random::new(!plan.stream),
             queue: Queue::default(),

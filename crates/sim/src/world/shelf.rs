@@ -24,6 +24,8 @@ pub(super) struct Landing {
     pub(super) submitted: u64,
     /// What was in memory when a write of data was submitted, or on the disk when a read was that took it at once.
     pub(super) tags: Vec<u64>,
+    /// What was written to the disk when a flush was submitted.
+    pub(super) written: u64,
 }
 
 #[derive(Clone)]
@@ -46,6 +48,16 @@ pub(super) struct Held {
     landing: Box<Landing>,
     /// It has taken so long that its process was told.
     overdue: bool,
+}
+
+/// Which blocks of a write land: those whose number, in bits of this, is one.
+#[derive(Clone, Copy)]
+struct Part(u64);
+
+impl Part {
+    fn has(self, block: u64) -> bool {
+        self.0 >> (block % 64) & 1 == 1
+    }
 }
 
 /// An I/O that takes longer is overdue.
@@ -129,6 +141,7 @@ impl World {
                 delay += self.random.below(600 * MS);
             }
         }
+        let written = self.shelf.disks[disk.index()].written();
         self.after(
             delay,
             Happening::Land(Box::new(Landing {
@@ -139,6 +152,7 @@ impl World {
                 answered: false,
                 submitted: self.clocks[controller.index()].at(self.now),
                 tags,
+                written,
             })),
         );
     }
@@ -234,6 +248,7 @@ impl World {
             answered,
             submitted,
             ref tags,
+            written,
         } = *landing;
         let alive = self.processes[controller.index()]
             .as_ref()
@@ -269,21 +284,27 @@ impl World {
                 }
                 let gone = self.shelf.disks[disk].trouble.gone;
                 if result.is_ok() || !gone && self.random.one_in(2) {
-                    self.land_write(controller, disk, block, from, tags);
+                    let part = self.part_that_lands(alive && result.is_ok());
+                    self.land_write(controller, disk, block, from, tags, part);
                 }
                 Event::DiskDone { io, result }
             }
             Io::Probe(..) => Event::DiskDone { io, result },
             Io::Flush(_) => {
                 if result.is_ok() {
-                    self.shelf.disks[disk].flush();
+                    self.shelf.disks[disk].flush(written);
                 } else if self.plan.drops_unflushed() {
                     self.shelf.disks[disk].drop_unflushed(controller);
                 }
                 Event::DiskDone { io, result }
             }
             Io::Zero { block, blocks, .. } => {
-                if result.is_ok() {
+                if result.is_ok() || self.lands_though_it_fails(disk) {
+                    let blocks = if result.is_ok() {
+                        blocks
+                    } else {
+                        self.damage.below(blocks + 1)
+                    };
                     self.shelf.disks[disk].zero(block, blocks);
                 }
                 Event::DiskDone { io, result }
@@ -301,7 +322,7 @@ impl World {
                 Event::SlotRead { io, result }
             }
             Io::SlotWrite(_, ref slot) => {
-                if result.is_ok() {
+                if result.is_ok() || self.lands_though_it_fails(disk) {
                     self.shelf.disks[disk].slots[controller.index()] = Some(**slot);
                     if slot.voted > 0 {
                         self.notice(controller, Instant::VoteLands);
@@ -318,8 +339,10 @@ impl World {
                 Event::MetadataRead { io, metadata }
             }
             Io::MetadataWrite(_, copy, ref metadata) => {
-                if result.is_ok() {
-                    self.shelf.disks[disk].metadata[usize::from(copy)] = Some((**metadata).clone());
+                let is_torn = self.tears_metadata(alive && result.is_ok(), copy, metadata);
+                if result.is_ok() || self.lands_though_it_fails(disk) {
+                    let whole = (!is_torn).then(|| (**metadata).clone());
+                    self.shelf.disks[disk].metadata[usize::from(copy)] = whole;
                     self.check_metadata();
                     self.notice(controller, Instant::MetadataLand);
                 }
@@ -329,6 +352,28 @@ impl World {
         if alive && !answered {
             self.deliver(controller, process, event);
         }
+    }
+
+    /// Of a write that fails, or whose process has died, some blocks may land and others not: a bit for each.
+    fn part_that_lands(&mut self, is_sound: bool) -> Part {
+        if is_sound || !self.damage.one_in(3) {
+            return Part(u64::MAX);
+        }
+        Part(self.damage.bits())
+    }
+
+    /// What answers with an error may have been done all the same.
+    fn lands_though_it_fails(&mut self, disk: usize) -> bool {
+        !self.shelf.disks[disk].trouble.gone && self.damage.one_in(2)
+    }
+
+    /// Metadata are longer than a sector. Of a write that fails, or whose process has died, only some of them may land: what
+    /// is there then cannot be read. So it is only with those that no record names: those that one names are on a majority of
+    /// the disks, and a process that has died meanwhile does not write them again.
+    fn tears_metadata(&mut self, is_sound: bool, copy: u8, metadata: &Metadata) -> bool {
+        let named = self.records.last_key_value().map(|(_, record)| record.metadata);
+        let in_force = named.is_some_and(|n| (n.copy, n.generation) == (copy, metadata.generation));
+        !is_sound && !in_force && self.damage.one_in(2)
     }
 
     fn result_of(&self, controller: Controller, disk: usize, what: &Io) -> Result<(), DiskError> {
@@ -351,9 +396,10 @@ impl World {
 
     /// The bytes of NV memory are taken when the write lands, not when it was submitted: memory must not change until the
     /// answer. Those of volatile memory may be gone by then, with their process; they were `tags`.
-    pub(super) fn land_write(&mut self, controller: Controller, disk: usize, block: u64, from: &Memory, tags: &[u64]) {
+    fn land_write(&mut self, controller: Controller, disk: usize, block: u64, from: &Memory, tags: &[u64], part: Part) {
         let Memory::Buffers(sgl) = from else {
-            for (at, tag) in (block..).zip(tags) {
+            let landing = (block..).zip(tags).filter(|(at, _)| part.has(*at));
+            for (at, tag) in landing {
                 self.shelf.disks[disk].write(at, *tag, controller);
             }
             return;
@@ -366,7 +412,9 @@ impl World {
                 unsound = Some(s.buffer);
             }
             for n in s.first..s.first + s.count {
-                self.shelf.disks[disk].write(at, nv.buffer(s.buffer)[usize::from(n)], controller);
+                if part.has(at) {
+                    self.shelf.disks[disk].write(at, nv.buffer(s.buffer)[usize::from(n)], controller);
+                }
                 at += 1;
             }
         }
