@@ -57,20 +57,24 @@ impl ImageCheck {
         self.named_by.iter_mut().for_each(Vec::clear);
     }
 
-    /// One word was stored.
+    /// One word was stored. Returns the valid buffer that it has made free, if the image has no other for its granule.
     ///
     /// # Errors
     /// What a crash right now would leave wrong.
-    pub fn store(&mut self, address: NvAddress, word: u64) -> Result<(), String> {
-        self.words.note(address, word);
+    pub fn store(&mut self, address: NvAddress, word: u64) -> Result<Option<ValidBuffer>, String> {
         let geometry = self.words.geometry();
         let ries = LUNS_MAX as u32 * NCAE_WORDS;
         let bmaes = ries + u32::from(geometry.ries) * 2 * RIE_WORDS;
         if address.0 >= bmaes {
             let buffer = (address.0 - bmaes) / BMAE_WORDS;
+            let before = self.valid(buffer);
+            self.words.note(address, word);
             self.name_rie(buffer)?;
-            self.look_at(buffer)
-        } else if address.0 >= ries {
+            self.look_at(buffer)?;
+            return Ok(before.filter(|v| !self.holds((v.ncae, v.start))));
+        }
+        self.words.note(address, word);
+        if address.0 >= ries {
             let rie = (address.0 - ries) / RIE_WORDS;
             for n in 0..self.named_by[rie as usize].len() {
                 let buffer = self.named_by[rie as usize][n];
@@ -80,10 +84,26 @@ impl ImageCheck {
                 let buffer = self.named_by[rie as usize][n];
                 self.look_at(buffer)?;
             }
-            Ok(())
-        } else {
-            Ok(())
         }
+        Ok(None)
+    }
+
+    /// What a buffer would hold.
+    fn valid(&self, buffer: u32) -> Option<ValidBuffer> {
+        let (ncae, start) = self.valid[buffer as usize]?;
+        let buffer = BufferIndex(buffer);
+        let mask = self.words.bmae(buffer).ok()?.mask;
+        Some(ValidBuffer {
+            buffer,
+            ncae,
+            start,
+            mask,
+        })
+    }
+
+    /// Whether any buffer would hold a granule.
+    fn holds(&self, granule: Granule) -> bool {
+        self.holders.get(&granule).is_some_and(|holders| *holders > 0)
     }
 
     fn name_rie(&mut self, buffer: u32) -> Result<(), String> {

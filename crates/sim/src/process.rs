@@ -51,11 +51,11 @@ impl NvMemory {
         }
     }
 
-    /// One store.
+    /// One store. Returns the valid buffer that it has made free, if the image has no other for its granule.
     ///
     /// # Errors
     /// What a crash right after it would leave wrong.
-    pub fn store(&mut self, address: NvAddress, word: u64) -> Result<(), String> {
+    pub fn store(&mut self, address: NvAddress, word: u64) -> Result<Option<ValidBuffer>, String> {
         self.changes += 1;
         self.image.words[address.index()] = word;
         self.check.store(address, word)

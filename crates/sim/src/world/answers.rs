@@ -8,9 +8,10 @@ use twincell_core::cell::Phase;
 use twincell_core::cell::record::{Mode, Record};
 use twincell_core::controller::Role;
 use twincell_core::host::HostOp;
-use twincell_core::ids::{Controller, Nanos, PSEG_BLOCKS, QUORUM_SPACE_BLOCKS};
+use twincell_core::ids::{Controller, Nanos, PSEG_BLOCKS, QUORUM_SPACE_BLOCKS, Vba};
 use twincell_core::layout::metadata::{DiskState, Lun, Metadata, PsegAddress};
 use twincell_core::link::frame::Frame;
+use twincell_core::nv::resolve::ValidBuffer;
 
 /// So long in nanoseconds a controller leaves a disk alone that has failed, or goes by an older record, at most.
 const MEMORY: u64 = 1_000_000_000;
@@ -117,6 +118,41 @@ impl World {
             self.fail(format!(
                 "{controller} answers {what}, and block {block} could still be lost"
             ));
+        }
+    }
+
+    /// A valid buffer was made free, and its image has no other for its blocks: each disk that counts has them for good, or
+    /// something newer.
+    pub(super) fn check_freed(&mut self, controller: Controller, freed: &ValidBuffer) {
+        let Some(nv) = self.nv[controller.index()].as_ref().filter(|nv| !nv.is_flipped) else {
+            return;
+        };
+        let Some(process) = &self.processes[controller.index()] else {
+            return;
+        };
+        // Images that are made level, and what a takeover finds.
+        if process.core.cell_view().role == Role::Starting {
+            return;
+        }
+        // The partner may be the first to know that a disk does not count any more, and what is left of a LUN that is deleted is
+        // nothing.
+        let known = self.processes.iter().flatten().filter_map(|p| p.core.metadata());
+        let metadata = known.max_by_key(|m| m.generation);
+        let lun = metadata.and_then(|m| m.luns.iter().find(|l| l.ncae == freed.ncae));
+        let (Some(metadata), Some(lun)) = (metadata, lun) else {
+            return;
+        };
+        let Vba(start) = freed.start;
+        let tags = nv.buffer(freed.buffer);
+        let copies = lun.rstore((start / PSEG_BLOCKS) as usize);
+        let lacks = copies.iter().find(|copy| {
+            let at = QUORUM_SPACE_BLOCKS + u64::from(copy.pseg.0) * PSEG_BLOCKS + start % PSEG_BLOCKS;
+            let counts = metadata.disks[copy.disk.index()].state == DiskState::Normal;
+            counts && !self.shelf.disks[copy.disk.index()].has_for_good(at, freed.mask, tags)
+        });
+        if let Some(copy) = lacks {
+            let what = format!("{freed:?} of LUN {}, which {:?} may lack", lun.name.as_str(), copy.disk);
+            self.fail(format!("{controller} frees {what}"));
         }
     }
 

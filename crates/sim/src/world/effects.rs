@@ -43,11 +43,11 @@ impl World {
     ) {
         let c = controller.index();
         match *effect {
-            Effect::Store { address, word } => {
-                if let Err(what) = self.nv_mut(c).store(address, word) {
-                    self.fail(format!("{controller}: after this store to NV memory {what}"));
-                }
-            }
+            Effect::Store { address, word } => match self.nv_mut(c).store(address, word) {
+                Ok(None) => {}
+                Ok(Some(freed)) => self.check_freed(controller, &freed),
+                Err(what) => self.fail(format!("{controller}: after this store to NV memory {what}")),
+            },
             Effect::NewImage { uuid } => self.nv_mut(c).renew(uuid),
             Effect::Persist { token } => ready.push_back(Event::Persisted { token }),
             Effect::Seal { buffer, mask } => self.nv_mut(c).seal(buffer.0, mask),
