@@ -45,7 +45,7 @@ impl World {
         }
     }
 
-    /// A write of data lands only while its process holds its lock bytes: a fence waits for it (R5).
+    /// A write, of whatever it is, lands only while its process holds its lock bytes: a fence waits for it (R5).
     pub(super) fn check_landing(&mut self, controller: Controller, process: u32) {
         if self.shelf.locks[controller.index()] != Some(process) {
             self.fail(format!(

@@ -111,7 +111,10 @@ impl World {
         // Some reads take their data at once, and end late.
         let late = matches!(what, Io::Read { .. }) && self.plan.slow_writes && self.random.one_in(6);
         let tags = match &what {
-            Io::Write { from, .. } => self.read_memory(controller.index(), from),
+            Io::Write { from, .. } => {
+                self.check_seals(controller, from);
+                self.read_memory(controller.index(), from)
+            }
             Io::Read { disk, block, into } if self.shelf.read_delay > 0 || late => {
                 let at = &self.shelf.disks[disk.index()];
                 (*block..*block + u64::from(into.blocks()))
@@ -155,6 +158,17 @@ impl World {
                 written,
             })),
         );
+    }
+
+    /// What goes to a disk was sealed.
+    fn check_seals(&mut self, controller: Controller, from: &Memory) {
+        let (Memory::Buffers(sgl), Some(nv)) = (from, &self.nv[controller.index()]) else {
+            return;
+        };
+        let is_sealed = |buffer| nv.is_sealed(buffer, nv.words().bmae(buffer).map_or(0, |b| b.mask));
+        if let Some(what) = sgl.iter().filter_map(|s| is_sealed(s.buffer).err()).next() {
+            self.fail(format!("{controller} writes to disk, and {what}"));
+        }
     }
 
     /// How much longer than usual an I/O takes.
@@ -259,10 +273,8 @@ impl World {
         if result.is_err() {
             self.shelf.disks[disk].failed_at = Some(self.now);
         }
-        if matches!(what, Io::Write { .. } | Io::Zero { .. }) {
-            self.check_landing(controller, process);
-        }
         if writes {
+            self.check_landing(controller, process);
             self.shelf.landed(process);
         }
         let event = match *what {
