@@ -556,7 +556,10 @@ impl Core {
                     mask: mask & !written,
                 });
             }
-            self.effects.push(Effect::Seal { buffer: *new, mask });
+            let mask = if mutant::is("seal-what-was-written") { written } else { mask };
+            if !mutant::is("seal-nothing") {
+                self.effects.push(Effect::Seal { buffer: *new, mask });
+            }
         }
     }
 

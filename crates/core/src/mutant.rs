@@ -233,6 +233,8 @@ pub const MUTANTS: &[Mutant] = &[
     code("nobody-asks-whether-all-is-level", "a merging disk is Normal once what the coordinator owns is level"),
     code("nobody-asks-the-partner-of-disks", "a missing disk is made level though the partner may have a write on its way"),
     code("metadata-without-a-majority", "metadata count as written whatever the disks say"),
+    code("seal-nothing", "buffers get no checksums"),
+    code("seal-what-was-written", "the checksum of a buffer does not cover old data that were merged into it"),
     // Other cells, large pools.
     code("level-the-first-buffers", "of the buffers that are made level only those that one message has room for are"),
     code("ask-for-the-first-ries", "of the writes in progress only those that one message has room for are made level"),

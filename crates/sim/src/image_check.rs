@@ -88,6 +88,20 @@ impl ImageCheck {
         Ok(None)
     }
 
+    /// The buffers that the store to this address has made valid all at once, and their masks: it was a commit.
+    pub fn committed_by(&self, address: NvAddress) -> impl Iterator<Item = (BufferIndex, u8)> + '_ {
+        let first = LUNS_MAX as u32 * NCAE_WORDS;
+        let rie = address.0.checked_sub(first).map(|n| n / RIE_WORDS);
+        let named_by = rie.and_then(|rie| self.named_by.get(rie as usize));
+        let valid = named_by.into_iter().flatten().filter_map(|b| self.valid(*b));
+        let new = |v: &ValidBuffer| {
+            self.words
+                .bmae(v.buffer)
+                .is_ok_and(|b| b.state == BmaeState::ProvisionalWb)
+        };
+        valid.filter(new).map(|v| (v.buffer, v.mask))
+    }
+
     /// What a buffer would hold.
     fn valid(&self, buffer: u32) -> Option<ValidBuffer> {
         let (ncae, start) = self.valid[buffer as usize]?;

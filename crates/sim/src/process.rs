@@ -58,7 +58,11 @@ impl NvMemory {
     pub fn store(&mut self, address: NvAddress, word: u64) -> Result<Option<ValidBuffer>, String> {
         self.changes += 1;
         self.image.words[address.index()] = word;
-        self.check.store(address, word)
+        let freed = self.check.store(address, word)?;
+        for (buffer, mask) in self.check.committed_by(address) {
+            self.is_sealed(buffer, mask)?;
+        }
+        Ok(freed)
     }
 
     /// The blocks of a buffer.
@@ -147,9 +151,23 @@ impl NvMemory {
         self.seals[buffer as usize] = Some((mask, sum));
     }
 
-    /// Whether a buffer still has what was sealed.
+    /// Whether a buffer still has what was sealed, if anything was since the image is new: a write of a process that has died
+    /// may land when there is another.
     pub fn is_sound(&self, buffer: u32) -> bool {
         self.seals[buffer as usize].is_none_or(|(mask, sum)| self.sum(buffer as usize, mask) == sum)
+    }
+
+    /// Whether a buffer still has what was sealed, and that are the blocks which its BMAE says to be valid.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn is_sealed(&self, buffer: BufferIndex, valid: u8) -> Result<(), String> {
+        match self.seals[buffer.index()] {
+            Some((mask, sum)) if mask == valid && self.sum(buffer.index(), mask) == sum => Ok(()),
+            Some((mask, _)) if mask == valid => Err(format!("{buffer:?} has changed since it was sealed")),
+            Some((mask, _)) => Err(format!("of {buffer:?} {valid:#x} is valid and {mask:#x} sealed")),
+            None => Err(format!("{buffer:?} has no seal")),
+        }
     }
 }
 

@@ -189,17 +189,23 @@ impl World {
         self.processes[c].as_mut().expect("a process").write(nv, memory, tags);
     }
 
-    /// After a crash right here, what `resolve` says must make sense: no damage, and one valid buffer for each granule.
+    /// After a crash right here, what `resolve` says must make sense: no damage, one valid buffer for each granule, and a seal on each.
     pub(super) fn check_image(&mut self, controller: Controller) {
         let nv = self.nv[controller.index()].as_ref().expect("a process has NV memory");
         if nv.is_flipped {
             return;
         }
-        let granules = resolve(&nv.image, self.geometry).map(|valid| {
+        let resolved = resolve(&nv.image, self.geometry);
+        let seals = resolved.iter().flatten().map(|v| nv.is_sealed(v.buffer, v.mask));
+        let unsealed = seals.filter_map(Result::err).next();
+        let granules = resolved.map(|valid| {
             let mut granules: Vec<_> = valid.iter().map(|v| (v.ncae, v.start)).collect();
             granules.sort();
             granules
         });
+        if let Some(what) = unsealed {
+            self.fail(format!("{controller}: in what a crash leaves {what}"));
+        }
         match granules {
             Err(_) => self.fail(format!("{controller}: the image is damaged")),
             Ok(granules) => {
