@@ -556,7 +556,11 @@ impl Core {
                     mask: mask & !written,
                 });
             }
-            let mask = if mutant::is("seal-what-was-written") { written } else { mask };
+            let mask = if mutant::is("seal-what-was-written") {
+                written
+            } else {
+                mask
+            };
             if !mutant::is("seal-nothing") {
                 self.effects.push(Effect::Seal { buffer: *new, mask });
             }

@@ -263,6 +263,9 @@ impl Core {
         self.mnodes[m].stage = MnodeStage::AwaitPersist;
         let token = self.mnode_token(m, rqr.generation);
         self.effects.push(Effect::Persist { token });
+        if mutant::is("mda-before-it-is-durable") {
+            self.on_mirror_persisted(m);
+        }
     }
 
     /// The commit is durable: the BMAEs get their final state, and the primary hears of it. The RIE stays Valid, which

@@ -235,6 +235,8 @@ pub const MUTANTS: &[Mutant] = &[
     code("metadata-without-a-majority", "metadata count as written whatever the disks say"),
     code("seal-nothing", "buffers get no checksums"),
     code("seal-what-was-written", "the checksum of a buffer does not cover old data that were merged into it"),
+    code("mda-before-it-is-durable", "the mirror says MDA before NV memory says that its commit is durable"),
+    code("status-before-the-commit-is-durable", "the primary does not wait until its commit is durable"),
     // Other cells, large pools.
     code("level-the-first-buffers", "of the buffers that are made level only those that one message has room for are"),
     code("ask-for-the-first-ries", "of the writes in progress only those that one message has room for are made level"),

@@ -362,7 +362,8 @@ impl Core {
     pub(crate) fn join_commit(&mut self, h: u32) {
         let p = &self.htb(h).portion;
         let no_wait = mutant::is("disk-before-mda-while-joining") && self.is_write_through();
-        if p.committed && p.persisted && (p.absorbed || !p.mirrored || no_wait) {
+        let persisted = p.persisted || mutant::is("status-before-the-commit-is-durable");
+        if p.committed && persisted && (p.absorbed || !p.mirrored || no_wait) {
             self.settle_nv(h);
             self.finish_portion(h);
         }

@@ -4,10 +4,10 @@
 
 use std::collections::HashMap;
 use twincell_core::config::{BMAE_WORDS, Geometry, NCAE_WORDS, RIE_WORDS};
-use twincell_core::ids::{BufferIndex, LUNS_MAX, NcaeIndex, NvAddress, Vba};
+use twincell_core::ids::{BufferIndex, LUNS_MAX, NcaeIndex, NvAddress, RieIndex, Vba};
 use twincell_core::nv::Words;
 use twincell_core::nv::resolve::{ValidBuffer, ultimate};
-use twincell_core::nv::word::{BmaeState, Damaged};
+use twincell_core::nv::word::{BmaeState, Damaged, RieState};
 
 type Granule = (NcaeIndex, Vba);
 
@@ -88,18 +88,23 @@ impl ImageCheck {
         Ok(None)
     }
 
-    /// The buffers that the store to this address has made valid all at once, and their masks: it was a commit.
-    pub fn committed_by(&self, address: NvAddress) -> impl Iterator<Item = (BufferIndex, u8)> + '_ {
+    /// The RIE whose state is at this address, if it is Valid: a store there was a commit.
+    pub fn committed_by(&self, address: NvAddress) -> Option<RieIndex> {
         let first = LUNS_MAX as u32 * NCAE_WORDS;
-        let rie = address.0.checked_sub(first).map(|n| n / RIE_WORDS);
-        let named_by = rie.and_then(|rie| self.named_by.get(rie as usize));
-        let valid = named_by.into_iter().flatten().filter_map(|b| self.valid(*b));
-        let new = |v: &ValidBuffer| {
-            self.words
-                .bmae(v.buffer)
-                .is_ok_and(|b| b.state == BmaeState::ProvisionalWb)
-        };
-        valid.filter(new).map(|v| (v.buffer, v.mask))
+        let rie = RieIndex(u16::try_from(address.0.checked_sub(first)? / RIE_WORDS).ok()?);
+        let named_by = self.named_by.get(rie.index()).filter(|b| !b.is_empty())?;
+        let known = self.words.rie(rie).ok()?;
+        let is_state = self.words.rie_store(rie, known).0 == address;
+        (is_state && known.state == RieState::Valid && !named_by.is_empty()).then_some(rie)
+    }
+
+    /// The buffers that an RIE makes valid, or free, and their masks.
+    pub fn named_by(&self, rie: RieIndex, state: BmaeState) -> impl Iterator<Item = (BufferIndex, u8)> + '_ {
+        let bmaes = self.named_by[rie.index()].iter().map(|b| BufferIndex(*b));
+        let bmaes = bmaes.filter_map(|b| self.words.bmae(b).ok().map(|bmae| (b, bmae)));
+        bmaes
+            .filter(move |(_, bmae)| bmae.state == state)
+            .map(|(b, bmae)| (b, bmae.mask))
     }
 
     /// What a buffer would hold.
@@ -169,8 +174,8 @@ fn damage(_: Damaged) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use twincell_core::ids::{RieGeneration, RieIndex};
-    use twincell_core::nv::word::{Bmae, Rie, RieState};
+    use twincell_core::ids::RieGeneration;
+    use twincell_core::nv::word::{Bmae, Rie};
 
     fn geometry() -> Geometry {
         Geometry {

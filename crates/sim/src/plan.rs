@@ -30,6 +30,8 @@ const HALF_OPEN: u64 = 11;
 const DRAINS: u64 = 0x6472_6169_6e73;
 const SLOW_PATHS: u64 = 0x736c_6f77;
 const GARBLES: u64 = 0x6761_7262_6c65;
+/// In one seed of so many NV memory is slow.
+const SLOW_NV: u64 = 6;
 /// In one seed of so many the pools are large, and much is under way.
 const LARGE: u64 = 128;
 /// One pause of a host in so many is long.
@@ -139,6 +141,8 @@ pub struct Plan {
     pub slow_writes: bool,
     /// What takes longer than usual.
     pub slow: Slowness,
+    /// NV memory says some time later that what was stored is durable.
+    pub slow_nv: bool,
     /// Some data of writes come seconds after they were asked for.
     pub slow_hosts: bool,
     /// The controllers cannot see each other's processes: a fence has only the lock byte (R5).
@@ -185,6 +189,7 @@ impl Plan {
             pools: Pools::Ample,
             slow_writes: false,
             slow: Slowness::default(),
+            slow_nv: false,
             slow_hosts: false,
             apart: false,
             paths: 1,
@@ -272,6 +277,7 @@ impl Plan {
             } else {
                 Slowness::default()
             },
+            slow_nv: Random::new(!seed ^ SLOW_NV).one_in(SLOW_NV),
             slow_hosts: random.one_in(8),
             apart: random.one_in(3),
             paths: if random.one_in(2) { 2 } else { 1 },
@@ -328,6 +334,7 @@ impl Plan {
             slow: Slowness::default(),
             slow_paths: [0; 2],
             slow_writes: false,
+            slow_nv: false,
             ..self.clone()
         }
     }

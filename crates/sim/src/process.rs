@@ -11,12 +11,32 @@ use twincell_core::ids::{
 use twincell_core::manage::LunView;
 use twincell_core::memory::Memory;
 use twincell_core::nv::resolve::ValidBuffer;
-use twincell_core::nv::word::{Rie, RieState};
+use twincell_core::nv::word::{BmaeState, Rie, RieState};
 use twincell_core::nv::{Image, Words};
 use twincell_core::{Core, Event};
 
 /// Blocks of a transfer buffer.
 const TRANSFER_BLOCKS: usize = 264;
+
+/// What a store has done.
+#[derive(Clone, Copy, Debug)]
+pub struct Stored {
+    /// It has made this valid buffer free, and the image has no other for its granule.
+    pub freed: Option<ValidBuffer>,
+    /// It was the commit of a write: by which RIE, and of which tag.
+    pub committed: Option<(RieIndex, u64)>,
+}
+
+/// A commit that may not be durable yet.
+#[derive(Clone, Copy, Debug)]
+pub struct Commit {
+    /// Its RIE.
+    pub rie: RieIndex,
+    /// What was written.
+    pub tag: u64,
+    /// What was asked for after it: once that is answered it is durable.
+    pub token: Option<u64>,
+}
 
 /// NV memory: words and buffers.
 #[derive(Clone)]
@@ -51,18 +71,38 @@ impl NvMemory {
         }
     }
 
-    /// One store. Returns the valid buffer that it has made free, if the image has no other for its granule.
+    /// One store.
     ///
     /// # Errors
     /// What a crash right after it would leave wrong.
-    pub fn store(&mut self, address: NvAddress, word: u64) -> Result<Option<ValidBuffer>, String> {
+    pub fn store(&mut self, address: NvAddress, word: u64) -> Result<Stored, String> {
         self.changes += 1;
         self.image.words[address.index()] = word;
         let freed = self.check.store(address, word)?;
-        for (buffer, mask) in self.check.committed_by(address) {
+        let rie = self.check.committed_by(address);
+        for (buffer, mask) in rie
+            .into_iter()
+            .flat_map(|r| self.check.named_by(r, BmaeState::ProvisionalWb))
+        {
             self.is_sealed(buffer, mask)?;
         }
-        Ok(freed)
+        let committed = rie.and_then(|rie| Some((rie, self.new_tag(rie)?)));
+        Ok(Stored { freed, committed })
+    }
+
+    /// What the write of an RIE writes: in its new buffers, and not in the old.
+    fn new_tag(&self, rie: RieIndex) -> Option<u64> {
+        let mut new = self.tags_of(rie, BmaeState::ProvisionalWb);
+        new.find(|tag| self.tags_of(rie, BmaeState::ProvisionalWbNot).all(|old| old != *tag))
+    }
+
+    fn tags_of(&self, rie: RieIndex, state: BmaeState) -> impl Iterator<Item = u64> + '_ {
+        let buffers = self.check.named_by(rie, state);
+        buffers.flat_map(move |(b, mask)| {
+            (0..8)
+                .filter(move |n| mask >> n & 1 == 1)
+                .map(move |n| self.buffer(b)[n])
+        })
     }
 
     /// The blocks of a buffer.
@@ -204,6 +244,8 @@ pub struct Process {
     pub tick_at: u64,
     /// The LUNs as hosts were last told of them.
     pub told: Vec<LunView>,
+    /// Commits that may not be durable yet.
+    pub commits: Vec<Commit>,
     /// How long it may answer hosts.
     pub licence: Licence,
     /// Among the frames that came too early and wait for their turn is one with messages that may end the link.
@@ -233,6 +275,7 @@ impl Process {
             transfers: vec![[0; TRANSFER_BLOCKS]; usize::from(geometry.transfers) + 1],
             tick_at: 0,
             told: Vec::new(),
+            commits: Vec::new(),
             licence: Licence::new(voters),
             holds_what_may_end_a_link: false,
             partner: 0,

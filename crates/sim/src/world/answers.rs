@@ -4,13 +4,14 @@ use super::World;
 use crate::history::tag_of;
 use crate::hosts::Command;
 use crate::plan::Mode as Promised;
+use crate::process::Commit;
 use twincell_core::cell::Phase;
 use twincell_core::cell::record::{Mode, Record};
 use twincell_core::controller::Role;
 use twincell_core::host::HostOp;
 use twincell_core::ids::{Controller, Nanos, PSEG_BLOCKS, QUORUM_SPACE_BLOCKS, Vba};
 use twincell_core::layout::metadata::{DiskState, Lun, Metadata, PsegAddress};
-use twincell_core::link::frame::Frame;
+use twincell_core::link::frame::{Frame, Mfc};
 use twincell_core::nv::resolve::ValidBuffer;
 
 /// So long in nanoseconds a controller leaves a disk alone that has failed, or goes by an older record, at most.
@@ -21,6 +22,7 @@ impl World {
     pub(super) fn check_good(&mut self, controller: Controller, attempt: u64) {
         self.check_answer(controller);
         self.check_licence(controller);
+        self.check_persisted(controller, attempt);
         self.check_durable(controller, attempt);
     }
 
@@ -73,6 +75,31 @@ impl World {
             self.fail(format!(
                 "{controller} grants its partner to serve while {:?}",
                 view.phase
+            ));
+        }
+    }
+
+    /// A write is done once NV memory has said that its commit is durable.
+    fn check_persisted(&mut self, controller: Controller, attempt: u64) {
+        let command = &self.commands[self.attempts[attempt as usize - 1].command];
+        let process = self.processes[controller.index()].as_ref();
+        let mut commits = process.into_iter().flat_map(|p| &p.commits);
+        if matches!(command.op, HostOp::Write { .. }) && commits.any(|c| tag_of(c.tag) == command.tag) {
+            self.fail(format!("{controller} answers a write whose commit is not durable yet"));
+        }
+    }
+
+    /// The same of the mirror, which says so to the primary.
+    pub(super) fn check_mda(&mut self, controller: Controller, mfcs: &[Mfc]) {
+        let process = self.processes[controller.index()].as_ref();
+        let commits = process.map_or(&[][..], |p| &p.commits);
+        let says = |c: &Commit| {
+            mfcs.iter()
+                .any(|mfc| matches!(mfc, Mfc::Mda { rie, .. } if *rie == c.rie))
+        };
+        if commits.iter().any(says) {
+            self.fail(format!(
+                "{controller} says MDA of a write whose commit is not durable yet"
             ));
         }
     }

@@ -109,6 +109,9 @@ impl World {
                 && !process.holds_what_may_end_a_link
                 && process.core.cell_view().role != Role::Stopping
                 && !ends_link_anyway(process, step, Time(local));
+            if let Event::Persisted { token } = event {
+                process.commits.retain(|c| c.token != Some(token));
+            }
             process.core.expect_more(crowded && event != Event::Tick);
             step(&mut process.core, Time(local), event, &mut effects);
             process.holds_what_may_end_a_link =

@@ -2,10 +2,10 @@
 
 use super::queue::Happening;
 use super::shelf::Io;
-use super::{MS, World};
+use super::{MS, US, World};
 use crate::fault::Fault;
 use crate::plan::Mode as Promised;
-use crate::process::NvMemory;
+use crate::process::{Commit, NvMemory, Stored};
 use std::collections::VecDeque;
 use twincell_core::cell::record::{Mode, Record};
 use twincell_core::effect::Note;
@@ -44,12 +44,11 @@ impl World {
         let c = controller.index();
         match *effect {
             Effect::Store { address, word } => match self.nv_mut(c).store(address, word) {
-                Ok(None) => {}
-                Ok(Some(freed)) => self.check_freed(controller, &freed),
+                Ok(stored) => self.note_stored(controller, stored),
                 Err(what) => self.fail(format!("{controller}: after this store to NV memory {what}")),
             },
             Effect::NewImage { uuid } => self.nv_mut(c).renew(uuid),
-            Effect::Persist { token } => ready.push_back(Event::Persisted { token }),
+            Effect::Persist { token } => self.persist(controller, id, token, ready),
             Effect::Seal { buffer, mask } => self.nv_mut(c).seal(buffer.0, mask),
             Effect::Merge { from, to, mask } => self.nv_mut(c).merge(from, to, mask),
             Effect::Gather { from, transfer, first } => {
@@ -151,6 +150,31 @@ impl World {
                 Note::ImageLost { both: true } => self.forget(self.memories_lost == [true; 2]),
                 _ => {}
             },
+        }
+    }
+
+    fn note_stored(&mut self, controller: Controller, stored: Stored) {
+        if let Some(freed) = stored.freed {
+            self.check_freed(controller, &freed);
+        }
+        let process = self.processes[controller.index()].as_mut().expect("it wants something");
+        process
+            .commits
+            .extend(stored.committed.map(|(rie, tag)| Commit { rie, tag, token: None }));
+    }
+
+    /// All that was stored so far is durable, at once or some time later.
+    fn persist(&mut self, controller: Controller, id: u32, token: u64, ready: &mut VecDeque<Event>) {
+        let process = self.processes[controller.index()].as_mut().expect("it wants something");
+        for commit in &mut process.commits {
+            commit.token.get_or_insert(token);
+        }
+        let answer = Event::Persisted { token };
+        if self.plan.slow_nv && !self.healing {
+            let delay = self.damage.below(300 * US);
+            self.after(delay, Happening::Event(controller, id, Box::new(answer)));
+        } else {
+            ready.push_back(answer);
         }
     }
 

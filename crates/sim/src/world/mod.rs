@@ -51,7 +51,7 @@ const US: u64 = 1_000;
 const MS: u64 = 1_000_000;
 const LUNS: usize = 2;
 const HOSTS: usize = crate::hosts::HOSTS as usize;
-/// From which the damage is drawn that disks do.
+/// From which that is drawn.
 const DAMAGE: u64 = 0xda3a6e;
 /// When it begins.
 const BEGINNING: u64 = 1_000 * MS;
@@ -116,7 +116,7 @@ pub(crate) struct World {
     random: Random,
     /// For what some seeds draw, and the others go on as if there were no such thing.
     aside: Random,
-    /// For what disks do with a write that fails, or whose process has died.
+    /// For what disks do with a write that fails, or whose process has died, and for how long NV memory takes.
     damage: Random,
     queue: Queue,
     geometry: Geometry,

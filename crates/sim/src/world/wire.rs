@@ -312,6 +312,7 @@ impl World {
         self.check_hello(from, connection.0, &frame);
         self.check_grant(from, &frame);
         self.check_frame(from, &arrival);
+        self.check_mda(from, &arrival.mfcs);
         let to = from.other();
         let fate = self.fate(line, to, &arrival);
         if fate != Next::Arrives || self.wire.lossy {
