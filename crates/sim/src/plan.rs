@@ -30,6 +30,8 @@ const HALF_OPEN: u64 = 11;
 const DRAINS: u64 = 0x6472_6169_6e73;
 const SLOW_PATHS: u64 = 0x736c_6f77;
 const GARBLES: u64 = 0x6761_7262_6c65;
+/// In one seed of so many disks that fail do so in part.
+const HALF_BROKEN: u64 = 5;
 /// In one seed of so many NV memory is slow.
 const SLOW_NV: u64 = 6;
 /// In one seed of so many the pools are large, and much is under way.
@@ -290,7 +292,20 @@ impl Plan {
             busy,
             insistent: is_timed || busy,
         };
-        plan.on_other_disks(seed).with_large_pools(seed)
+        plan.with_half_broken_disks(seed)
+            .on_other_disks(seed)
+            .with_large_pools(seed)
+    }
+
+    /// In some seeds a disk that fails does so in one thing only, or for one controller only.
+    fn with_half_broken_disks(mut self, seed: u64) -> Plan {
+        let random = &mut Random::new(!seed ^ HALF_BROKEN);
+        if random.one_in(HALF_BROKEN) {
+            for (_, fault) in &mut self.faults {
+                *fault = half_broken(*fault, random);
+            }
+        }
+        self
     }
 
     /// Some cells have other disks; faults come to those.
@@ -634,6 +649,21 @@ fn crash_both(controller: Controller, point: Point, random: &mut Random) -> Faul
         3..=5 => Fault::CrashBothThenOne(controller, Point::Absorb, random.below(60), random.below(25_000)),
         6 => Fault::CrashBothThenOne(controller, point, random.below(300), random.below(25_000)),
         _ => Fault::CrashBothAfterEffects(random.below(60) as u32, random.below(60) as u32),
+    }
+}
+
+/// A disk that fails, or something of it.
+fn half_broken(fault: Fault, random: &mut Random) -> Fault {
+    let (Fault::FailDisk(disk, ms) | Fault::FailWrites(disk, ms)) = fault else {
+        return fault;
+    };
+    let controller = Controller::BOTH[random.below(2) as usize];
+    match random.below(5) {
+        0 => Fault::FailFlushes(disk, ms),
+        1 => Fault::FailReads(disk, ms),
+        2 => Fault::FailSlots(disk, ms),
+        3 => Fault::LoseSight(controller, disk, ms),
+        _ => fault,
     }
 }
 
