@@ -237,12 +237,9 @@ pub const MUTANTS: &[Mutant] = &[
     code("seal-what-was-written", "the checksum of a buffer does not cover old data that were merged into it"),
     code("mda-before-it-is-durable", "the mirror says MDA before NV memory says that its commit is durable"),
     code("status-before-the-commit-is-durable", "the primary does not wait until its commit is durable"),
+    code("accept-any-loss", "what an operator gives up is given up, whether anything may be lost or not"),
     // Other cells, large pools.
-    code("level-the-first-buffers", "of the buffers that are made level only those that one message has room for are"),
-    code("ask-for-the-first-ries", "of the writes in progress only those that one message has room for are made level"),
     code("two-disks-are-a-majority", "two quorum disks that answer are enough, also of five"),
-    code("metadata-on-two-disks", "metadata that are on two disks count as written, also of five"),
-    code("data-fill-the-window", "data leave no room in the window of the link for what has none"),
     code("pairs-across-rss", "the two disks of a pair may belong to different RSS"),
 ];
 

@@ -712,9 +712,7 @@ impl Core {
             Stage::AwaitZeroes(_) => self.settle_zeroes(),
             Stage::AwaitDecided if self.may_write_metadata() => self.write_metadata(),
             Stage::AwaitMetadata { in_flight: 0, good } => {
-                let majority = *good > self.quorum.members().len() / 2
-                    || *good > 1 && mutant::is("metadata-on-two-disks")
-                    || mutant::is("metadata-without-a-majority");
+                let majority = *good > self.quorum.members().len() / 2 || mutant::is("metadata-without-a-majority");
                 if majority {
                     self.commit_metadata()
                 } else {

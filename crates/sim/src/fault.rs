@@ -191,6 +191,8 @@ pub enum Fault {
     ReplaceDisk(usize),
     /// An operator stops a controller cleanly.
     Stop(Controller),
+    /// An operator tells a controller that its partner's memory will not come back.
+    AcceptLoss(Controller),
 }
 
 impl Fault {

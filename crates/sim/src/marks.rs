@@ -167,7 +167,7 @@ fn note_bits(note: &Note) -> u64 {
 }
 
 /// The names of all faults.
-const FAULTS: [&str; 56] = [
+const FAULTS: [&str; 57] = [
     "Crash",
     "CrashAfterEffects",
     "CrashBoth",
@@ -224,6 +224,7 @@ const FAULTS: [&str; 56] = [
     "StallAll",
     "SpoilingPath",
     "GarbleFrame",
+    "AcceptLoss",
 ];
 
 fn fault_bits(fault: Fault) -> u64 {

@@ -30,6 +30,8 @@ const HALF_OPEN: u64 = 11;
 const DRAINS: u64 = 0x6472_6169_6e73;
 const SLOW_PATHS: u64 = 0x736c_6f77;
 const GARBLES: u64 = 0x6761_7262_6c65;
+/// In one seed of so many operators are rash.
+const RASH: u64 = 12;
 /// In one seed of so many disks that fail do so in part.
 const HALF_BROKEN: u64 = 5;
 /// In one seed of so many NV memory is slow.
@@ -292,9 +294,22 @@ impl Plan {
             busy,
             insistent: is_timed || busy,
         };
-        plan.with_half_broken_disks(seed)
+        plan.with_rash_operators(seed)
+            .with_half_broken_disks(seed)
             .on_other_disks(seed)
             .with_large_pools(seed)
+    }
+
+    /// In some seeds operators give up what is not lost.
+    fn with_rash_operators(mut self, seed: u64) -> Plan {
+        let random = &mut Random::new(!seed ^ RASH);
+        let end = self.faults.last().map_or(0, |(at, _)| *at);
+        if end > 0 && random.one_in(RASH) {
+            let controller = Controller::BOTH[random.below(2) as usize];
+            self.faults.push((random.below(end), Fault::AcceptLoss(controller)));
+            self.faults.sort_by_key(|(at, _)| *at);
+        }
+        self
     }
 
     /// In some seeds a disk that fails does so in one thing only, or for one controller only.

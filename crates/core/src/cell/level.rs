@@ -51,9 +51,6 @@ impl Core {
                 ries.push((rie, generation));
             }
             if ries.is_full() {
-                if mutant::is("ask-for-the-first-ries") {
-                    break;
-                }
                 self.ask_for_ries(std::mem::take(&mut ries));
             }
         }
@@ -141,12 +138,7 @@ impl Core {
 
     fn send_valid_buffers(&mut self) {
         let buffers: Vec<BufferIndex> = self.geometry().buffers_of(self.own()).collect();
-        let most = if mutant::is("level-the-first-buffers") {
-            1
-        } else {
-            usize::MAX
-        };
-        for group in buffers.chunks(LEVEL_BUFFERS as usize).take(most) {
+        for group in buffers.chunks(LEVEL_BUFFERS as usize) {
             let mut valid = [0u64; LEVEL_BUFFERS as usize / 64];
             for (n, buffer) in group.iter().enumerate() {
                 valid[n / 64] |= u64::from(self.bmae(*buffer).state == BmaeState::WbValid) << (n % 64);

@@ -739,12 +739,7 @@ impl Link {
         }
         let data = || {
             let first = self.data.front();
-            let reserved = if mutant::is("data-fill-the-window") {
-                0
-            } else {
-                RESERVED
-            };
-            first.filter(|_| room > reserved && e.blocks < self.pace)
+            first.filter(|_| room > RESERVED && e.blocks < self.pace)
         };
         self.control.front().or_else(data).copied()
     }

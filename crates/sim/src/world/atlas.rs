@@ -4,6 +4,7 @@ use super::World;
 use crate::fault::Fault;
 use crate::plan::Mode;
 use crate::process::Process;
+use twincell_core::cell::record::{Mode as RecordMode, Slot};
 use twincell_core::controller::Role;
 use twincell_core::ids::{Controller, DiskIndex};
 use twincell_core::layout::metadata::{DiskState, Metadata};
@@ -15,7 +16,8 @@ impl World {
             return true;
         }
         match fault {
-            Fault::LoseNv(c) | Fault::FlipNvAndCrash(c, _) => self.partner_has_everything(c),
+            Fault::LoseNv(c) | Fault::FlipNvAndCrash(c, _) => self.partner_has_everything(c) || self.is_worthless(c),
+            Fault::AcceptLoss(c) => !self.awaits_operator(c),
             Fault::FlipNv(..) | Fault::LoseBothNv => false,
             Fault::FailDisk(d, _) | Fault::FailWrites(d, _) | Fault::StallDisk(d, _) => self.others_are_sound(d),
             Fault::FailFlushes(d, _) | Fault::FailReads(d, _) | Fault::FailSlots(d, _) => self.others_are_sound(d),
@@ -47,6 +49,24 @@ impl World {
                 .is_some_and(|r| r.has(other) && r.is_current(other, nv.image.uuid))
             && view.linked
             && self.wire.is_sound()
+    }
+
+    /// Whether the NV memory of `c`, which does not run, is of no use any more: the record says that its partner is alone, and
+    /// nobody has voted for anything else.
+    fn is_worthless(&self, c: Controller) -> bool {
+        let Some((epoch, record)) = self.records.last_key_value() else {
+            return false;
+        };
+        let alone = matches!(record.mode, RecordMode::Alone { controller, .. } if controller != c);
+        let slots = self.shelf.disks.iter().flat_map(|disk| disk.slots.iter().flatten());
+        let decided = |slot: &Slot| slot.voted == 0 || slot.proposal.epoch <= *epoch;
+        self.processes[c.index()].is_none() && alone && slots.into_iter().all(decided)
+    }
+
+    /// Whether a controller waits until an operator gives up what only its partner's memory has. Whoever does so loses it.
+    fn awaits_operator(&self, c: Controller) -> bool {
+        let process = self.processes[c.index()].as_ref();
+        process.is_some_and(|p| p.core.cell_view().awaits_operator)
     }
 
     /// Whether no other disk is in trouble.

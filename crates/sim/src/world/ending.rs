@@ -153,8 +153,12 @@ impl World {
         if at.trouble.gone && known.state == DiskState::Missing && !metadata.has_single_copies(disk) {
             *at = SimDisk::empty(Uuid(500 + n as u128));
         }
-        let (uuid, psegs) = (at.uuid, known.psegs);
+        let (uuid, mut psegs) = (at.uuid, known.psegs);
         if uuid != known.uuid {
+            // Mostly as large as before, sometimes larger or smaller; one that is too small is refused, and another taken.
+            if self.damage.one_in(3) {
+                psegs = self.damage.between(4, 40) as u32;
+            }
             self.manage(ManageOp::DiskReplace { disk, uuid, psegs });
         }
     }

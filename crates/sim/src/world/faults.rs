@@ -199,6 +199,7 @@ impl World {
             Fault::MakeLun(..) | Fault::EnlargeLun(..) | Fault::DropLun(_) => self.wish(fault),
             Fault::ReplaceDisk(disk) => self.replace_gone_disk(disk),
             Fault::Stop(c) => self.manage_on(c, ManageOp::Stop),
+            Fault::AcceptLoss(c) => self.manage_on(c, ManageOp::AcceptLoss { missing: c.other() }),
         }
     }
 

@@ -97,6 +97,10 @@ impl World {
         };
         asked.to = Some(number);
         let asked = asked.clone();
+        let accepts = matches!(asked.op, ManageOp::AcceptLoss { .. });
+        if accepts && result.is_ok() && self.plan.mode != Promised::Chaos {
+            return self.fail(format!("{controller} takes for lost what is not"));
+        }
         self.insist(&asked, result);
         let touched = groups(&asked.op);
         let meets = |o: &Asked| {
@@ -142,7 +146,7 @@ impl World {
         if for_now
             && self.plan.insistent
             && !self.healing
-            && asked.op != ManageOp::Stop
+            && !matches!(asked.op, ManageOp::Stop | ManageOp::AcceptLoss { .. })
             && self.asked.len() < MOST_ASKED
         {
             let most = if self.random.one_in(2) { 2 * MS } else { 100 * MS };
