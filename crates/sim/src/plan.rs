@@ -37,7 +37,7 @@ const HALF_BROKEN: u64 = 5;
 /// In one seed of so many NV memory is slow.
 const SLOW_NV: u64 = 6;
 /// In one seed of so many the pools are large, and much is under way.
-const LARGE: u64 = 128;
+const LARGE: u64 = 256;
 /// One pause of a host in so many is long.
 pub const LONG_PAUSES: u64 = 8;
 

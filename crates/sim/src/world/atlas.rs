@@ -64,7 +64,7 @@ impl World {
     }
 
     /// Whether a controller waits until an operator gives up what only its partner's memory has. Whoever does so loses it.
-    fn awaits_operator(&self, c: Controller) -> bool {
+    pub(super) fn awaits_operator(&self, c: Controller) -> bool {
         let process = self.processes[c.index()].as_ref();
         process.is_some_and(|p| p.core.cell_view().awaits_operator)
     }

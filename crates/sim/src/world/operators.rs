@@ -24,6 +24,8 @@ pub(super) struct Asked {
     /// When, and when it was answered.
     from: Moment,
     to: Option<Moment>,
+    /// The one who was asked waited for an operator to give up its partner's memory.
+    awaited: bool,
     /// What the one who was asked knew of the LUNs that it names.
     before: Option<Vec<Option<(Noid, u64)>>>,
 }
@@ -66,6 +68,7 @@ impl World {
             op,
             from: self.number,
             to: None,
+            awaited: self.awaits_operator(controller),
             before,
         });
     }
@@ -98,7 +101,7 @@ impl World {
         asked.to = Some(number);
         let asked = asked.clone();
         let accepts = matches!(asked.op, ManageOp::AcceptLoss { .. });
-        if accepts && result.is_ok() && self.plan.mode != Promised::Chaos {
+        if accepts && result.is_ok() && !asked.awaited {
             return self.fail(format!("{controller} takes for lost what is not"));
         }
         self.insist(&asked, result);
