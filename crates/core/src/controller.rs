@@ -477,7 +477,7 @@ impl Core {
         }
         let cell = self.cell_deadline();
         let timing = &self.config.timing;
-        let link = self.link.next_deadline(timing.heartbeat, timing.silence);
+        let link = self.link.next_deadline(timing.heartbeat, timing.silence, self.now);
         // Whoever has hosts is never without an event for so long that it would take that for a pause (R12).
         let alive = self.is_accepting().then(|| self.now + Nanos(timing.pause.0 / 2));
         let (destage, overdue, forwards) = (self.destage_deadline(), self.look_for_overdue, self.forwards_rest_until);

@@ -40,8 +40,16 @@ impl Core {
         if !self.link.is_up() || self.calls.free() == 0 || self.forwards_rest_until.is_some() {
             return Lacks::Leave;
         }
-        if self.remote_transfers.is_empty() || (self.free_transfers.is_empty() && self.htb(h).transfer.is_none()) {
+        if self.remote_transfers.is_empty() {
+            // What is read here needs none of the owner's. It must not wait for this: the partner's commands may wait for it.
             mark!("a forwarded command waits for a transfer buffer");
+            return if mutant::is("reads-wait-for-forwards") {
+                Lacks::Transfer
+            } else {
+                Lacks::Leave
+            };
+        }
+        if self.free_transfers.is_empty() && self.htb(h).transfer.is_none() {
             return Lacks::Transfer;
         }
         if self.htb(h).transfer.is_none() && self.is_last_transfer() || self.disks_have_their_share(h) {

@@ -4,6 +4,7 @@ use crate::fault::Point;
 use crate::image_check::ImageCheck;
 use crate::licence::Licence;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use twincell_core::cell::Phase;
 use twincell_core::config::Geometry;
 use twincell_core::ids::{
     BufferIndex, CommandId, DiskIndex, NvAddress, RequestId, RieGeneration, RieIndex, TransferIndex, Uuid,
@@ -244,6 +245,8 @@ pub struct Process {
     pub tick_at: u64,
     /// The LUNs as hosts were last told of them.
     pub told: Vec<LunView>,
+    /// What it was about before its last step.
+    pub phase: Phase,
     /// Commits that may not be durable yet.
     pub commits: Vec<Commit>,
     /// How long it may answer hosts.
@@ -275,6 +278,7 @@ impl Process {
             transfers: vec![[0; TRANSFER_BLOCKS]; usize::from(geometry.transfers) + 1],
             tick_at: 0,
             told: Vec::new(),
+            phase: Phase::AwaitRecord,
             commits: Vec::new(),
             licence: Licence::new(voters),
             holds_what_may_end_a_link: false,

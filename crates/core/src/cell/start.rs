@@ -195,10 +195,12 @@ impl Core {
     }
 
     /// Whether only an operator can decide (R8): the partner, whose memory may have what the disks lack, shows no sign of
-    /// life.
+    /// life. Who was stopped looks again first.
     pub(crate) fn awaits_operator(&self) -> bool {
+        let looks = self.now < self.renew_at + self.config.timing.grant;
         self.phase == Phase::AwaitAttach
             && self.is_partner_still()
+            && looks
             && self
                 .record
                 .is_some_and(|r| !matches!(r.mode, Mode::Alone { dirty: false, .. }))

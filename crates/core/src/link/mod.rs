@@ -338,11 +338,18 @@ impl Link {
     /// A path that answers heartbeats, and on which a frame does not arrive whole, however often it is sent. It is left alone for a
     /// while.
     pub fn spoiling_path(&mut self, every: Nanos, now: Time) -> Option<ConnectionId> {
-        let e = self.established.as_ref().filter(|e| e.resends >= SPOILS_AFTER)?;
-        let active = e.active;
+        self.spoils_at().filter(|at| *at <= now)?;
+        let active = self.established.as_ref()?.active;
         let path = self.paths[active].filter(|p| p.answers(every, now))?;
         self.distrusted[active] = now + DISTRUST;
         Some(path.connection)
+    }
+
+    /// When the path that messages leave on counts as one that spoils them: what was sent again is given time to arrive.
+    fn spoils_at(&self) -> Option<Time> {
+        let e = self.established.as_ref().filter(|e| e.resends >= SPOILS_AFTER)?;
+        let next = Nanos(self.retransmit.0 << e.resends.min(4));
+        Some(Time(e.resend_at?.0 - next.0) + self.retransmit)
     }
 
     /// Whether a path is left alone because it spoils what it carries.
@@ -842,7 +849,7 @@ impl Link {
     }
 
     /// When `flush` or `beat` has something to do though nothing happens.
-    pub fn next_deadline(&self, every: Nanos, silence: Nanos) -> Option<Time> {
+    pub fn next_deadline(&self, every: Nanos, silence: Nanos, now: Time) -> Option<Time> {
         let Some(e) = self.established.as_ref() else {
             let opened = self.paths.iter().flatten().map(|p| p.opened_at).min();
             return opened.map(|at| at + silence);
@@ -850,7 +857,11 @@ impl Link {
         let mutual = self.paths.iter().flatten().filter(|p| p.is_mutual());
         let beat = mutual.map(|p| p.beat + every).min();
         let silent = Some(e.heard + silence);
-        [e.resend_at, e.ack_at, beat, silent].into_iter().flatten().min()
+        let spoils = self.spoils_at().filter(|at| *at > now);
+        [e.resend_at, e.ack_at, beat, silent, spoils]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }
 

@@ -65,13 +65,14 @@ impl World {
         };
         let view = process.core.cell_view();
         let both = view.record.is_some_and(|r| r.mode == Mode::Both);
-        let entitled = match view.phase {
+        let entitles = |phase| match phase {
             Phase::Joining | Phase::Leveling => true,
             Phase::Serving => both || view.joining,
             Phase::Leaving => both,
             _ => false,
         };
-        if *grant > Nanos(0) && !entitled {
+        // It may lose its partner in the step in which it answered.
+        if *grant > Nanos(0) && !entitles(view.phase) && !entitles(process.phase) {
             self.fail(format!(
                 "{controller} grants its partner to serve while {:?}",
                 view.phase

@@ -58,7 +58,7 @@ impl World {
 
     /// A host has its answer in time. Hosts that send no data keep their locks, and others waiting.
     pub(super) fn check_calm_patience(&mut self, attempt: u64) {
-        if self.is_calm_for(attempt) && !self.plan.slow_hosts {
+        if self.is_calm_for(attempt) && !self.plan.slow_hosts && !self.plan.half_open {
             let what = format!("a host gives up, and nothing is wrong: {}", self.state());
             self.fail(what);
         }
@@ -74,8 +74,7 @@ impl World {
             Status::Good => true,
             Status::Aborted => of_host.withdrawn || of_host.given_up,
             Status::OutOfRange => self.is_out_of_range(of_host.command),
-            // There may be more commands than places for them.
-            Status::Busy => self.plan.pools == Pools::Tiny || self.luns_move(),
+            Status::Busy => self.plan.pools == Pools::Tiny || self.has_no_place(of_host.controller) || self.luns_move(),
             Status::Transitioning => self.luns_move(),
             _ => false,
         };
@@ -85,6 +84,13 @@ impl World {
                 "controller {controller} answers {status:?}, and nothing is wrong"
             ));
         }
+    }
+
+    /// Whether there are more commands than HTBs: those of the partner have some of them.
+    fn has_no_place(&self, controller: usize) -> bool {
+        let of_partner = usize::from(self.geometry.transfers / 4).max(1);
+        let commands = self.processes[controller].as_ref().map_or(0, |p| p.commands.len());
+        commands + 2 * of_partner >= usize::from(self.geometry.htbs)
     }
 
     /// Whether a LUN is changing its owner.

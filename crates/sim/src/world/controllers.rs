@@ -95,6 +95,9 @@ impl World {
             event.hash(&mut self.digest);
             self.report.marks.event(&event, mfcs);
             self.tell_event(controller, &event, mfcs);
+            if let Event::Manage { request, .. } = event {
+                self.note_heard(controller, request);
+            }
             if std::mem::take(&mut self.trapped) {
                 return self.crash(controller);
             }
@@ -112,6 +115,7 @@ impl World {
             if let Event::Persisted { token } = event {
                 process.commits.retain(|c| c.token != Some(token));
             }
+            process.phase = process.core.cell_view().phase;
             process.core.expect_more(crowded && event != Event::Tick);
             step(&mut process.core, Time(local), event, &mut effects);
             process.holds_what_may_end_a_link =

@@ -24,7 +24,7 @@ pub(super) struct Asked {
     /// When, and when it was answered.
     from: Moment,
     to: Option<Moment>,
-    /// The one who was asked waited for an operator to give up its partner's memory.
+    /// The one who was asked waited for an operator to give up its partner's memory when it heard of this.
     awaited: bool,
     /// What the one who was asked knew of the LUNs that it names.
     before: Option<Vec<Option<(Noid, u64)>>>,
@@ -68,9 +68,17 @@ impl World {
             op,
             from: self.number,
             to: None,
-            awaited: self.awaits_operator(controller),
+            awaited: false,
             before,
         });
+    }
+
+    /// A controller hears of it, which may take a while.
+    pub(super) fn note_heard(&mut self, controller: Controller, request: RequestId) {
+        let awaits = self.awaits_operator(controller);
+        if let Some(asked) = self.asked.iter_mut().find(|a| a.request == request) {
+            asked.awaited = awaits;
+        }
     }
 
     /// All LUNs of this number may be gone at any time.

@@ -27,7 +27,7 @@ pub(super) struct Patience {
 
 impl Patience {
     pub(super) fn of(plan: &Plan) -> Patience {
-        let usual = plan.triggers.is_empty() && !plan.busy && !plan.hasty && !plan.slow_hosts;
+        let usual = plan.triggers.is_empty() && !plan.busy && !plan.hasty && !plan.slow_hosts && !plan.half_open;
         let command = match plan.faults[..] {
             [(_, fault)] if usual && plan.mode == Promised::Promise => keeps_hosts(fault, plan.apart),
             _ => None,
