@@ -77,6 +77,8 @@ pub struct Attempt {
     pub process: u32,
     /// The answer says that nothing was done.
     pub refused: bool,
+    /// The controller had more commands than HTBs when it answered.
+    pub has_no_place: bool,
     /// When it was sent.
     pub begun: u64,
     /// It was given up: the host has closed the connection, or withdrawn it.

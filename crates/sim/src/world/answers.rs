@@ -160,6 +160,14 @@ impl World {
         let Some(process) = &self.processes[controller.index()] else {
             return;
         };
+        // Who is out and does not know it frees what nobody will look at.
+        if self
+            .records
+            .last_key_value()
+            .is_some_and(|(_, newest)| !newest.has(controller))
+        {
+            return;
+        }
         // Images that are made level, and what a takeover finds.
         if process.core.cell_view().role == Role::Starting {
             return;

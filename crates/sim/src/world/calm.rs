@@ -74,7 +74,7 @@ impl World {
             Status::Good => true,
             Status::Aborted => of_host.withdrawn || of_host.given_up,
             Status::OutOfRange => self.is_out_of_range(of_host.command),
-            Status::Busy => self.plan.pools == Pools::Tiny || self.has_no_place(of_host.controller) || self.luns_move(),
+            Status::Busy => self.plan.pools == Pools::Tiny || of_host.has_no_place || self.luns_move(),
             Status::Transitioning => self.luns_move(),
             _ => false,
         };
@@ -87,9 +87,11 @@ impl World {
     }
 
     /// Whether there are more commands than HTBs: those of the partner have some of them.
-    fn has_no_place(&self, controller: usize) -> bool {
+    pub(super) fn has_no_place(&self, controller: Controller) -> bool {
         let of_partner = usize::from(self.geometry.transfers / 4).max(1);
-        let commands = self.processes[controller].as_ref().map_or(0, |p| p.commands.len());
+        let commands = self.processes[controller.index()]
+            .as_ref()
+            .map_or(0, |p| p.commands.len());
         commands + 2 * of_partner >= usize::from(self.geometry.htbs)
     }
 

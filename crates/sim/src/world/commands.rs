@@ -123,6 +123,7 @@ impl World {
             controller,
             process: 0,
             refused: false,
+            has_no_place: false,
             begun: 0,
             given_up: false,
             withdrawn: false,
@@ -308,6 +309,7 @@ impl World {
         match status {
             Status::Good => self.check_good(controller, attempt),
             Status::ReadError | Status::WriteError => self.check_error(controller, attempt),
+            Status::Busy => self.attempts[at(attempt)].has_no_place = self.has_no_place(controller),
             _ => {}
         }
         let delay = self.random.between(20 * US, 200 * US);

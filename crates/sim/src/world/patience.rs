@@ -27,7 +27,10 @@ pub(super) struct Patience {
 
 impl Patience {
     pub(super) fn of(plan: &Plan) -> Patience {
-        let usual = plan.triggers.is_empty() && !plan.busy && !plan.hasty && !plan.slow_hosts && !plan.half_open;
+        // Where much waits for one transfer buffer, a slow link is slow for all of it.
+        let quick = plan.slow.frames == 0 && plan.slow_paths == [0; 2];
+        let usual =
+            quick && plan.triggers.is_empty() && !plan.busy && !plan.hasty && !plan.slow_hosts && !plan.half_open;
         let command = match plan.faults[..] {
             [(_, fault)] if usual && plan.mode == Promised::Promise => keeps_hosts(fault, plan.apart),
             _ => None,
@@ -44,8 +47,8 @@ impl Patience {
 /// How many milliseconds a fault by itself keeps hosts waiting; `None` for what may keep them for ever.
 fn keeps_hosts(fault: Fault, apart: bool) -> Option<u64> {
     match fault {
-        // Being mended: a controller that alone has lost sight of its disks keeps its partner from taking over.
-        Fault::LoseSight(..) | Fault::LoseSightOfAll(..) => None,
+        // One that sees some of the disks counts the others as failed.
+        Fault::LoseSight(..) => None,
         // Where nobody can end who stands still, it keeps its locks.
         Fault::Pause(_, ms) if apart => Some(ms),
         Fault::PauseBoth(a, b) => Some(a.max(b)),
@@ -62,8 +65,12 @@ fn keeps_hosts(fault: Fault, apart: bool) -> Option<u64> {
 impl World {
     /// A controller goes, or stands still and may keep its locks.
     pub(super) fn note_loss(&mut self, c: Controller, keeps_locks: bool) {
+        if !self.partner_has_everything(c) {
+            // Nobody else can serve until it is back.
+            self.patience.command = None;
+        }
         if self.patience.command.is_some() {
-            self.patience.is_partner_sound = !keeps_locks && self.partner_has_everything(c);
+            self.patience.is_partner_sound = !keeps_locks;
         }
     }
 
