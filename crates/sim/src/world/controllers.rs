@@ -264,6 +264,8 @@ impl World {
         process.paused_until = 0;
         let backlog = std::mem::take(&mut process.backlog);
         self.log(|| format!("{controller}: resumes"));
+        // Its partner may have waited for just too long.
+        self.wire.troubled_at = now;
         // Of errors that came meanwhile it hears only now.
         for disk in &mut self.shelf.disks {
             disk.failed_at = disk.failed_at.and(Some(self.now));

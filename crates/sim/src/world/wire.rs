@@ -65,7 +65,7 @@ pub(super) struct Wire {
     pub(super) delay: u64,
     /// Frames that are under way, and when one was last lost or late.
     under_way: usize,
-    troubled_at: u64,
+    pub(super) troubled_at: u64,
     /// What was sent on connections that are over, and is still to arrive.
     draining: Vec<Drain>,
     /// The order of the frames of each incarnation, since no connection was open.
