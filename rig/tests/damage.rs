@@ -168,7 +168,7 @@ fn a_flipped_bit_is_not_mirrored() {
     let lun = cell.lun("damaged", "32M", "vraid1");
     let owner = cell.owner("damaged");
     let other = if owner == "A" { "B" } else { "A" };
-    let volume = |c: &str| Volume::new(&[cell.iscsi_url(&lun, c).parse().unwrap()], Timing::default());
+    let urls = [&owner[..], other].map(|c| cell.iscsi_url(&lun, c).parse().unwrap());
     let block = |n: u64, of: u8| {
         let bytes = (0..512).map(move |i: u64| (i * 7 + n * 31) as u8 ^ of);
         bytes.collect::<Vec<u8>>()
@@ -177,7 +177,7 @@ fn a_flipped_bit_is_not_mirrored() {
     let (old, new) = (blocks(0..256, 1), blocks(3..203, 2));
     // The first granule has old data and new ones.
     let granule = [&old[..3 * 512], &new[..5 * 512]].concat();
-    let mut writer = volume(&owner);
+    let mut writer = Volume::new(&urls, Timing::default());
     writer.write(0, old.clone().into(), false).expect("the old data");
     for proxy in &link.proxies {
         proxy.delay(Duration::from_millis(300));
@@ -197,7 +197,7 @@ fn a_flipped_bit_is_not_mirrored() {
     });
     link.proxies.iter().for_each(Proxy::heal);
     println!("the write: {:?}", written.is_ok());
-    let read = volume(other).read(0, 8).expect("a read on the other path");
+    let read = writer.read(0, 8).expect("a read on any path");
     let is_old = written.is_err() && read.data == old[..4096];
     assert!(is_old || read.data == granule, "what is damaged was mirrored");
     says_why(&link.cell, &owner, 1);
