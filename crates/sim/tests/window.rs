@@ -1,6 +1,8 @@
 //! The window of the link is full: what waits for a frame has not left.
 
-use twincell_core::ids::Controller::A;
+use twincell_core::ids::Controller::{A, B};
+use twincell_core::layout::metadata::Name;
+use twincell_core::manage::ManageOp;
 use twincell_sim::{Scenario, trace};
 
 /// A write every 2 ms; the link takes 100 ms each way. Its window is full long before the first is acknowledged, and from then
@@ -31,5 +33,36 @@ fn what_has_not_left_is_not_withdrawn() {
             assert!(!s.tells("withdraw RIE"), "write {write}:\n{}", s.story());
             s.end();
         }
+    });
+}
+
+/// Each controller waits for the only transfer buffer that the other lends it, with a read of its own behind that, and with the
+/// other's write behind the read. The reads need no buffer of the owner: they go, and all the others after them.
+#[test]
+fn what_is_read_here_waits_for_no_buffer_there() {
+    trace(&["reads-wait-for-forwards"], || {
+        let mut s = Scenario::small().both_serving();
+        let name = Name::new("lun1").expect("a name");
+        s.manage(A, ManageOp::LunMove { name, to: B });
+        s.until("A -> operator: Ok");
+        s.link_takes(50);
+        s.pass(200);
+        let mut sent = Vec::new();
+        let luns = [(A, 1, 0), (B, 0, 1)];
+        for (path, theirs, _) in luns {
+            s.use_lun(theirs);
+            sent.push(s.write(path, 0, 8));
+        }
+        // Both are on their way.
+        s.pass(10);
+        for (path, theirs, own) in luns {
+            s.use_lun(theirs);
+            sent.push(s.read(path, 100, 8));
+            s.use_lun(own);
+            sent.push(s.read(path, 0, 8));
+        }
+        s.pass(4_000);
+        assert!(sent.iter().all(|command| s.is_good(*command)), "{}", s.story());
+        s.end();
     });
 }
