@@ -831,11 +831,12 @@ impl Core {
     }
 
     /// A command of the partner brings its transfer buffer along. It must not wait behind one that needs another:
-    /// there, too, somebody may wait for this side.
+    /// there, too, somebody may wait for this side. Nor must one that has its own, from its portion before.
     fn may_need_transfer(&self, h: u32) -> bool {
         let htb = self.htb(h);
         let host = matches!(htb.origin, Origin::Host(_));
-        host && (htb.op == HostOp::Read || !self.owns(htb.ncae))
+        let has_one = htb.transfer.is_some() && !mutant::is("wait-for-what-one-has");
+        host && !has_one && (htb.op == HostOp::Read || !self.owns(htb.ncae))
     }
 
     fn admit(&mut self, h: u32) -> Lacks {

@@ -137,6 +137,7 @@ pub const MUTANTS: &[Mutant] = &[
     code("acceptance-outlives-its-ballot", "a loss that an operator has once accepted makes every later takeover a clean one"),
     code("blind-for-ever", "a controller that does not see the disks, while its partner does, stays in"),
     code("reads-wait-for-forwards", "what is read here waits while a forwarded command lacks a transfer buffer of the owner"),
+    code("wait-for-what-one-has", "the next portion of a long read waits for a transfer buffer, though it has one"),
     // The link.
     code("resend-for-ever", "what a path spoils is sent on it again, for ever"),
     code("requested-before-it-fits", "a request counts as sent that did not fit into the last frame of the window"),

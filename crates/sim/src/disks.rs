@@ -109,6 +109,11 @@ impl SimDisk {
             || !self.bad.is_empty()
     }
 
+    /// What could not be read can be read again, as it was.
+    pub fn recover(&mut self) {
+        self.bad.clear();
+    }
+
     /// Whether it has blocks that cannot be read.
     pub fn has_bad_blocks(&self) -> bool {
         !self.bad.is_empty()

@@ -66,3 +66,22 @@ fn what_is_read_here_waits_for_no_buffer_there() {
         s.end();
     });
 }
+
+/// Three long reads have all the transfer buffers when one that came before them needs another. They keep theirs from portion to
+/// portion, and go on: nobody else can give one back.
+#[test]
+fn a_long_read_goes_on_with_its_buffer() {
+    trace(&["wait-for-what-one-has"], || {
+        let mut s = Scenario::small().both_serving();
+        s.host_data_takes(100);
+        s.disk_reads_take(200);
+        let mut sent = vec![s.write_long(A, 8_192, 8), s.read(A, 8_184, 24)];
+        // One disk is read from only twice at a time.
+        for start in [0, 1_024, 5_000] {
+            sent.push(s.read(A, start, 600));
+        }
+        s.pass(4_000);
+        assert!(sent.iter().all(|command| s.is_good(*command)), "{}", s.story());
+        s.end();
+    });
+}

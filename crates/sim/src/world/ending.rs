@@ -6,6 +6,7 @@ use crate::disks::SimDisk;
 use crate::hosts::Command;
 use crate::plan::Mode;
 use crate::process::Process;
+use crate::shape::PLAIN;
 use crate::slowness::Slowness;
 use twincell_core::cell::record::Mode as RecordMode;
 use twincell_core::controller::Role;
@@ -45,6 +46,10 @@ impl World {
         self.plan.slow = Slowness::default();
         self.plan.slow_paths = [0; 2];
         self.shelf.disks.iter_mut().for_each(SimDisk::heal);
+        if self.plan.shape != PLAIN {
+            // There the faulty place may be the only copy of what nobody writes any more, and is read again and again.
+            self.shelf.disks.iter_mut().for_each(SimDisk::recover);
+        }
         self.release_held();
         self.ends_after_start = [None; 2];
         self.ends_after_serving = [None; 2];
