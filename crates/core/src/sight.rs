@@ -41,8 +41,7 @@ pub(crate) struct Sight {
 impl Core {
     /// Looks while something fails, and asks the partner when there is nothing to be seen.
     pub(crate) fn settle_sight(&mut self) {
-        let may_give_way = self.phase == Phase::Serving && self.mode() == Some(Mode::Both) && self.link.is_up();
-        if !may_give_way || !self.doubts() {
+        if !self.serves_beside_partner() || !self.doubts() {
             (self.sight.look_at, self.sight.looks, self.sight.blind) = (None, false, false);
             self.trust();
             return;
@@ -66,6 +65,11 @@ impl Core {
         }
     }
 
+    /// Whether there is a partner to give way to.
+    fn serves_beside_partner(&self) -> bool {
+        self.phase == Phase::Serving && self.mode() == Some(Mode::Both) && self.link.is_up()
+    }
+
     /// When to look though nothing happens.
     pub(crate) fn sight_deadline(&self) -> Option<Time> {
         self.sight.look_at.map(|at| at.max(self.now + Nanos::from_micros(100)))
@@ -79,8 +83,7 @@ impl Core {
 
     /// A read has failed on all of its copies. Returns whether it waits until it is known whose fault that is.
     pub(crate) fn suspects_itself(&mut self) -> bool {
-        let serves = self.phase == Phase::Serving && self.mode() == Some(Mode::Both) && self.link.is_up();
-        if !serves || self.now < self.sight.trusted_until || mutant::is("blind-for-ever") {
+        if !self.serves_beside_partner() || self.now < self.sight.trusted_until || mutant::is("blind-for-ever") {
             return false;
         }
         mark!("reads wait until it is known whose fault it is");

@@ -348,8 +348,8 @@ impl Link {
     /// When the path that messages leave on counts as one that spoils them: what was sent again is given time to arrive.
     fn spoils_at(&self) -> Option<Time> {
         let e = self.established.as_ref().filter(|e| e.resends >= SPOILS_AFTER)?;
-        let next = Nanos(self.retransmit.0 << e.resends.min(4));
-        Some(Time(e.resend_at?.0 - next.0) + self.retransmit)
+        let sent = e.resend_at?.0 - resend_after(self.retransmit, e.resends).0;
+        Some(Time(sent) + self.retransmit)
     }
 
     /// Whether a path is left alone because it spoils what it carries.
@@ -722,7 +722,7 @@ impl Link {
         if e.resend_at.is_some_and(|at| at <= now) {
             e.wanted = u64::MAX;
             e.resends += 1;
-            e.resend_at = Some(now + Nanos(self.retransmit.0 << e.resends.min(4)));
+            e.resend_at = Some(now + resend_after(self.retransmit, e.resends));
         }
         let wanted = std::mem::take(&mut e.wanted);
         if mutant::is("never-send-again") {
@@ -863,6 +863,11 @@ impl Link {
             .flatten()
             .min()
     }
+}
+
+/// How long after it was sent so often again a frame is sent once more.
+fn resend_after(retransmit: Nanos, resends: u32) -> Nanos {
+    Nanos(retransmit.0 << resends.min(4))
 }
 
 impl Established {

@@ -27,7 +27,7 @@ impl Core {
         while let Some(mfcd) = self.link.next_request() {
             match self.build(mfcd, self.link.room()) {
                 Built::Message(mfc, payload) => {
-                    self.is_requested(mfcd);
+                    self.note_requested(mfcd);
                     self.link.put(mfc, payload, true);
                     if payload.is_some() {
                         self.link.end_frame(self.now, &mut self.effects);
@@ -51,7 +51,7 @@ impl Core {
             return Built::Nothing;
         }
         if mutant::is("requested-before-it-fits") {
-            self.is_requested(mfcd);
+            self.note_requested(mfcd);
         }
         let built = match mfcd {
             Mfcd::Rqr { rie, generation, .. } => self.build_rqr(rie, generation),
@@ -92,7 +92,7 @@ impl Core {
     }
 
     /// The partner hears of a portion: what is requested is in a frame that leaves. One that did not fit may yet be recalled.
-    fn is_requested(&mut self, mfcd: Mfcd) {
+    fn note_requested(&mut self, mfcd: Mfcd) {
         let htb = match mfcd {
             Mfcd::Rqr { rie, generation, .. } => self.htb_of_rie(rie, generation),
             Mfcd::Forward { call, .. } => self.forwarded_by(call).map(|(h, _)| h),
