@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// The scripts that every mutant meets: the tests of the simulator that name mutants, and others that take only seconds.
-const SCRIPTS: [&str; 20] = [
+const SCRIPTS: [&str; 21] = [
     "traces",
     "rules",
     "merging",
@@ -26,6 +26,7 @@ const SCRIPTS: [&str; 20] = [
     "fences",
     "operator",
     "kept_seeds",
+    "restart",
 ];
 
 /// Every mutant: which scripts catch it, how many seeds it takes, and which oracle says so.

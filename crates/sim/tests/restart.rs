@@ -1,7 +1,8 @@
 //! Both were in when both ended, and both come back (R6).
 
 use twincell_core::ids::Controller::{A, B};
-use twincell_sim::Scenario;
+use twincell_sim::fault::Fault;
+use twincell_sim::{Scenario, trace};
 
 /// Both wait for each other while they stand still, so that the patience of one ends just as the link opens: it begins
 /// a ballot, and says so by a link of its own incarnation, not by refusing what it is sent.
@@ -27,4 +28,28 @@ fn patience_that_ends_as_the_link_opens() {
             s.end();
         }
     }
+}
+
+/// A bit of A's memory has flipped, in whatever word, and both end in the middle of a write that A has committed and B has
+/// not: leveling decides it the other way, and needs words that said nothing before.
+#[test]
+fn damage_in_what_leveling_comes_to() {
+    trace(&["damage-is-sought-in-what-is-valid"], || {
+        for word in 0..12 {
+            let mut s = Scenario::new().both_serving();
+            let before = s.written(A, 8, 8);
+            s.mark();
+            s.link_takes(5);
+            let _ = s.write(A, 8, 8);
+            s.until("A nv: RIE 0 Valid");
+            s.fault(Fault::FlipNvAndCrash(A, word * 64 + 3));
+            s.crash(B);
+            s.start(A);
+            s.start_when_down();
+            s.link_takes(0);
+            s.until_both_serve();
+            s.reads(A, 8, 8, before);
+            s.end();
+        }
+    });
 }

@@ -126,9 +126,12 @@ impl Core {
     /// Data of a LUN that is gone are nothing, also if another LUN has its place by now [0093].
     pub(crate) fn live(&self, valid: Option<ValidBuffer>) -> Option<ValidBuffer> {
         valid.filter(|v| {
-            let named = self.words.ncae(v.ncae).ok().and_then(|n| n.noid);
+            let named = self
+                .words
+                .ncae(v.ncae)
+                .expect("the image was checked when it was found");
             self.lun(v.ncae)
-                .is_some_and(|lun| named.is_none_or(|noid| noid == lun.noid))
+                .is_some_and(|lun| named.noid.is_none_or(|noid| noid == lun.noid))
         })
     }
 

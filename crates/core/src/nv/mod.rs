@@ -115,6 +115,9 @@ impl Words {
 
     /// An NCAE.
     pub fn ncae(&self, ncae: NcaeIndex) -> Result<Ncae, Damaged> {
+        if usize::from(ncae.0) >= LUNS_MAX {
+            return Err(Damaged);
+        }
         Ncae::decode(self.word(self.geometry.ncae_address(ncae)))
     }
 
@@ -202,15 +205,27 @@ mod tests {
         }
     }
 
+    fn is_damaged(words: Words) -> bool {
+        let image = Image {
+            uuid: Uuid(1),
+            words: words.words,
+        };
+        resolve(&image, geometry()) == Err(Damaged)
+    }
+
     #[test]
     fn a_provisional_buffer_without_its_write_is_damage() {
         let mut words = Words::new(geometry(), None);
         let (address, word) = words.bmae_store(BufferIndex(0), Bmae::provisional_wb(RieIndex(3), 0xff));
         words.note(address, word);
-        let image = Image {
-            uuid: Uuid(1),
-            words: words.words,
-        };
-        assert_eq!(resolve(&image, geometry()), Err(Damaged));
+        assert!(is_damaged(words));
+    }
+
+    #[test]
+    fn a_virtual_disk_that_there_cannot_be_is_damage() {
+        let mut words = Words::new(geometry(), None);
+        let (address, word) = words.bmae_store(BufferIndex(0), Bmae::wb_valid(NcaeIndex(LUNS_MAX as u16), 0xff));
+        words.note(address, word);
+        assert!(is_damaged(words));
     }
 }

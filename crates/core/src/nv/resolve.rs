@@ -4,6 +4,7 @@ use super::word::{Bmae, BmaeState, Damaged, RieState};
 use super::{Image, Words};
 use crate::config::Geometry;
 use crate::ids::{BufferIndex, Controller, NcaeIndex, Vba};
+use crate::mutant;
 
 /// A buffer that holds valid data once every write in progress is decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,29 +25,36 @@ pub struct ValidBuffer {
 /// |---|---|---|
 /// | Provisional WB | free | valid |
 /// | Provisional WB Not | valid | free |
+///
+/// # Errors
+/// `Damaged` if any word fails its check that says something of the buffer, or contradicts another, whichever way its write
+/// is decided now: leveling may still decide it the other way.
 pub fn ultimate(words: &Words, buffer: BufferIndex) -> Result<Option<ValidBuffer>, Damaged> {
     let bmae = words.bmae(buffer)?;
-    let ncae = match bmae.state {
+    let (ncae, is_valid) = match bmae.state {
         BmaeState::Free => return Ok(None),
-        BmaeState::WbValid => NcaeIndex(bmae.index),
+        BmaeState::WbValid => (NcaeIndex(bmae.index), true),
         BmaeState::ProvisionalWb | BmaeState::ProvisionalWbNot => {
             let rie = words.rie_of(bmae)?;
-            let keeps = match rie.state {
-                RieState::Free => bmae.state == BmaeState::ProvisionalWbNot,
-                RieState::Valid => bmae.state == BmaeState::ProvisionalWb,
+            let kept = match rie.state {
+                RieState::Free => BmaeState::ProvisionalWbNot,
+                RieState::Valid => BmaeState::ProvisionalWb,
                 RieState::Unused => return Err(Damaged),
             };
-            if !keeps {
-                return Ok(None);
-            }
-            rie.ncae
+            (rie.ncae, bmae.state == kept)
         }
     };
-    Ok(Some(ValidBuffer {
+    if !is_valid && mutant::is("damage-is-sought-in-what-is-valid") {
+        return Ok(None);
+    }
+    words.ncae(ncae)?;
+    let start = words.bmae_start(buffer)?;
+    let mask = bmae.mask;
+    Ok(is_valid.then_some(ValidBuffer {
         buffer,
         ncae,
-        start: words.bmae_start(buffer)?,
-        mask: bmae.mask,
+        start,
+        mask,
     }))
 }
 

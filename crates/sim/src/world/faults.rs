@@ -359,7 +359,7 @@ impl World {
         self.is_loss_accepted |= matches!(op, ManageOp::AcceptLoss { .. });
         process.requests.insert(request);
         let id = process.id;
-        self.note_asked(controller, request, op);
+        self.note_asked(request, op);
         self.deliver(controller, id, Event::Manage { request, op });
     }
 }

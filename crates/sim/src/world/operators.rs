@@ -21,12 +21,12 @@ const MOST_ASKED: usize = 600;
 pub(super) struct Asked {
     request: RequestId,
     op: ManageOp,
-    /// When, and when it was answered.
+    /// When, and when it was answered. Of what got "unknown" for an answer nobody can tell when it is over.
     from: Moment,
     to: Option<Moment>,
     /// The one who was asked waited for an operator to give up its partner's memory when it heard of this.
     awaited: bool,
-    /// What the one who was asked knew of the LUNs that it names.
+    /// What the one who was asked knew of the LUNs that it names when it heard of this.
     before: Option<Vec<Option<(Noid, u64)>>>,
 }
 
@@ -56,28 +56,28 @@ impl World {
     }
 
     /// An operator asks for something.
-    pub(super) fn note_asked(&mut self, controller: Controller, request: RequestId, op: ManageOp) {
+    pub(super) fn note_asked(&mut self, request: RequestId, op: ManageOp) {
         if let ManageOp::LunDelete { name } = op {
             self.doom_group(group(&name));
         }
-        let process = self.processes[controller.index()].as_ref();
-        let metadata = process.filter(|p| p.serves).and_then(|p| p.core.metadata());
-        let before = metadata.map(|m| names(&op).iter().map(|n| of_lun(m, n)).collect());
         self.asked.push(Asked {
             request,
             op,
             from: self.number,
             to: None,
             awaited: false,
-            before,
+            before: None,
         });
     }
 
     /// A controller hears of it, which may take a while.
     pub(super) fn note_heard(&mut self, controller: Controller, request: RequestId) {
         let awaits = self.awaits_operator(controller);
+        let process = self.processes[controller.index()].as_ref();
+        let metadata = process.filter(|p| p.serves).and_then(|p| p.core.metadata());
         if let Some(asked) = self.asked.iter_mut().find(|a| a.request == request) {
             asked.awaited = awaits;
+            asked.before = metadata.map(|m| names(&asked.op).iter().map(|n| of_lun(m, n)).collect());
         }
     }
 
@@ -106,7 +106,8 @@ impl World {
         let Some(asked) = self.asked.iter_mut().find(|a| a.request == request) else {
             return;
         };
-        asked.to = Some(number);
+        let is_unknown = matches!(result, Err(ManageError::Unknown));
+        asked.to = (!is_unknown).then_some(number);
         let asked = asked.clone();
         let accepts = matches!(asked.op, ManageOp::AcceptLoss { .. });
         if accepts && result.is_ok() && !asked.awaited {
@@ -121,18 +122,16 @@ impl World {
         if self.plan.mode == Promised::Chaos || self.asked.iter().any(|o| asked.overlaps(o) && meets(o)) {
             return;
         }
-        let is_done = match result {
-            Ok(_) => true,
-            // It is not said whether it was done.
-            Err(ManageError::Unknown) => return,
-            Err(_) => false,
-        };
+        // It is not said whether it was done.
+        if is_unknown {
+            return;
+        }
         for who in self.who_must_know(controller) {
             let process = self.processes[who.index()].as_ref().expect("it serves");
             let Some(metadata) = process.core.metadata() else {
                 continue;
             };
-            let good = if is_done {
+            let good = if result.is_ok() {
                 shows(metadata, &asked.op) && names_lun(metadata, &asked.op, result) && self.shows_owner(who, &asked.op)
             } else {
                 let now: Vec<_> = names(&asked.op).iter().map(|n| of_lun(metadata, n)).collect();
