@@ -186,7 +186,9 @@ pub struct Core {
     pub(crate) has_served: bool,
     /// The partner said that it leaves: it is fenced only after this, or once its connection is over.
     pub(crate) leaver_may_go_until: Option<Time>,
+    /// What the partner's slot showed last, and since when; or when the link was last up.
     pub(crate) partner_heartbeat: (u64, Time),
+    pub(crate) looked_for_partner: Time,
     pub(crate) operator_called: bool,
     /// The operator was told that the image of this controller is lost.
     pub(crate) image_loss_told: bool,
@@ -302,6 +304,7 @@ impl Core {
             has_served: false,
             leaver_may_go_until: None,
             partner_heartbeat: (0, Time(0)),
+            looked_for_partner: Time(0),
             operator_called: false,
             image_loss_told: false,
             loss_accepted: false,

@@ -120,6 +120,7 @@ pub const MUTANTS: &[Mutant] = &[
     code("vote-without-looking", "who cannot write its slot does not look whether its partner was voted in"),
     code("accept-any-slot", "a ballot does not look at the partner's slot"),
     code("ignore-the-mirror-segment", "a takeover does not resolve the partner's segment"),
+    code("a-newer-record-is-no-sign-of-life", "whose record changes at each look counts as still"),
     code("damage-is-sought-in-what-is-valid", "the words of a buffer that is free by its write are not looked at when an image is found"),
     code("level-nothing", "after a restart of both, the images are taken as they are"),
     code("both-while-untwinned", "BOTH is proposed before old data have drained"),

@@ -223,6 +223,8 @@ pub struct Process {
     pub serves: bool,
     /// When it last began to accept them.
     pub serving_since: u64,
+    /// Since when it has served without a mirror.
+    pub alone_since: Option<u64>,
     /// It is stopped until then.
     pub paused_until: u64,
     /// What arrived while it was stopped.
@@ -267,6 +269,7 @@ impl Process {
             core,
             serves: false,
             serving_since: 0,
+            alone_since: None,
             paused_until: 0,
             backlog: VecDeque::new(),
             wants_locks: false,

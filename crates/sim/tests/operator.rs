@@ -1,6 +1,7 @@
 //! What only an operator can decide: to go on without a memory that may have what the disks lack (R8).
 
 use twincell_core::ids::Controller::{A, B};
+use twincell_core::layout::metadata::Name;
 use twincell_core::manage::ManageOp;
 use twincell_sim::{Scenario, trace};
 
@@ -107,6 +108,32 @@ fn what_was_accepted_once_is_not_accepted_for_ever() {
         s.start(B);
         s.until_both_serve();
         s.reads(A, 0, 8, written);
+        s.end();
+    });
+}
+
+/// A changes its record all the time. That, too, is a sign of life.
+#[test]
+fn a_partner_that_changes_its_record_is_not_given_up() {
+    trace(&["a-newer-record-is-no-sign-of-life"], || {
+        let mut s = only_b_is_left();
+        s.cut();
+        s.start(B);
+        s.pass(12_000);
+        let names = [Name::new("lun0").unwrap(), Name::new("lun20").unwrap()];
+        let mut written = s.written(A, 0, 8);
+        for n in 0..16 {
+            let (name, to) = (names[n % 2], names[(n + 1) % 2]);
+            s.manage(A, ManageOp::LunRename { name, to });
+            s.pass(250);
+            written = s.written(A, 0, 8);
+        }
+        s.manage(B, ManageOp::AcceptLoss { missing: A });
+        s.pass(5_000);
+        assert!(s.serves(A) && !s.serves(B), "A's records show that it is alive");
+        s.mend();
+        s.until_both_serve();
+        s.reads(B, 0, 8, written);
         s.end();
     });
 }

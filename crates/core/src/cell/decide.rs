@@ -2,7 +2,7 @@
 //! that lost is simply wanted again, or not any more.
 
 use super::ballot::{self, Ballot, Change, Verdict};
-use super::quorum::{Kind, OptionalSlots, Outcome};
+use super::quorum::{self, Kind, OptionalSlots, Outcome};
 use super::record::{Mode, Record};
 use super::{Joiner, Phase};
 use crate::controller::{Core, Locks};
@@ -305,8 +305,12 @@ impl Core {
     }
 
     fn on_renewal(&mut self, found: &[OptionalSlots]) {
-        let newest = super::quorum::newest_record(found);
-        if let Some(newer) = newest.filter(|r| r.epoch > self.epoch()) {
+        let newest = quorum::newest_record(found);
+        let newer = newest.filter(|r| r.epoch > self.epoch());
+        if self.phase == Phase::AwaitAttach {
+            self.look_for_life(found, newer.is_some());
+        }
+        if let Some(newer) = newer {
             return self.adopt_with_metadata(newer);
         }
         let shown = self.quorum.kind() == Kind::WriteRead || mutant::is("a-look-is-a-lease");
@@ -314,19 +318,25 @@ impl Core {
             self.lease_until = self.lease_until.max(self.lease_begins() + self.config.timing.grant);
         }
         if self.phase == Phase::AwaitAttach {
-            self.watch_partner(found);
+            self.watch_partner();
         }
     }
 
-    /// R8: a partner that left everything clean, and whose slot has stood still for long enough, does not run.
-    fn watch_partner(&mut self, found: &[OptionalSlots]) {
-        let heartbeat = super::quorum::furthest_slot(found, self.partner()).map_or(0, |s| s.heartbeat);
-        if heartbeat != self.partner_heartbeat.0 || self.link.is_up() {
+    /// A slot that has changed is a sign of life, and so is a link. Whoever lives takes back what was accepted as lost.
+    fn look_for_life(&mut self, found: &[OptionalSlots], is_record_newer: bool) {
+        let heartbeat = quorum::furthest_slot(found, self.partner()).map_or(0, |s| s.heartbeat);
+        let lives = heartbeat != self.partner_heartbeat.0 || self.link.is_up();
+        if lives && !(is_record_newer && mutant::is("a-newer-record-is-no-sign-of-life")) {
             self.partner_heartbeat = (heartbeat, self.now);
         }
+        self.looked_for_partner = self.now;
+        self.loss_accepted &= self.awaits_operator();
+    }
+
+    /// R8: a partner that left everything clean, and whose slot has stood still for long enough, does not run.
+    fn watch_partner(&mut self) {
         self.call_operator();
         let clean = matches!(self.mode(), Some(Mode::Alone { dirty: false, .. }));
-        self.loss_accepted &= self.awaits_operator();
         let clean = clean || mutant::is("take-over-from-a-dirty-one");
         if self.is_partner_still() && clean || self.loss_accepted {
             self.take_locks();
@@ -340,9 +350,9 @@ impl Core {
         }
     }
 
-    /// Whether the partner has shown no sign of life for so long that it does not run.
+    /// Whether the partner had shown no sign of life for so long, at the last look for one, that it does not run.
     pub(crate) fn is_partner_still(&self) -> bool {
-        self.now.since(self.partner_heartbeat.1) >= self.config.timing.still
+        self.looked_for_partner.since(self.partner_heartbeat.1) >= self.config.timing.still
     }
 
     /// A newer record, whose metadata may have to be read first.

@@ -146,6 +146,8 @@ impl World {
             }
             Effect::Note(ref note) => match note {
                 Note::PartnerFenced => self.report.takeovers += 1,
+                Note::Serving { mirrored } => self.note_alone(controller, !mirrored),
+                Note::Mirrored => self.note_alone(controller, false),
                 Note::LossAccepted { .. } => self.forget(self.is_loss_accepted),
                 Note::ImageLost { both: true } => self.forget(self.memories_lost == [true; 2]),
                 _ => {}
@@ -183,6 +185,11 @@ impl World {
         let process = self.processes[controller.index()].as_mut().expect("it wants something");
         (process.serves, process.serving_since) = (true, self.now);
         self.note_serving(controller);
+    }
+
+    fn note_alone(&mut self, controller: Controller, is_alone: bool) {
+        let process = self.processes[controller.index()].as_mut().expect("it wants something");
+        process.alone_since = is_alone.then_some(self.now);
     }
 
     /// The cell has said that what was acknowledged until now may be lost. Within the promise it says so only where a script has

@@ -6,6 +6,7 @@ use super::{LUNS, MS, World};
 use crate::fault::Fault;
 use crate::history::Moment;
 use crate::plan::Mode as Promised;
+use crate::process::Process;
 use crate::wishes::{MADE, RENAMED};
 use twincell_core::cell::record::Mode;
 use twincell_core::controller::Role;
@@ -13,6 +14,8 @@ use twincell_core::ids::{Controller, Noid, RequestId, Uuid};
 use twincell_core::layout::metadata::{Lun, Metadata, Name, Redundancy};
 use twincell_core::manage::{ManageError, ManageOp, ManageReply};
 
+/// A controller that has been alone for this long has changed its slots, and its partner has looked at them since.
+const SHOWN: u64 = 10_000 * MS;
 /// In one run operators ask no more often.
 const MOST_ASKED: usize = 600;
 
@@ -109,8 +112,9 @@ impl World {
         let is_unknown = matches!(result, Err(ManageError::Unknown));
         asked.to = (!is_unknown).then_some(number);
         let asked = asked.clone();
-        let accepts = matches!(asked.op, ManageOp::AcceptLoss { .. });
-        if accepts && result.is_ok() && !asked.awaited {
+        if let (ManageOp::AcceptLoss { missing }, true) = (&asked.op, result.is_ok())
+            && (!asked.awaited || self.has_shown_life(*missing))
+        {
             return self.fail(format!("{controller} takes for lost what is not"));
         }
         self.insist(&asked, result);
@@ -144,6 +148,18 @@ impl World {
                 ));
             }
         }
+    }
+
+    /// Whether a controller has been in alone for so long, and without a pause, that its partner must have seen it change its
+    /// slots, however late it looked.
+    fn has_shown_life(&self, controller: Controller) -> bool {
+        let jump = |(_, fault): &(u64, Fault)| matches!(fault, Fault::ClockJump(..));
+        let true_clocks = self.plan.mode != Promised::Chaos && !self.plan.faults.iter().any(jump);
+        let shows = |p: &Process| {
+            let is_steady = p.paused_until == 0 && p.core.cell_view().role == Role::Serving;
+            is_steady && p.alone_since.is_some_and(|since| self.now > since + SHOWN)
+        };
+        true_clocks && self.processes[controller.index()].as_ref().is_some_and(shows)
     }
 
     /// Some operators ask again, whoever is there, for what could not be done just now.
