@@ -172,10 +172,9 @@ impl World {
         if process.core.cell_view().role == Role::Starting {
             return;
         }
-        // The partner may be the first to know that a disk does not count any more, and what is left of a LUN that is deleted is
-        // nothing.
-        let known = self.processes.iter().flatten().filter_map(|p| p.core.metadata());
-        let metadata = known.max_by_key(|m| m.generation);
+        // The partner may be the first to know that a disk does not count any more, and may have died since; what is left of a
+        // LUN that is deleted is nothing.
+        let metadata = self.metadata_in_force();
         let lun = metadata.and_then(|m| m.luns.iter().find(|l| l.ncae == freed.ncae));
         let (Some(metadata), Some(lun)) = (metadata, lun) else {
             return;
