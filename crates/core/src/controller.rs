@@ -1199,8 +1199,8 @@ impl Core {
         &self.link
     }
 
-    /// The host commands in progress, in order of arrival, in words: for whoever looks for what they wait for.
-    pub fn commands_in_words(&self) -> Vec<String> {
+    /// The tasks and the host commands in progress, in order of arrival, in words: for whoever looks for what they wait for.
+    pub fn work_in_words(&self) -> Vec<String> {
         let words = |h: &u32| {
             let htb = self.htb(*h);
             let Htb {
@@ -1215,7 +1215,8 @@ impl Core {
                 htb.start, htb.blocks, htb.locked
             )
         };
-        self.order.iter().map(words).collect()
+        let tasks = self.tasks().map(|task| format!("{task:?}"));
+        tasks.chain(self.order.iter().map(words)).collect()
     }
 
     /// The words of NV memory as this controller knows them.

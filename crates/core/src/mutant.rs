@@ -133,6 +133,7 @@ pub const MUTANTS: &[Mutant] = &[
     code("both-change-the-metadata", "who decides begins a change of the metadata though its partner may be the next to decide"),
     code("deaf-while-a-lun-is-zeroed", "while a LUN is zeroed no disk is given up, and nothing else is done"),
     code("deaf-while-a-lun-is-fetched", "while a LUN is fetched to be deleted for an operator here no disk is given up"),
+    code("who-is-answered-still-waits", "a task that was answered while it was interrupted takes the next answer, too"),
     code("busy-with-what-the-partner-does", "a LUN that the partner is to delete for an operator here cannot be moved there"),
     code("serve-from-an-image-unnamed", "who finishes a vote of its predecessor serves from an image that the vote does not name"),
     code("deaf-while-the-partner-moves", "a coordinator gives up no disk while its partner drains a LUN for it"),

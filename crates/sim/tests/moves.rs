@@ -123,6 +123,23 @@ fn a_lun_is_deleted_from_its_owner_while_one_of_its_disks_dies() {
     });
 }
 
+/// B asks A to delete it, and A asks B to move it, at the same time. A is busy then, and says so to B, which already moves the
+/// LUN; later B asks for something else, the disk, and that is what it has an answer to next.
+#[test]
+fn a_lun_is_deleted_and_moved_while_one_of_its_disks_dies() {
+    trace(&["who-is-answered-still-waits"], || {
+        let mut s = a_disk_dies_under_a_lun_of_b();
+        let name = Name::new("lun0").expect("a name");
+        s.mark();
+        s.manage(B, ManageOp::LunDelete { name });
+        s.manage(A, moved("lun0", A));
+        s.until("A -> operator: Ok");
+        s.until("B -> operator: Err(Busy)");
+        s.fail_disk(None);
+        s.end();
+    });
+}
+
 /// The partner falls when A has given up the disk, and is about to: it cannot move the LUN any more, and A says so.
 #[test]
 fn the_owner_falls_while_a_disk_is_given_up_for_it() {

@@ -28,7 +28,7 @@ fn step_and_look(core: &mut Core, now: Time, event: Event, effects: &mut Vec<Eff
     core.step(now, event, effects);
     let look = Look {
         cell: core.cell_view(),
-        commands: core.commands_in_words(),
+        commands: core.work_in_words(),
         paths: core.paths().collect(),
         link_is_up: core.link().is_up(),
         now,

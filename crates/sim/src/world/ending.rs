@@ -192,7 +192,7 @@ impl World {
                     p.wants_fence,
                     p.commands.len()
                 ) + "\n    "
-                    + &p.core.commands_in_words().join("\n    ")
+                    + &p.core.work_in_words().join("\n    ")
             }
             None => "down".into(),
         };
@@ -336,13 +336,13 @@ impl World {
         let settle = self.now + 500 * MS + if self.plan.slow_hosts { SLOWEST_HOST } else { 0 };
         let in_progress = |w: &World| {
             let mut processes = w.processes.iter().flatten();
-            processes.any(|p| !p.core.commands_in_words().is_empty())
+            processes.any(|p| !p.core.work_in_words().is_empty())
         };
         while (self.now < settle || self.now < settle + LIVENESS && in_progress(self)) && self.advance()? {}
         // A controller that stood still when all was healed may have been given up only meanwhile.
         self.until_quiet()?;
         for process in self.processes.iter().flatten() {
-            if let Some(command) = process.core.commands_in_words().first() {
+            if let Some(command) = process.core.work_in_words().first() {
                 return Err(format!("nobody waits, and there still is a command: {command}"));
             }
         }
