@@ -115,6 +115,20 @@ impl Destager {
         }
     }
 
+    /// The number of the request that is to be made now: where something is to be released that no earlier one has. One for
+    /// nothing would never be heard.
+    pub fn request_release(&mut self) -> Option<u64> {
+        let earlier: usize = self.closed.iter().sum();
+        let has_new = self.releases.len() > earlier
+            || mutant::is("a-release-of-nothing-is-requested") && !self.releases.is_empty();
+        if self.release_requested || !has_new {
+            return None;
+        }
+        self.release_requested = true;
+        self.releases_requested += 1;
+        Some(self.releases_requested)
+    }
+
     /// The partner has heard of what was released by this request, and by those before it.
     pub fn releases_are_heard(&mut self, number: u64) {
         self.releases_heard = number;
@@ -533,10 +547,7 @@ impl Core {
         if !self.link.is_up() {
             return self.destager.forget_releases();
         }
-        if !self.destager.releases.is_empty() && !self.destager.release_requested {
-            self.destager.release_requested = true;
-            self.destager.releases_requested += 1;
-            let number = self.destager.releases_requested;
+        if let Some(number) = self.destager.request_release() {
             self.link.request(Mfcd::Release { number });
         }
     }

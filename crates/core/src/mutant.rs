@@ -69,6 +69,7 @@ pub const MUTANTS: &[Mutant] = &[
     code("read-without-the-lock", "a read does not wait for a write in progress"),
     rule("§4", "mda-before-the-data", "the mirror says MDA when it is armed"),
     rule("§4", "releases-after-the-request", "the release of a twin does not go before a request that may name its buffer"),
+    code("a-release-of-nothing-is-requested", "who has to hear of every release waits for one that says nothing"),
     code("releases-join-an-earlier-request", "a twin is released before the mirror hears that the write that named it is over"),
     code("mirror-does-not-merge", "the mirror does not merge old data"),
     code("mirror-keeps-old-valid", "the mirror does not free old data after its commit"),

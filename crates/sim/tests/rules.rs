@@ -488,6 +488,30 @@ fn what_a_withdrawn_write_named_is_released_after_it() {
     });
 }
 
+/// Two writes are withdrawn before a frame leaves, and the second named no old data: nothing is to be released after it. The
+/// LUN moves when the mirror has heard of what is.
+#[test]
+fn a_write_that_named_nothing_is_withdrawn_after_one_that_did() {
+    trace(&["a-release-of-nothing-is-requested"], || {
+        let mut s = Scenario::stepping(crowded).both_serving();
+        s.disk_writes_take(100);
+        s.written(A, 0, 8);
+        s.until("A -> disk 1: write 16384+8");
+        s.host_data_takes(500);
+        let both = [s.write_long(A, 0, 8), s.write_long(A, 64, 8)];
+        s.until("A -> host: fetch into buffers [2]");
+        s.host_data_takes(0);
+        s.disk_writes_take(0);
+        s.until("A -> disk 1: flush");
+        both.into_iter().for_each(|write| s.withdraw(write));
+        s.until("withdraw RIE 0, release [0], withdraw RIE 1");
+        let name = Name::new("lun0").expect("a name");
+        s.manage(A, ManageOp::LunMove { name, to: B });
+        s.until("A -> operator: Ok");
+        s.end();
+    });
+}
+
 /// B falls and is back while A cannot write its slot: A does not greet it before it has decided, and sends it nothing.
 #[test]
 fn nothing_is_sent_before_both_have_said_hello() {
