@@ -140,6 +140,7 @@ pub const MUTANTS: &[Mutant] = &[
     code("deaf-while-the-partner-moves", "a coordinator gives up no disk while its partner drains a LUN for it"),
     code("acceptance-outlives-its-ballot", "a loss that an operator has once accepted makes every later takeover a clean one"),
     code("blind-for-ever", "a controller that does not see the disks, while its partner does, stays in"),
+    code("a-read-waits-for-what-is-known", "a read of which a part has failed waits for what was found out while the rest was under way"),
     code("reads-wait-for-forwards", "what is read here waits while a forwarded command lacks a transfer buffer of the owner"),
     code("wait-for-what-one-has", "the next portion of a long read waits for a transfer buffer, though it has one"),
     // The link.

@@ -244,6 +244,12 @@ impl Core {
         copies.iter().any(stalls)
     }
 
+    /// Whether it is still open what a read that is to be tried again waits for: whose fault it is, or a disk's answer.
+    fn will_know_more(&self, h: u32, portion: &Portion) -> bool {
+        let later = |extent: Extent| self.may_be_read_later(h, &extent);
+        self.sight.suspects || extents(portion.start, portion.blocks).any(later)
+    }
+
     /// Reads that a disk does not answer begin anew, in other memory, where there is another copy; where nothing is
     /// expected of any disk any more they fail.
     pub(crate) fn leave_overdue_reads(&mut self) {
@@ -339,10 +345,12 @@ impl Core {
         }
         match self.htb(h).status {
             Status::Good if portion.again => {
-                // It is looked again when a disk that does not answer may have changed its mind.
                 let htb = self.htb_mut(h);
                 htb.portion = Portion::default();
                 htb.stage = Stage::AwaitTurn;
+                // Whoever knows more wakes it; nobody does who knew while other reads of it were still under way.
+                self.turn_may_have_come |=
+                    !self.will_know_more(h, &portion) && !mutant::is("a-read-waits-for-what-is-known");
             }
             Status::Good => {
                 let from = read_memory(transfer, portion.start, portion.blocks);

@@ -98,3 +98,23 @@ fn what_no_disk_has_is_an_error_at_once() {
     assert_eq!(s.disk_state(A, 0), DiskState::Normal);
     s.end();
 }
+
+/// One part of a read fails at once, and it is soon known that this is the disk's fault. Another part takes longer.
+#[test]
+fn a_part_of_a_read_fails_before_the_rest_is_there() {
+    trace(&["a-read-waits-for-what-is-known"], || {
+        let mut s = Scenario::new().both_serving();
+        s.use_lun(1);
+        s.mark();
+        s.fault(Fault::FailReads(1, LONG));
+        s.stall_disks(&[0]);
+        // Eight blocks are on disk 0, eight on disk 1.
+        let read = s.read(A, 4088, 16);
+        s.pass(100);
+        s.unstall_disk(0, 0);
+        s.pass(1_000);
+        assert!(s.is_read_error(read), "{}", s.story());
+        s.heal(Fault::FailReads(1, LONG));
+        s.end();
+    });
+}
