@@ -15,7 +15,7 @@ use twincell_core::link::frame::{Frame, Mfc};
 use twincell_core::nv::resolve::ValidBuffer;
 
 /// So long in nanoseconds a controller leaves a disk alone that has failed, or goes by an older record, at most.
-const MEMORY: u64 = 1_000_000_000;
+pub(super) const MEMORY: u64 = 1_000_000_000;
 
 impl World {
     /// A command ends well: whoever says so may speak, and what it says is true.

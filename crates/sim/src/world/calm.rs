@@ -1,6 +1,7 @@
 //! What must hold where nothing is wrong, and nothing was for a while: nobody waits, fails, or doubts its partner.
 
 use super::World;
+use super::answers::MEMORY;
 use crate::plan::{Mode, Pools};
 use twincell_core::Effect;
 use twincell_core::effect::Note;
@@ -37,7 +38,13 @@ impl World {
             !paused && p.core.cell_view().linked && paths == self.wire.lines.len()
         });
         let settles = if self.plan.mode == Mode::Calm { 0 } else { SETTLES };
-        at_work && self.is_well() && self.wire.is_sound_for(self.now, settles)
+        at_work && self.is_well() && self.disks_are_well() && self.wire.is_sound_for(self.now, settles)
+    }
+
+    /// A disk that has just failed is left alone for a while.
+    fn disks_are_well(&self) -> bool {
+        let mut disks = self.shelf.disks.iter();
+        disks.all(|d| d.failed_at.is_none_or(|at| at + MEMORY < self.now))
     }
 
     fn is_calm_for(&self, attempt: u64) -> bool {
