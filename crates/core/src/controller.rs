@@ -460,13 +460,16 @@ impl Core {
             self.acknowledge_what_may_be();
             self.destage();
             self.carry_to_joiner(&mut to_carry);
-            if !self.turn_may_have_come {
+            if self.turn_may_have_come {
+                continue;
+            }
+            self.settle_task();
+            self.settle_sight();
+            self.settle_cell();
+            if !self.turn_may_have_come || mutant::is("turns-before-tasks") {
                 break;
             }
         }
-        self.settle_task();
-        self.settle_sight();
-        self.settle_cell();
         while let Some((connection, frame)) = self.link.beat(self.config.timing.heartbeat, self.now) {
             self.effects.push(Effect::LinkSend { connection, frame });
         }
@@ -1201,22 +1204,37 @@ impl Core {
 
     /// The tasks and the host commands in progress, in order of arrival, in words: for whoever looks for what they wait for.
     pub fn work_in_words(&self) -> Vec<String> {
-        let words = |h: &u32| {
-            let htb = self.htb(*h);
-            let Htb {
-                origin,
-                ncae,
-                op,
-                stage,
-                ..
-            } = htb;
-            format!(
-                "{origin:?} {op:?} {ncae}:{}+{} {stage:?} locked {}",
-                htb.start, htb.blocks, htb.locked
-            )
-        };
         let tasks = self.tasks().map(|task| format!("{task:?}"));
-        tasks.chain(self.order.iter().map(words)).collect()
+        tasks.chain(self.order.iter().map(|h| self.htb_in_words(*h))).collect()
+    }
+
+    fn htb_in_words(&self, h: u32) -> String {
+        let htb = self.htb(h);
+        let Htb {
+            origin,
+            ncae,
+            op,
+            stage,
+            ..
+        } = htb;
+        format!(
+            "{origin:?} {op:?} {ncae}:{}+{} {stage:?} locked {}",
+            htb.start, htb.blocks, htb.locked
+        )
+    }
+
+    /// A command, in words, that waits for its turn though it could begin, and would until something else happens. For checks: it
+    /// is looked for in a copy of all this.
+    pub fn forgotten_turn(&self) -> Option<String> {
+        let waits = |core: &Core, h: u32| core.htbs.get(h).is_some_and(|htb| htb.stage == Stage::AwaitTurn);
+        // While a disk is in trouble whoever waits is looked at again soon.
+        if self.disks.any_in_trouble() || !self.order.iter().any(|h| waits(self, *h)) {
+            return None;
+        }
+        let mut copy = self.clone();
+        copy.give_turns();
+        let begins = |h: &&u32| waits(self, **h) && !waits(&copy, **h);
+        self.order.iter().find(begins).map(|h| self.htb_in_words(*h))
     }
 
     /// The words of NV memory as this controller knows them.

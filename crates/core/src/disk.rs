@@ -2,6 +2,7 @@
 //! when it is tried again.
 
 use crate::ids::{DiskIndex, Nanos, Time};
+use crate::mutant;
 
 /// How long a disk is left alone after an error.
 const AFTER_ERROR: Nanos = Nanos::from_millis(300);
@@ -177,9 +178,11 @@ impl Disks {
         self.disks[disk.index()].reads += 1;
     }
 
-    /// A read has ended.
-    pub fn read_ends(&mut self, disk: DiskIndex) {
+    /// A read has ended. Returns whether another may have waited for that.
+    pub fn read_ends(&mut self, disk: DiskIndex) -> bool {
+        let was_full = !self.may_read(disk);
         self.disks[disk.index()].reads -= 1;
+        was_full && !mutant::is("a-read-that-ends-wakes-nobody")
     }
 
     /// The disk among those in use to go on without: one that has been in trouble for too long to be only disturbed. None
@@ -281,8 +284,8 @@ mod tests {
         assert!(disks.may_read(FIRST));
         disks.read_begins(FIRST);
         assert!(!disks.may_read(FIRST));
-        disks.read_ends(FIRST);
-        assert!(disks.may_read(FIRST));
+        assert!(disks.read_ends(FIRST), "another may have waited");
+        assert!(disks.may_read(FIRST) && !disks.read_ends(FIRST));
     }
 
     #[test]

@@ -213,7 +213,7 @@ impl Core {
 
     /// A disk read is answered.
     pub(crate) fn on_read(&mut self, h: u32, extent: Extent, disk: DiskIndex, result: Result<(), DiskError>) {
-        self.disks.read_ends(disk);
+        self.turn_may_have_come |= self.disks.read_ends(disk);
         self.htb_mut(h).portion.reads -= 1;
         if result.is_err() && !mutant::is("read-errors-ignored") {
             let failed = Some(disk);
@@ -313,7 +313,7 @@ impl Core {
 
     /// A read that nobody waits for has ended.
     pub(crate) fn on_old_read(&mut self, transfer: TransferIndex, disk: DiskIndex) {
-        self.disks.read_ends(disk);
+        self.turn_may_have_come |= self.disks.read_ends(disk);
         let left = &mut self.old_reads[transfer.index()];
         *left -= 1;
         if *left == 0 {

@@ -13,6 +13,9 @@ use twincell_core::link::frame::{Frame, Mfc};
 use twincell_core::list::List;
 use twincell_core::{Core, Effect, Event};
 
+/// A look into a copy of a core takes long: one in so many steps.
+const LOOKS_EVERY: u64 = 16;
+
 impl World {
     pub(super) fn process(&mut self, controller: Controller, id: u32) -> Option<&mut Process> {
         self.processes[controller.index()].as_mut().filter(|p| p.id == id)
@@ -150,8 +153,18 @@ impl World {
         if waits {
             let delay = self.random.between(US, 200 * US);
             self.after(delay, Happening::Event(controller, id, Box::new(Event::Tick)));
+        } else if self.number.is_multiple_of(LOOKS_EVERY) {
+            self.check_turns(controller, id);
         }
         self.schedule_tick(controller, id);
+    }
+
+    /// Who can begin has begun: nobody waits for what came free unseen.
+    fn check_turns(&mut self, controller: Controller, id: u32) {
+        let forgotten = self.process(controller, id).and_then(|p| p.core.forgotten_turn());
+        if let Some(what) = forgotten {
+            self.fail(format!("{controller} forgets a command that could begin: {what}"));
+        }
     }
 
     /// Whether the process is to end before it carries out this effect.
