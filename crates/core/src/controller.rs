@@ -200,6 +200,8 @@ pub struct Core {
     pub(crate) metadata_again: Option<Time>,
     pub(crate) lun_of: Vec<Option<u16>>,
     pub(crate) task: Option<Task>,
+    /// The task has come to another stage, or another task is the one in progress.
+    pub(crate) task_moves: bool,
     /// Tasks that wait for what may take long, while something else is done: the last one goes on first.
     pub(crate) interrupted: Vec<Task>,
     pub(crate) new_metadata: Option<Metadata>,
@@ -313,6 +315,7 @@ impl Core {
             metadata_again: None,
             lun_of: vec![None; crate::ids::LUNS_MAX],
             task: None,
+            task_moves: false,
             interrupted: Vec::new(),
             new_metadata: None,
             to_adopt: None,
@@ -1223,18 +1226,15 @@ impl Core {
         )
     }
 
-    /// A command, in words, that waits for its turn though it could begin, and would until something else happens. For checks: it
-    /// is looked for in a copy of all this.
-    pub fn forgotten_turn(&self) -> Option<String> {
-        let waits = |core: &Core, h: u32| core.htbs.get(h).is_some_and(|htb| htb.stage == Stage::AwaitTurn);
-        // While a disk is in trouble whoever waits is looked at again soon.
-        if self.disks.any_in_trouble() || !self.order.iter().any(|h| waits(self, *h)) {
-            return None;
-        }
+    /// What the last step has left undone, in words: what could be done at once, and will be only when something else happens.
+    /// For checks: it is looked for in a copy of all this.
+    pub fn left_undone(&self) -> Option<String> {
         let mut copy = self.clone();
-        copy.give_turns();
-        let begins = |h: &&u32| waits(self, **h) && !waits(&copy, **h);
-        self.order.iter().find(begins).map(|h| self.htb_in_words(*h))
+        // While a disk is in trouble whoever waits is looked at again soon.
+        copy.turn_may_have_come |= !copy.disks.any_in_trouble();
+        let mut effects = Vec::new();
+        copy.step(self.now, Event::Tick, &mut effects);
+        (!effects.is_empty()).then(|| format!("{effects:?}"))
     }
 
     /// The words of NV memory as this controller knows them.

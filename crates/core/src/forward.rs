@@ -282,9 +282,15 @@ impl Core {
             };
             self.effects.push(Effect::Absorb { into });
         }
-        let refusal = self.refusal(ncae, noid, start, blocks);
         let stale = epoch != self.epoch() || !self.owns(ncae) || !self.is_serving() || self.htbs.free() == 0;
-        if let Some(status) = refusal.or(stale.then_some(Status::Transitioning)) {
+        let stale = stale.then_some(Status::Transitioning);
+        let refusal = self.refusal(ncae, noid, start, blocks);
+        // By another record the LUN may be another, or larger.
+        let status = match stale {
+            Some(_) if mutant::is("refuse-by-another-record") => refusal.or(stale),
+            _ => stale.or(refusal),
+        };
+        if let Some(status) = status {
             let (call, read) = (id, None);
             self.link.request(Mfcd::Forwarded { call, status, read });
             return Ok(());

@@ -290,7 +290,7 @@ impl Core {
             self.cache.take_up();
             self.new_metadata = None;
             self.task = self.interrupted.pop();
-            self.turn_may_have_come = true;
+            (self.turn_may_have_come, self.task_moves) = (true, true);
             self.effects.push(Effect::ViewChanged);
             self.answer(task.asker, result);
         }
@@ -555,6 +555,7 @@ impl Core {
     fn set_stage(&mut self, stage: Stage) {
         if let Some(task) = &mut self.task {
             task.stage = stage;
+            self.task_moves = true;
         }
     }
 
@@ -694,6 +695,17 @@ impl Core {
 
     /// Takes the task as far as it goes.
     pub(crate) fn settle_task(&mut self) {
+        loop {
+            self.task_moves = false;
+            self.move_task();
+            if !self.task_moves || mutant::is("a-task-moves-when-something-happens") {
+                return;
+            }
+        }
+    }
+
+    /// Takes the task one stage further, or begins one.
+    fn move_task(&mut self) {
         if !self.is_serving() {
             return;
         }
@@ -963,7 +975,9 @@ impl Core {
         if quiesced && drained && !busy {
             self.send_releases();
             let (incarnation, sent) = (self.link.incarnation(), self.destager.releases_requested());
-            if self.has_heard_releases(incarnation, sent) || mutant::is("move-before-the-releases") {
+            // What a joiner has is nothing as long as it is not in.
+            let alone = op == ManageOp::Stop && self.is_write_through();
+            if alone || self.has_heard_releases(incarnation, sent) || mutant::is("move-before-the-releases") {
                 self.on_drained(luns, op);
             } else {
                 self.set_stage(Stage::AwaitReleases {

@@ -133,8 +133,8 @@ fn a_lun_is_deleted_and_moved_while_one_of_its_disks_dies() {
         s.mark();
         s.manage(B, ManageOp::LunDelete { name });
         s.manage(A, moved("lun0", A));
-        s.until("A -> operator: Ok");
         s.until("B -> operator: Err(Busy)");
+        s.until("A -> operator: Ok");
         s.fail_disk(None);
         s.end();
     });
@@ -171,6 +171,7 @@ fn who_stops_is_heard_by_a_partner_that_has_just_joined() {
         s.until("votes for ALONE(B");
         s.stall_disks(&[0]);
         s.until("B -> operator: Ok");
+        s.until("votes for BOTH");
         s.manage(B, ManageOp::Stop);
         s.pass(50);
         s.unstall_disk(0, 0);
@@ -336,6 +337,29 @@ fn a_change_that_was_committed_is_not_wanted_again() {
         s.manage(A, renamed("lun0", "y"));
         s.pass(5_000);
         assert_eq!((replies(&s, A), replies(&s, B)), (1, 1));
+        s.end();
+    });
+}
+
+/// A LUN of B is enlarged, and B reads from a slow disk how large it is by now. Hosts of A know already.
+#[test]
+fn a_lun_is_larger_than_its_owner_knows() {
+    trace(&["refuse-by-another-record"], || {
+        let mut s = Scenario::new().both_serving();
+        s.manage(A, moved("lun0", B));
+        s.until("A -> operator: Ok");
+        s.mark();
+        s.link_takes(5);
+        let name = Name::new("lun0").expect("a name");
+        s.manage(A, ManageOp::LunGrow { name, blocks: 16_384 });
+        s.until("A -> B: record is BOTH");
+        s.stall_disks(&[0]);
+        s.until("B <- A: record is BOTH");
+        let write = s.write(A, 12_288, 8);
+        s.pass(100);
+        assert!(!s.is_over(write), "{}", s.story());
+        s.unstall_disk(0, 0);
+        s.good(write);
         s.end();
     });
 }
