@@ -116,6 +116,7 @@ pub const MUTANTS: &[Mutant] = &[
     code("leave-unheard", "who stops says that it leaves before its partner goes by the record that gives it all"),
     code("leave-with-a-lun", "who stops leaves though its partner has just moved a LUN back to it"),
     code("level-unheard", "after a restart of both, nobody says by which record it goes"),
+    code("a-ballot-while-the-record-is-read", "whoever reads the record anew goes on with its vote, and takes the round for a look"),
     code("yield-and-vote", "who yields first finishes its own vote"),
     code("wait-for-locks-without-looking", "who waits for its locks does not look whether it was fenced meanwhile"),
     code("vote-without-looking", "who cannot write its slot does not look whether its partner was voted in"),

@@ -53,3 +53,29 @@ fn damage_in_what_leveling_comes_to() {
         }
     });
 }
+
+/// A has voted, starts anew, and can read nothing for a while, neither metadata nor slots: it reads the record again, and finishes
+/// its vote when it knows it.
+#[test]
+fn who_has_voted_reads_the_record_twice() {
+    trace(&["a-ballot-while-the-record-is-read"], || {
+        for stalled in (2_000..3_000).step_by(125) {
+            let mut s = Scenario::new();
+            s.start(A);
+            s.until("A serves");
+            s.crash_at(A, "A -> disk 1: votes for BOTH");
+            s.start(B);
+            s.until("A ends");
+            s.crash(B);
+            s.start(A);
+            s.until("A -> disk 0: votes for BOTH");
+            s.stall_disks(&[0, 1, 2]);
+            s.pass(stalled);
+            (0..3).for_each(|disk| s.unstall_disk(disk, 0));
+            s.until_alone(A, true);
+            s.start(B);
+            s.until_both_serve();
+            s.end();
+        }
+    });
+}

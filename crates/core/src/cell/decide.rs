@@ -68,6 +68,8 @@ impl Core {
         match self.phase {
             // What it has voted for is told as it is: whoever starts anew finishes it.
             Phase::Yielding if !mutant::is("yield-and-vote") => None,
+            // A round is a look at the record then, and no ballot's.
+            Phase::AwaitRecord | Phase::AwaitLocks if !mutant::is("a-ballot-while-the-record-is-read") => None,
             Phase::Undecided => Some(Change::Complete),
             // What this process voted for is finished before anything new is wanted.
             _ if self.has_voted() && self.phase != Phase::Deciding => Some(Change::Complete),

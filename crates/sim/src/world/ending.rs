@@ -180,9 +180,10 @@ impl World {
                 let v = p.core.cell_view();
                 let mode = v.record.map(|r| (r.epoch, r.mode));
                 format!(
-                    "process {} {:?} {mode:?} linked {} joining {} dirty {} ries {} serves {} locks {} fence {} commands {}",
+                    "process {} {:?} {:?} {mode:?} linked {} joining {} dirty {} ries {} serves {} locks {} fence {} commands {}",
                     p.id,
                     v.role,
+                    v.phase,
                     v.linked,
                     v.joining,
                     v.dirty_buffers,
