@@ -1229,6 +1229,10 @@ impl Core {
     /// What the last step has left undone, in words: what could be done at once, and will be only when something else happens.
     /// For checks: it is looked for in a copy of all this.
     pub fn left_undone(&self) -> Option<String> {
+        // What is destaged past what is blocked, and carried to a joiner, is so many in each step, and some time later more.
+        if self.destager.looks_on() || self.joiner != Joiner::None {
+            return None;
+        }
         let mut copy = self.clone();
         // While a disk is in trouble whoever waits is looked at again soon.
         copy.turn_may_have_come |= !copy.disks.any_in_trouble();

@@ -134,6 +134,11 @@ impl Destager {
         self.releases_heard = number;
     }
 
+    /// Whether what is destaged next is looked for once more, soon.
+    pub fn looks_on(&self) -> bool {
+        self.looks_on
+    }
+
     /// How often a release was requested.
     pub fn releases_requested(&self) -> u64 {
         self.releases_requested

@@ -144,6 +144,7 @@ pub const MUTANTS: &[Mutant] = &[
     code("a-read-that-ends-wakes-nobody", "who waits for a disk that has all the reads it may have waits for the whole of another command"),
     code("a-task-moves-when-something-happens", "a task goes one stage further, and the next only when something else happens"),
     code("refuse-by-another-record", "who does not know yet that a LUN was enlarged refuses what is forwarded to it"),
+    code("others-wait-behind-who-is-held-back", "who waits for memory behind commands of a LUN that is quiesced waits on"),
     code("turns-before-tasks", "who waited for the end of a task begins when something else happens"),
     code("a-lost-joiner-wakes-nobody", "who waited for what a joiner lacks waits on when it is gone"),
     code("a-read-waits-for-what-is-known", "a read of which a part has failed waits for what was found out while the rest was under way"),

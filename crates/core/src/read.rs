@@ -349,8 +349,8 @@ impl Core {
                 htb.portion = Portion::default();
                 htb.stage = Stage::AwaitTurn;
                 // Whoever knows more wakes it; nobody does who knew while other reads of it were still under way.
-                self.turn_may_have_come |=
-                    !self.will_know_more(h, &portion) && !mutant::is("a-read-waits-for-what-is-known");
+                let waits = self.will_know_more(h, &portion) && !self.may_be_withdrawn(h);
+                self.turn_may_have_come |= !waits && !mutant::is("a-read-waits-for-what-is-known");
             }
             Status::Good => {
                 let from = read_memory(transfer, portion.start, portion.blocks);

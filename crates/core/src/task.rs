@@ -956,6 +956,8 @@ impl Core {
         if !quiesced && (buffers <= FEW_BUFFERS || self.now.since(since) >= DRAIN_PATIENCE) {
             let quiesced = true;
             self.set_stage(Stage::AwaitDrain { luns, since, quiesced });
+            // Whoever waited for memory behind commands that are held back now may have it.
+            self.turn_may_have_come |= !mutant::is("others-wait-behind-who-is-held-back");
             if !mutant::is("hosts-hear-of-no-move") {
                 self.effects.push(Effect::ViewChanged);
             }

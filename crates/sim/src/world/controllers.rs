@@ -162,7 +162,7 @@ impl World {
     /// What can be done at once is done: nobody waits until something else happens.
     fn check_all_is_done(&mut self, controller: Controller, id: u32) {
         if let Some(what) = self.process(controller, id).and_then(|p| p.core.left_undone()) {
-            self.fail(format!("{controller} leaves undone: {what}"));
+            self.fail(format!("{controller} leaves undone: {what}: {}", self.state()));
         }
     }
 
