@@ -244,12 +244,6 @@ impl Core {
         copies.iter().any(stalls)
     }
 
-    /// Whether it is still open what a read that is to be tried again waits for: whose fault it is, or a disk's answer.
-    fn will_know_more(&self, h: u32, portion: &Portion) -> bool {
-        let later = |extent: Extent| self.may_be_read_later(h, &extent);
-        self.sight.suspects || extents(portion.start, portion.blocks).any(later)
-    }
-
     /// Reads that a disk does not answer begin anew, in other memory, where there is another copy; where nothing is
     /// expected of any disk any more they fail.
     pub(crate) fn leave_overdue_reads(&mut self) {
@@ -348,8 +342,10 @@ impl Core {
                 let htb = self.htb_mut(h);
                 htb.portion = Portion::default();
                 htb.stage = Stage::AwaitTurn;
-                // Whoever knows more wakes it; nobody does who knew while other reads of it were still under way.
-                let waits = self.will_know_more(h, &portion) && !self.may_be_withdrawn(h);
+                // At once, unless a disk that stalls is waited for: that is looked at now and then. Whose fault it is may be known by
+                // now, and others may have the memory.
+                let later = |extent: Extent| self.may_be_read_later(h, &extent);
+                let waits = extents(portion.start, portion.blocks).any(later) && !self.may_be_withdrawn(h);
                 self.turn_may_have_come |= !waits && !mutant::is("a-read-waits-for-what-is-known");
             }
             Status::Good => {
