@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// The scripts that every mutant meets: the tests of the simulator that name mutants, and others that take only seconds.
-const SCRIPTS: [&str; 21] = [
+const SCRIPTS: [&str; 22] = [
     "traces",
     "rules",
     "merging",
@@ -27,6 +27,7 @@ const SCRIPTS: [&str; 21] = [
     "operator",
     "kept_seeds",
     "restart",
+    "undone",
 ];
 
 /// Every mutant: which scripts catch it, how many seeds it takes, and which oracle says so.

@@ -71,6 +71,13 @@ impl Scenario {
         })
     }
 
+    /// The same, with each step taken by `step`.
+    pub fn small_stepping(step: Step) -> Scenario {
+        let mut scenario = Scenario::small();
+        scenario.world.step = step;
+        scenario
+    }
+
     /// The same, with pools of which the link can have only a part under way.
     pub fn large() -> Scenario {
         Scenario::with(Plan {

@@ -1,0 +1,80 @@
+//! What can be done at once is done at once: after each step a copy of the core has nothing left to do.
+
+use twincell_core::ids::Controller::{A, B};
+use twincell_core::ids::Time;
+use twincell_core::layout::metadata::Name;
+use twincell_core::manage::ManageOp;
+use twincell_core::{Core, Effect, Event};
+use twincell_sim::{Scenario, trace};
+
+fn in_full(core: &mut Core, now: Time, event: Event, effects: &mut Vec<Effect>) {
+    core.step(now, event, effects);
+    assert_eq!(core.left_undone(), None);
+}
+
+fn move_to_b(lun: &str) -> ManageOp {
+    ManageOp::LunMove {
+        name: Name::new(lun).expect("a name"),
+        to: B,
+    }
+}
+
+/// A LUN is about to go to B, which falls. Whoever waited for that begins when A is alone.
+#[test]
+fn who_waits_for_a_task_begins_when_it_ends() {
+    trace(&["turns-before-tasks"], || {
+        let mut s = Scenario::stepping(in_full).both_serving();
+        s.disk_writes_take(3_000);
+        s.written(A, 0, 8);
+        s.until("A -> disk 1: write");
+        s.manage(A, move_to_b("lun0"));
+        s.pass(10);
+        let waits = s.write(A, 64, 8);
+        s.crash(B);
+        s.until("A -> operator: Err(ControllerOut)");
+        s.good(waits);
+        s.end();
+    });
+}
+
+/// What a joiner lacks goes to the disks, and whoever writes over it waits. The joiner goes.
+#[test]
+fn who_waits_for_a_joiner_begins_when_it_is_gone() {
+    trace(&["a-lost-joiner-wakes-nobody"], || {
+        let mut s = Scenario::stepping(in_full).both_serving();
+        s.disk_writes_take(800);
+        s.written(A, 0, 8);
+        s.crash(B);
+        s.until_alone(A, true);
+        s.start(B);
+        s.until("A -> B: attached");
+        let waits = s.write(A, 0, 8);
+        s.pass(10);
+        s.crash(B);
+        s.good(waits);
+        s.end();
+    });
+}
+
+/// A long write waits for memory, and a short one of another LUN behind it, for which there is enough. The LUN of the long one is
+/// about to go to B: it is held back.
+#[test]
+fn who_waits_for_memory_behind_a_lun_that_moves() {
+    trace(&["others-wait-behind-who-is-held-back"], || {
+        let mut s = Scenario::small_stepping(in_full).both_serving();
+        s.disk_writes_take(800);
+        // Half of all memory, and a quarter: what is left is too little for the long one.
+        s.written(A, 0, 256);
+        s.written(A, 4096, 128);
+        let long = s.write(A, 4352, 256);
+        s.pass(5);
+        assert!(!s.is_over(long), "it waits for memory");
+        s.use_lun(1);
+        let short = s.write(A, 8192, 8);
+        s.pass(5);
+        assert!(!s.is_over(short), "it waits behind the long one");
+        s.manage(A, move_to_b("lun0"));
+        s.good(short);
+        s.end();
+    });
+}
