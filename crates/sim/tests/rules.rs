@@ -465,6 +465,18 @@ fn crowded(core: &mut Core, now: Time, event: Event, effects: &mut Vec<Effect>) 
     core.step(now, event, effects);
 }
 
+/// Hosts withdraw two long writes before a frame leaves, once old data that they name have reached the disks; those stay in memory
+/// because the writes name them. `fetched` says that both have begun.
+fn two_are_withdrawn_at_once(s: &mut Scenario, fetched: &str) {
+    s.host_data_takes(500);
+    let both = [s.write_long(A, 0, 8), s.write_long(A, 64, 8)];
+    s.until(fetched);
+    s.host_data_takes(0);
+    s.disk_writes_take(0);
+    s.until("A -> disk 1: flush");
+    both.into_iter().for_each(|write| s.withdraw(write));
+}
+
 /// The mirror hears that a write is withdrawn before it hears that the old data it named are released, even if the release
 /// of other data still waits for its frame.
 #[test]
@@ -475,14 +487,7 @@ fn what_a_withdrawn_write_named_is_released_after_it() {
         s.written(A, 0, 8);
         s.written(A, 64, 8);
         s.until("A -> disk 1: write 16448+8");
-        s.host_data_takes(500);
-        let both = [s.write_long(A, 0, 8), s.write_long(A, 64, 8)];
-        s.until("A -> host: fetch into buffers [3]");
-        s.host_data_takes(0);
-        s.disk_writes_take(0);
-        // The old data reach the disks, and stay in memory because the writes name them.
-        s.until("A -> disk 1: flush");
-        both.into_iter().for_each(|write| s.withdraw(write));
+        two_are_withdrawn_at_once(&mut s, "A -> host: fetch into buffers [3]");
         s.until("withdraw RIE 0, release [0], withdraw RIE 1, release [1]");
         s.end();
     });
@@ -497,13 +502,7 @@ fn a_write_that_named_nothing_is_withdrawn_after_one_that_did() {
         s.disk_writes_take(100);
         s.written(A, 0, 8);
         s.until("A -> disk 1: write 16384+8");
-        s.host_data_takes(500);
-        let both = [s.write_long(A, 0, 8), s.write_long(A, 64, 8)];
-        s.until("A -> host: fetch into buffers [2]");
-        s.host_data_takes(0);
-        s.disk_writes_take(0);
-        s.until("A -> disk 1: flush");
-        both.into_iter().for_each(|write| s.withdraw(write));
+        two_are_withdrawn_at_once(&mut s, "A -> host: fetch into buffers [2]");
         s.until("withdraw RIE 0, release [0], withdraw RIE 1");
         let name = Name::new("lun0").expect("a name");
         s.manage(A, ManageOp::LunMove { name, to: B });

@@ -12,11 +12,9 @@ fn in_full(core: &mut Core, now: Time, event: Event, effects: &mut Vec<Effect>) 
     assert_eq!(core.left_undone(), None);
 }
 
-fn move_to_b(lun: &str) -> ManageOp {
-    ManageOp::LunMove {
-        name: Name::new(lun).expect("a name"),
-        to: B,
-    }
+fn move_lun_0_to_b() -> ManageOp {
+    let name = Name::new("lun0").expect("a name");
+    ManageOp::LunMove { name, to: B }
 }
 
 /// A LUN is about to go to B, which falls. Whoever waited for that begins when A is alone.
@@ -27,7 +25,7 @@ fn who_waits_for_a_task_begins_when_it_ends() {
         s.disk_writes_take(3_000);
         s.written(A, 0, 8);
         s.until("A -> disk 1: write");
-        s.manage(A, move_to_b("lun0"));
+        s.manage(A, move_lun_0_to_b());
         s.pass(10);
         let waits = s.write(A, 64, 8);
         s.crash(B);
@@ -73,7 +71,7 @@ fn who_waits_for_memory_behind_a_lun_that_moves() {
         let short = s.write(A, 8192, 8);
         s.pass(5);
         assert!(!s.is_over(short), "it waits behind the long one");
-        s.manage(A, move_to_b("lun0"));
+        s.manage(A, move_lun_0_to_b());
         s.good(short);
         s.end();
     });
