@@ -54,7 +54,7 @@ impl Core {
             self.quorum.forget_when(now);
         }
         // How long the partner's slot has stood still, a mirror and a host have been waited for.
-        (self.partner_heartbeat.1, self.looked_for_partner) = (now, now);
+        self.partners_pulse.begin(now);
         self.mnodes.iter_mut().for_each(|m| m.armed = now);
         for h in self.order.clone() {
             if let Some(since) = &mut self.htb_mut(h).fetching {

@@ -81,6 +81,18 @@ pub struct Timing {
     pub pause: Nanos,
 }
 
+impl Timing {
+    /// Whoever has hosts or a connection to its partner takes a step at least this often.
+    pub(crate) fn wakes_every(&self) -> Nanos {
+        Nanos(self.path_silence.0 / 3)
+    }
+
+    /// A controller that has taken no step for longer than this was stopped.
+    pub(crate) fn stopped(&self) -> Nanos {
+        Nanos(self.path_silence.0 / 2)
+    }
+}
+
 impl Default for Timing {
     fn default() -> Self {
         Timing {

@@ -4,6 +4,7 @@
 
 use crate::cache::Cache;
 use crate::cell::ballot::Ballot;
+use crate::cell::pulse::Pulse;
 use crate::cell::quorum::{Quorum, Slots, Want};
 use crate::cell::record::{Mode, Record, Slot};
 use crate::cell::{Joiner, Leveling, Phase};
@@ -16,7 +17,7 @@ use crate::forward::Call;
 use crate::host::{HostCommand, HostOp, Status};
 use crate::htb::{Htb, Origin, Stage};
 use crate::ids::{
-    BlockCount, BufferIndex, CommandId, ConnectionId, Controller, DiskIndex, Epoch, IoId, Nanos, NcaeIndex, Noid,
+    BlockCount, BufferIndex, CommandId, ConnectionId, Controller, DiskIndex, Epoch, IoId, NcaeIndex, Noid,
     NvAddress, ProcessId, QUORUM_MAX, RieGeneration, RieIndex, Time, TransferIndex, Vba,
 };
 use crate::layout::metadata::{Lun, Metadata};
@@ -186,9 +187,7 @@ pub struct Core {
     pub(crate) has_served: bool,
     /// The partner said that it leaves: it is fenced only after this, or once its connection is over.
     pub(crate) leaver_may_go_until: Option<Time>,
-    /// What the partner's slot showed last, and since when; or when the link was last up.
-    pub(crate) partner_heartbeat: (u64, Time),
-    pub(crate) looked_for_partner: Time,
+    pub(crate) partners_pulse: Pulse,
     pub(crate) operator_called: bool,
     /// The operator was told that the image of this controller is lost.
     pub(crate) image_loss_told: bool,
@@ -305,8 +304,7 @@ impl Core {
             leveling: Leveling::default(),
             has_served: false,
             leaver_may_go_until: None,
-            partner_heartbeat: (0, Time(0)),
-            looked_for_partner: Time(0),
+            partners_pulse: Pulse::seen(0, Time(0)),
             operator_called: false,
             image_loss_told: false,
             loss_accepted: false,
@@ -365,11 +363,11 @@ impl Core {
     pub fn step(&mut self, now: Time, event: Event, effects: &mut Vec<Effect>) {
         std::mem::swap(&mut self.effects, effects);
         let pause = now.since(self.now);
-        let (silence, path_silence) = (self.config.timing.silence, self.config.timing.path_silence);
-        if pause > silence && self.now > Time(0) && !mutant::is("silence-while-stopped") {
-            self.link.excuse_silence(now);
-        } else if pause > Nanos(path_silence.0 / 2) {
-            self.link.excuse_paths(now);
+        let timing = &self.config.timing;
+        let is_short = pause <= timing.silence && mutant::is("silence-while-stopped-for-a-moment");
+        if pause > timing.stopped() && !is_short && !mutant::is("silence-while-stopped") {
+            mark!("what a controller did not hear while it was stopped is no silence");
+            self.link.excuse(pause, now);
         }
         let stopped = pause > self.config.timing.pause && self.now > Time(0) && self.is_accepting();
         let stopped = stopped && !mutant::is("late-commands-run");
@@ -487,8 +485,9 @@ impl Core {
         let cell = self.cell_deadline();
         let timing = &self.config.timing;
         let link = self.link.next_deadline(timing.heartbeat, timing.silence, self.now);
-        // Whoever has hosts is never without an event for so long that it would take that for a pause (R12).
-        let alive = self.is_accepting().then(|| self.now + Nanos(timing.pause.0 / 2));
+        // Whoever has hosts or a partner is never without an event for so long that it would take that for a pause (R12).
+        let wakes = self.is_accepting() || self.link.is_open();
+        let alive = wakes.then(|| self.now + timing.wakes_every());
         let (destage, overdue, forwards) = (self.destage_deadline(), self.look_for_overdue, self.forwards_rest_until);
         let (merger, sight) = (self.merger_deadline(), self.sight_deadline());
         [cell, link, destage, overdue, forwards, alive, merger, sight]
@@ -1114,7 +1113,7 @@ impl Core {
             phase: self.phase,
             image_current: self.record.is_some_and(|r| r.is_current(self.own(), self.image)),
             quorum_failing: self.quorum.failing(),
-            partner_last_seen: (self.phase == Phase::AwaitAttach).then_some(self.partner_heartbeat.1),
+            partner_last_seen: (self.phase == Phase::AwaitAttach).then(|| self.partners_pulse.last_beat()),
         }
     }
 

@@ -161,6 +161,7 @@ pub const MUTANTS: &[Mutant] = &[
     code("choke-early", "a link is given up when a thousandth of what may wait does"),
     code("keep-without-the-payload", "a frame with payload that comes too early is kept, and its payload is not"),
     code("silence-while-stopped", "after a pause of its own a controller takes the silence for its partner's"),
+    code("silence-while-stopped-for-a-moment", "the same after a pause that is shorter than a partner may be silent"),
     code("execute-frames-twice", "a frame that arrives twice is handled twice"),
     // Leaks.
     code("leak-a-buffer", "the buffers of a withdrawn write are not freed"),

@@ -72,7 +72,7 @@ fn counting(work: impl FnOnce()) -> u64 {
 
 #[test]
 fn no_step_of_the_io_path_allocates() {
-    let mut s = Scenario::stepping(counted).both_serving();
+    let mut s = Scenario::new().each_step(counted).both_serving();
     let steps = counting(|| {
         for n in 0..400 {
             round(&mut s, n);

@@ -39,7 +39,7 @@ fn changed(core: &mut Core, now: Time, event: Event, effects: &mut Vec<Effect>) 
 
 /// A has old data of two granules, and writes them anew; the request is changed. Returns why B takes offence, if it does.
 fn refused(change: fn(&mut Rqr), start: u64, blocks: u32) -> Option<String> {
-    let mut s = Scenario::stepping(changed).both_serving();
+    let mut s = Scenario::new().each_step(changed).both_serving();
     s.disk_writes_take(5_000);
     s.written(A, 0, 16);
     s.written(A, 64, 8);
@@ -205,7 +205,7 @@ fn everything(s: &mut Scenario) {
 #[test]
 fn a_number_that_names_nothing() {
     for n in 0..FAR {
-        let mut s = Scenario::stepping(with_a_far_number).both_serving();
+        let mut s = Scenario::new().each_step(with_a_far_number).both_serving();
         NEXT.set(Some(n));
         // What it comes to for the script does not matter.
         let run = catch_unwind(AssertUnwindSafe(|| everything(&mut s)));

@@ -72,3 +72,19 @@ fn a_pause_of_both_is_nobodys_silence() {
         assert_eq!(s.record(A), before, "nobody is voted out");
     });
 }
+
+/// Both stand still for a little less than a partner may be silent, at any time after they heard of each other.
+#[test]
+fn a_short_pause_of_both_is_nobodys_silence() {
+    trace(&["silence-while-stopped", "silence-while-stopped-for-a-moment"], || {
+        let mut s = Scenario::new().both_serving();
+        let before = s.record(A);
+        for wait in [0, 50, 100, 150, 200] {
+            s.pass(3_000 + wait);
+            s.pause(A, 1_450);
+            s.pause(B, 1_450);
+        }
+        s.pass(3_000);
+        assert_eq!(s.record(A), before, "nobody is voted out");
+    });
+}

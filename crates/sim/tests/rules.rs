@@ -482,7 +482,7 @@ fn two_are_withdrawn_at_once(s: &mut Scenario, fetched: &str) {
 #[test]
 fn what_a_withdrawn_write_named_is_released_after_it() {
     trace(&["releases-join-an-earlier-request"], || {
-        let mut s = Scenario::stepping(crowded).both_serving();
+        let mut s = Scenario::new().each_step(crowded).both_serving();
         s.disk_writes_take(100);
         s.written(A, 0, 8);
         s.written(A, 64, 8);
@@ -498,7 +498,7 @@ fn what_a_withdrawn_write_named_is_released_after_it() {
 #[test]
 fn a_write_that_named_nothing_is_withdrawn_after_one_that_did() {
     trace(&["a-release-of-nothing-is-requested"], || {
-        let mut s = Scenario::stepping(crowded).both_serving();
+        let mut s = Scenario::new().each_step(crowded).both_serving();
         s.disk_writes_take(100);
         s.written(A, 0, 8);
         s.until("A -> disk 1: write 16384+8");

@@ -21,7 +21,7 @@ fn move_lun_0_to_b() -> ManageOp {
 #[test]
 fn who_waits_for_a_task_begins_when_it_ends() {
     trace(&["turns-before-tasks"], || {
-        let mut s = Scenario::stepping(in_full).both_serving();
+        let mut s = Scenario::new().each_step(in_full).both_serving();
         s.disk_writes_take(3_000);
         s.written(A, 0, 8);
         s.until("A -> disk 1: write");
@@ -39,7 +39,7 @@ fn who_waits_for_a_task_begins_when_it_ends() {
 #[test]
 fn who_waits_for_a_joiner_begins_when_it_is_gone() {
     trace(&["a-lost-joiner-wakes-nobody"], || {
-        let mut s = Scenario::stepping(in_full).both_serving();
+        let mut s = Scenario::new().each_step(in_full).both_serving();
         s.disk_writes_take(800);
         s.written(A, 0, 8);
         s.crash(B);
@@ -59,7 +59,7 @@ fn who_waits_for_a_joiner_begins_when_it_is_gone() {
 #[test]
 fn who_waits_for_memory_behind_a_lun_that_moves() {
     trace(&["others-wait-behind-who-is-held-back"], || {
-        let mut s = Scenario::small_stepping(in_full).both_serving();
+        let mut s = Scenario::small().each_step(in_full).both_serving();
         s.disk_writes_take(800);
         // Half of all memory, and a quarter: what is left is too little for the long one.
         s.written(A, 0, 256);

@@ -51,7 +51,7 @@ fn roles(looks: &[Look]) -> Vec<Role> {
 
 #[test]
 fn one_that_serves_alone() {
-    let mut s = Scenario::stepping(step_and_look).alone(A);
+    let mut s = Scenario::new().each_step(step_and_look).alone(A);
     let start = looks();
     assert_eq!(start[0].cell.role, Role::Starting);
     assert_eq!(start[0].cell.record, None, "it is still to be read");
@@ -91,7 +91,7 @@ fn one_that_serves_alone() {
 
 #[test]
 fn one_that_joins_and_one_that_takes_over() {
-    let mut s = Scenario::stepping(step_and_look).both_serving();
+    let mut s = Scenario::new().each_step(step_and_look).both_serving();
     s.pass(1_000);
     let start = looks();
     assert!(start.iter().any(|l| l.cell.role == Role::Joining && !l.cell.joining));
@@ -139,7 +139,7 @@ fn one_that_joins_and_one_that_takes_over() {
 
 #[test]
 fn one_that_waits_for_an_operator() {
-    let mut s = Scenario::stepping(step_and_look).both_serving();
+    let mut s = Scenario::new().each_step(step_and_look).both_serving();
     s.crash(B);
     s.until_alone(A, true);
     s.written(A, 0, 8);

@@ -2,6 +2,7 @@
 //! that lost is simply wanted again, or not any more.
 
 use super::ballot::{self, Ballot, Change, Verdict};
+use super::pulse::Pulse;
 use super::quorum::{self, Kind, OptionalSlots, Outcome};
 use super::record::{Mode, Record};
 use super::{Joiner, Phase};
@@ -326,12 +327,13 @@ impl Core {
 
     /// A slot that has changed is a sign of life, and so is a link. Whoever lives takes back what was accepted as lost.
     fn look_for_life(&mut self, found: &[OptionalSlots], is_record_newer: bool) {
-        let heartbeat = quorum::furthest_slot(found, self.partner()).map_or(0, |s| s.heartbeat);
-        let lives = heartbeat != self.partner_heartbeat.0 || self.link.is_up();
+        let heartbeat = Pulse::heartbeat_of(found, self.partner());
+        let lives = self.partners_pulse.has_changed(heartbeat) || self.link.is_up();
         if lives && !(is_record_newer && mutant::is("a-newer-record-is-no-sign-of-life")) {
-            self.partner_heartbeat = (heartbeat, self.now);
+            self.partners_pulse = Pulse::seen(heartbeat, self.now);
+        } else {
+            self.partners_pulse.stands_still(self.now);
         }
-        self.looked_for_partner = self.now;
         self.loss_accepted &= self.awaits_operator();
     }
 
@@ -354,7 +356,7 @@ impl Core {
 
     /// Whether the partner had shown no sign of life for so long, at the last look for one, that it does not run.
     pub(crate) fn is_partner_still(&self) -> bool {
-        self.looked_for_partner.since(self.partner_heartbeat.1) >= self.config.timing.still
+        self.partners_pulse.is_still(self.config.timing.still)
     }
 
     /// A newer record, whose metadata may have to be read first.

@@ -16,6 +16,7 @@ mod decide;
 mod join;
 mod level;
 mod partner;
+pub(crate) mod pulse;
 pub mod quorum;
 pub mod record;
 mod start;

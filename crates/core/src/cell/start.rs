@@ -1,6 +1,7 @@
 //! From the start of the process to a role.
 
 use super::Phase;
+use super::pulse::Pulse;
 use super::quorum::{self, Kind, OptionalSlots};
 use super::record::{Mode, Record, Slot};
 use crate::controller::{Core, Io, Locks};
@@ -40,8 +41,7 @@ impl Core {
         // One that has said hello may not have written its slot yet.
         let met = self.link.partner().map(|hello| hello.process);
         self.partner_process = met.unwrap_or(quorum::process_of(found, self.partner()));
-        let heartbeat = quorum::furthest_slot(found, self.partner()).map_or(0, |s| s.heartbeat);
-        self.partner_heartbeat = (heartbeat, self.now);
+        self.partners_pulse = Pulse::seen(Pulse::heartbeat_of(found, self.partner()), self.now);
         self.record = Some(record);
         // The metadata of one before it may be nowhere any more.
         let is_newer = |r: &Record| r.epoch > record.epoch || mutant::is("wait-for-what-was-overtaken");
@@ -191,7 +191,7 @@ impl Core {
             return self.start_anew();
         }
         self.phase = Phase::AwaitAttach;
-        self.partner_heartbeat.1 = self.now;
+        self.partners_pulse.begin(self.now);
     }
 
     /// Whether only an operator can decide (R8): the partner, whose memory may have what the disks lack, shows no sign of

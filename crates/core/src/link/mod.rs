@@ -220,6 +220,11 @@ impl Link {
         self.path_of(connection).is_some()
     }
 
+    /// Whether any connection is open.
+    pub fn is_open(&self) -> bool {
+        self.paths.iter().flatten().next().is_some()
+    }
+
     /// What the partner said of itself when this incarnation began.
     pub fn partner(&self) -> Option<&Hello> {
         self.partner.as_ref()
@@ -654,21 +659,15 @@ impl Link {
         }
     }
 
-    /// This controller was stopped for a while: silence until now says nothing of the partner.
-    pub fn excuse_silence(&mut self, now: Time) {
+    /// This controller was stopped for so long: that it heard nothing meanwhile says nothing of the partner, nor of one path
+    /// rather than another.
+    pub fn excuse(&mut self, stopped: Nanos, now: Time) {
         for path in self.paths.iter_mut().flatten() {
-            path.opened_at = now;
-        }
-        self.excuse_paths(now);
-        if let Some(e) = &mut self.established {
-            e.heard = now;
-        }
-    }
-
-    /// The same for a shorter while: it says nothing of one path rather than another.
-    pub fn excuse_paths(&mut self, now: Time) {
-        for path in self.paths.iter_mut().flatten() {
+            path.opened_at = path.opened_at + stopped;
             path.answered_now(now);
+        }
+        if let Some(e) = &mut self.established {
+            e.heard = e.heard + stopped;
         }
     }
 

@@ -48,13 +48,6 @@ impl Scenario {
         Scenario::with(Plan::scripted())
     }
 
-    /// The same, with each step taken by `step`: a test may look at what is around it.
-    pub fn stepping(step: Step) -> Scenario {
-        let mut scenario = Scenario::new();
-        scenario.world.step = step;
-        scenario
-    }
-
     /// The same, with two paths between the controllers.
     pub fn two_paths() -> Scenario {
         Scenario::with(Plan {
@@ -69,13 +62,6 @@ impl Scenario {
             pools: Pools::Small,
             ..Plan::scripted()
         })
-    }
-
-    /// The same, with each step taken by `step`.
-    pub fn small_stepping(step: Step) -> Scenario {
-        let mut scenario = Scenario::small();
-        scenario.world.step = step;
-        scenario
     }
 
     /// The same, with pools of which the link can have only a part under way.
@@ -103,6 +89,12 @@ impl Scenario {
         let mut scenario = Scenario::new();
         scenario.world.plan.apart = true;
         scenario
+    }
+
+    /// Each step is taken by `step`: a test may look at what is around it.
+    pub fn each_step(mut self, step: Step) -> Scenario {
+        self.world.step = step;
+        self
     }
 
     // ---- controllers ----
