@@ -135,7 +135,31 @@ pub fn faults() -> Vec<Fault> {
         Fault::LoseDisk(1),
         Fault::LoseDisk(2),
         Fault::BadBlocks(0, 0, 16),
+        // Those of a time after which a path, or both controllers, are not what they were.
+        Fault::PauseBoth(1450, 1450),
+        Fault::LossyLink(300),
+        Fault::GarbledLink(300),
+        Fault::CutPath(0, 300),
+        Fault::CutPath(1, 300),
+        Fault::SilentPath(0, 2000),
+        Fault::DeafPath(0, A, 2000),
+        Fault::DeafPath(0, B, 2000),
+        Fault::SpoilingPath(0, 2000),
+        Fault::FailFlushes(0, 300),
+        Fault::FailReads(0, 300),
+        Fault::FailSlots(0, 300),
+        Fault::FailAll(300),
+        Fault::StallAll(1000),
+        Fault::RenameLun(0),
     ]);
+    for c in Controller::BOTH {
+        all.extend([
+            Fault::LoseSight(c, 0, 500),
+            Fault::LoseSightOfAll(c, 500),
+            Fault::ClockRate(c, 1050),
+            Fault::AcceptLoss(c),
+        ]);
+    }
     all
 }
 

@@ -196,6 +196,17 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Which path it is about, if it is about one.
+    pub fn path(&self) -> Option<usize> {
+        match self {
+            Fault::CutPath(path, _)
+            | Fault::SilentPath(path, _)
+            | Fault::DeafPath(path, ..)
+            | Fault::SpoilingPath(path, _) => Some(*path),
+            _ => None,
+        }
+    }
+
     /// The same, on another disk, if it is about one.
     #[must_use]
     pub fn on_disk(self, other: impl Fn(usize) -> usize) -> Fault {

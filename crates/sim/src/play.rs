@@ -75,6 +75,8 @@ pub struct Script {
     pub pools: Pools,
     /// The controllers cannot see each other's processes.
     pub apart: bool,
+    /// Paths between the controllers.
+    pub paths: usize,
     /// What happens once both serve.
     pub steps: Vec<Step>,
 }
@@ -83,7 +85,8 @@ impl Script {
     /// Whether a fault is within the promise here: it does not take the only copy of something.
     pub fn permits(&self, fault: &Fault) -> bool {
         let one_copy = self.steps.contains(&Step::Lun(1));
-        !(one_copy && matches!(fault, Fault::LoseDisk(2)))
+        let takes_it = one_copy && matches!(fault, Fault::LoseDisk(2));
+        !takes_it && fault.path().is_none_or(|path| self.paths > 1 && path < self.paths)
     }
 }
 
@@ -92,6 +95,7 @@ fn script(name: &'static str, steps: Vec<Step>) -> Script {
         name,
         pools: Pools::Ample,
         apart: false,
+        paths: 1,
         steps,
     }
 }
@@ -228,6 +232,41 @@ fn cells() -> Vec<Script> {
     use Op::{Fua, LongWrite, Read, Write};
     use Step::{Answers, Both, Clean, Down, Fault as F, Host, Level, Lun, Mark, Merging, Pass, Serves, Up};
     vec![
+        Script {
+            paths: 2,
+            ..script(
+                "two-paths",
+                vec![
+                    Host(A, Write, 8, 8),
+                    Answers,
+                    Mark,
+                    Host(A, LongWrite, 8, 16),
+                    Host(B, Write, 40, 8),
+                    Answers,
+                    Host(B, Read, 8, 16),
+                    Answers,
+                    Clean,
+                ],
+            )
+        },
+        Script {
+            paths: 2,
+            ..script(
+                "two-paths-return",
+                vec![
+                    Down(B),
+                    Serves(A),
+                    Host(A, Write, 8, 8),
+                    Answers,
+                    Mark,
+                    Up(B),
+                    Host(A, LongWrite, 12, 8),
+                    Both,
+                    Host(B, Write, 16, 8),
+                    Answers,
+                ],
+            )
+        },
         script(
             "disk-returns",
             vec![
@@ -526,6 +565,29 @@ fn traces() -> Vec<Script> {
                 Answers,
             ],
         ),
+        apart(script(
+            "trace-9-losing-alive",
+            vec![
+                Host(A, Write, 0, 8),
+                Answers,
+                Clean,
+                SlowDisks(3000),
+                Host(A, Write, 0, 8),
+                Answers,
+                Pass(25),
+                SlowDisks(0),
+                Mark,
+                Link(false),
+                F(Fault::Pause(A, 1700)),
+                Pass(2500),
+                Link(true),
+                Both,
+                Host(B, Read, 0, 8),
+                Host(A, Write, 4, 8),
+                Answers,
+                Clean,
+            ],
+        )),
         script(
             "trace-10-alone-and-forgotten",
             vec![
@@ -640,6 +702,7 @@ impl Play {
             restart: Some((RESTART, RESTART)),
             pools: script.pools,
             apart: script.apart,
+            paths: script.paths,
             hot: 0..328,
             luns: 1,
             retry_after: 30 * MS,
