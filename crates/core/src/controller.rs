@@ -17,8 +17,8 @@ use crate::forward::Call;
 use crate::host::{HostCommand, HostOp, Status};
 use crate::htb::{Htb, Origin, Stage};
 use crate::ids::{
-    BlockCount, BufferIndex, CommandId, ConnectionId, Controller, DiskIndex, Epoch, IoId, NcaeIndex, Noid,
-    NvAddress, ProcessId, QUORUM_MAX, RieGeneration, RieIndex, Time, TransferIndex, Vba,
+    BlockCount, BufferIndex, CommandId, ConnectionId, Controller, DiskIndex, Epoch, IoId, NcaeIndex, Noid, NvAddress,
+    ProcessId, QUORUM_MAX, RieGeneration, RieIndex, Time, TransferIndex, Vba,
 };
 use crate::layout::metadata::{Lun, Metadata};
 use crate::link::frame::{Messages, Mfcs, Sequenced};
@@ -67,8 +67,8 @@ pub struct CellView {
     pub linked: bool,
     /// Whether the partner is joining.
     pub joining: bool,
-    /// `ALONE(c, dirty)` without c: an operator has to accept the loss of c's memory.
-    pub awaits_operator: bool,
+    /// `ALONE(c, dirty)` without c, or without what c's memory held: an operator has to accept the loss of this memory.
+    pub awaited_memory: Option<Controller>,
     /// Valid NV buffers: data that the disks may lack.
     pub dirty_buffers: u32,
     /// RIEs in use.
@@ -182,6 +182,8 @@ pub struct Core {
     pub(crate) lease_until: Time,
     pub(crate) renew_at: Time,
     pub(crate) joiner: Joiner,
+    /// The partner wants to join, and this controller does not serve yet.
+    pub(crate) attach_waits: bool,
     pub(crate) leveling: Leveling,
     /// This process has served: its cache and its writes in progress are alive.
     pub(crate) has_served: bool,
@@ -301,6 +303,7 @@ impl Core {
             lease_until: Time(0),
             renew_at: Time(0),
             joiner: Joiner::None,
+            attach_waits: false,
             leveling: Leveling::default(),
             has_served: false,
             leaver_may_go_until: None,
@@ -1107,7 +1110,7 @@ impl Core {
             record: self.record,
             linked: self.link.is_up(),
             joining: self.joiner != Joiner::None,
-            awaits_operator: self.awaits_operator(),
+            awaited_memory: self.awaited_memory(),
             dirty_buffers: self.cache.unsettled(),
             open_ries: self.rie_htb.iter().flatten().count() as u32,
             phase: self.phase,

@@ -16,6 +16,7 @@ pub const MARKS: &[&str] = &[
     "old data of a write in progress reach the disk",
     "a write is withdrawn after its old data reached the disk",
     "a flush failed",
+    "who wants to join waits until its partner serves",
     "what a controller did not hear while it was stopped is no silence",
     "a task is left to the partner",
     "a command is recalled before it was sent",

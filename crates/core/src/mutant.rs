@@ -161,6 +161,11 @@ pub const MUTANTS: &[Mutant] = &[
     code("choke-early", "a link is given up when a thousandth of what may wait does"),
     code("keep-without-the-payload", "a frame with payload that comes too early is kept, and its payload is not"),
     code("silence-while-stopped", "after a pause of its own a controller takes the silence for its partner's"),
+    code("attach-now-or-never", "who wants to join where nobody serves yet loses its connection"),
+    code("the-partner-has-what-is-missing", "who has lost its own memory calls for an operator to give up its partner's"),
+    code("only-disks-that-fail-are-doubted", "a round over the slots that fails is no reason to ask the partner"),
+    code("leave-all-to-a-blind-partner", "who stops does not ask whether its partner sees the disks"),
+    code("a-slow-host-holds-up-a-lun", "a host that sends its data slowly is waited for though its LUN is held back"),
     code("silence-while-stopped-for-a-moment", "the same after a pause that is shorter than a partner may be silent"),
     code("execute-frames-twice", "a frame that arrives twice is handled twice"),
     // Leaks.

@@ -41,9 +41,12 @@ impl Core {
         for at in 0..self.order.len() {
             let h = self.order[at];
             let htb = self.htb(h);
-            let overdue = htb
-                .fetching
-                .is_some_and(|since| self.now.since(since) >= self.config.timing.host_data);
+            let patience = if self.is_held_back_for_long(htb.ncae) {
+                Nanos(0)
+            } else {
+                self.config.timing.host_data
+            };
+            let overdue = htb.fetching.is_some_and(|since| self.now.since(since) >= patience);
             if let (Origin::Host(id), true) = (htb.origin, overdue) {
                 self.htb_mut(h).fetching = None;
                 if !mutant::is("wait-for-a-silent-host") {

@@ -7,6 +7,7 @@ use crate::controller::Core;
 use crate::effect::{Effect, Note};
 use crate::ids::{Nanos, Time};
 use crate::link::frame::XmfcId;
+use crate::list::List;
 use crate::manage::{ManageError, ManageOp, ManageReply};
 use crate::mark::mark;
 use crate::mutant;
@@ -29,13 +30,15 @@ pub(crate) struct Sight {
     pub suspects: bool,
     /// It was not this controller's, shortly before this time.
     trusted_until: Time,
-    /// The last one has found no majority.
+    /// The last round over the slots has found no majority.
+    failed: bool,
+    /// Nor has the last look.
     blind: bool,
     /// The call by which the partner was asked, and when it may be asked again.
     call: Option<u32>,
     not_before: Time,
-    /// The call of a partner that asks: the next round over the slots answers it.
-    pub asked: Option<XmfcId>,
+    /// The calls of a partner that asks, to give way or to stop: the next round over the slots answers them.
+    pub asked: List<XmfcId, 2>,
 }
 
 impl Core {
@@ -57,9 +60,9 @@ impl Core {
         if !self.sight.blind || self.sight.call.is_some() {
             return;
         }
-        if self.now < self.sight.not_before || self.calls.free() == 0 {
+        if self.now < self.sight.not_before {
             self.trust();
-        } else {
+        } else if self.calls.free() > 0 {
             self.sight.not_before = self.now + ASK_AGAIN_AFTER;
             self.sight.call = Some(self.call_partner(ManageOp::SeesDisks));
         }
@@ -75,10 +78,12 @@ impl Core {
         self.sight.look_at.map(|at| at.max(self.now + Nanos::from_micros(100)))
     }
 
-    /// Whether something fails that may be this controller's fault: a disk, or none gives the metadata that are to be adopted.
+    /// Whether something fails that may be this controller's fault: a disk, or a round over the slots, or none gives the metadata
+    /// that are to be adopted.
     fn doubts(&self) -> bool {
         let cannot_adopt = self.to_adopt.is_some() && self.metadata_tries as usize >= self.quorum.members().len();
-        self.disks.any_in_trouble() || self.sight.suspects || cannot_adopt
+        let has_failed = self.sight.failed && !mutant::is("only-disks-that-fail-are-doubted");
+        self.disks.any_in_trouble() || self.sight.suspects || cannot_adopt || has_failed
     }
 
     /// A read has failed on all of its copies. Returns whether it waits until it is known whose fault that is.
@@ -107,6 +112,10 @@ impl Core {
         } else if is_it && self.sight.blind && self.phase == Phase::Serving {
             mark!("a controller that is blind gives way");
             self.note(Note::Blind);
+            if self.is_stopping() {
+                self.halt();
+                return is_it;
+            }
             self.phase = Phase::Out;
             self.effects.push(Effect::CloseHosts);
             self.effects.push(Effect::Restart);
@@ -116,18 +125,19 @@ impl Core {
 
     /// A round over the slots has ended, with a majority or without.
     pub(crate) fn looked(&mut self, sees: bool) {
-        (self.sight.looks, self.sight.blind) = (false, !sees);
+        let is_look = std::mem::take(&mut self.sight.looks);
+        (self.sight.failed, self.sight.blind) = (!sees, !sees && is_look);
         if sees {
             self.trust();
         }
-        if let Some(id) = self.sight.asked.take() {
+        for id in std::mem::take(&mut self.sight.asked).iter() {
             let word = if sees && self.is_serving() {
                 self.sight.not_before = self.now + GO_ON_FOR;
                 Ok(ManageReply::Done)
             } else {
                 Err(ManageError::DiskError)
             };
-            self.answer_partner(id, word);
+            self.answer_partner(*id, word);
         }
     }
 }

@@ -24,6 +24,8 @@ use crate::zeroes::{Zeroed, Zeroes};
 const FEW_BUFFERS: u32 = 64;
 /// A LUN that stays dirtier than that under load is quiesced after this long.
 const DRAIN_PATIENCE: Nanos = Nanos::from_millis(1000);
+/// A host that is still to send the data of a write so long after a LUN began to drain loses its connection: it holds up all others.
+const HELD_BACK_FOR: Nanos = Nanos::from_millis(3000);
 
 /// Who asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -61,6 +63,8 @@ enum Stage {
     AwaitMetadata { in_flight: usize, good: usize },
     /// The partner, which is to move the LUN here.
     AwaitMove { call: u32 },
+    /// The partner, which is to say whether it sees the disks: it is to go on alone.
+    AwaitSight { call: u32 },
     /// That the LUNs have no data in NV memory; once they are quiesced, commands for them wait.
     AwaitDrain { luns: Luns, since: Time, quiesced: bool },
     /// That the partner has heard of every release: then its image holds nothing of the LUNs, either.
@@ -113,9 +117,10 @@ impl Task {
     fn awaits(&self, answered: u32) -> bool {
         let is_answered = self.answered.is_some() && !mutant::is("who-is-answered-still-waits");
         match self.stage {
-            Stage::AwaitMove { call } | Stage::AwaitPartner { call } | Stage::AwaitWord { call } => {
-                call == answered && !is_answered
-            }
+            Stage::AwaitMove { call }
+            | Stage::AwaitSight { call }
+            | Stage::AwaitPartner { call }
+            | Stage::AwaitWord { call } => call == answered && !is_answered,
             _ => false,
         }
     }
@@ -141,7 +146,9 @@ impl Core {
     /// The partner asks on behalf of its operator.
     pub(crate) fn on_managed_for_partner(&mut self, id: XmfcId, op: ManageOp) {
         if op == ManageOp::SeesDisks {
-            self.sight.asked = Some(id);
+            if let Err(id) = self.sight.asked.try_push(id) {
+                self.answer(Asker::Partner(id), Err(ManageError::Busy));
+            }
             return;
         }
         if let ManageOp::DiskReturned { .. } | ManageOp::DiskLevel { .. } = op {
@@ -209,7 +216,7 @@ impl Core {
 
     /// The partner that asked for the task cannot hear the answer any more.
     pub(crate) fn forget_asker(&mut self) {
-        self.sight.asked = None;
+        self.sight.asked.clear();
         for task in self.task.iter_mut().chain(&mut self.interrupted) {
             if asker_is_partner(task.asker) {
                 task.asker = Asker::Nobody;
@@ -280,6 +287,9 @@ impl Core {
         match (&task.stage, result) {
             (Stage::AwaitMove { .. }, Ok(_)) => self.begin_drain_of_task(),
             (Stage::AwaitWord { .. }, Ok(_)) => self.on_word(),
+            (Stage::AwaitSight { .. }, Err(ManageError::DiskError)) => self.end_task(result),
+            // One that cannot say so is not asked again: whoever has gone does not go on alone.
+            (Stage::AwaitSight { .. }, _) => self.stop_anew(),
             _ => self.end_task(result),
         }
     }
@@ -561,10 +571,14 @@ impl Core {
 
     // ---- stopping ----
 
-    /// With the partner in, the LUNs go there; alone, everything goes to disk. Hosts use the other path meanwhile.
+    /// With the partner in, the LUNs go there, if it sees the disks; alone, everything goes to disk. Hosts use the other path
+    /// meanwhile.
     fn stop(&mut self) -> Step {
         if self.is_write_through() {
             self.effects.push(Effect::CloseHosts);
+        } else if self.link.is_up() && self.calls.free() > 0 && !mutant::is("leave-all-to-a-blind-partner") {
+            let call = self.call_partner(ManageOp::SeesDisks);
+            return Step::Wait(Stage::AwaitSight { call }, ManageReply::Stopping);
         }
         self.drain(Luns::All, ManageReply::Stopping)
     }
@@ -595,10 +609,11 @@ impl Core {
     }
 
     fn stop_anew(&mut self) {
+        let quiesced = !matches!(self.task.as_ref().map(|t| &t.stage), Some(Stage::AwaitSight { .. }));
         if self.is_write_through() {
             self.effects.push(Effect::CloseHosts);
         }
-        let (luns, since, quiesced) = (Luns::All, self.now, true);
+        let (luns, since) = (Luns::All, self.now);
         self.set_stage(Stage::AwaitDrain { luns, since, quiesced });
     }
 
@@ -675,6 +690,15 @@ impl Core {
     /// Whether a task waits for data to reach the disks.
     pub(crate) fn is_task_draining(&self) -> bool {
         self.tasks().any(|t| matches!(t.stage, Stage::AwaitDrain { .. }))
+    }
+
+    /// Whether a LUN has been held back for so long that whoever keeps it waiting is not waited for any more.
+    pub(crate) fn is_held_back_for_long(&self, ncae: NcaeIndex) -> bool {
+        let late = |since: Time| self.now.since(since) >= HELD_BACK_FOR && !mutant::is("a-slow-host-holds-up-a-lun");
+        self.tasks().any(|task| match task.stage {
+            Stage::AwaitDrain { luns, quiesced, since } => quiesced && luns.covers(ncae) && late(since),
+            _ => false,
+        })
     }
 
     /// The change of the record that the task wants now.
@@ -1016,7 +1040,7 @@ impl Core {
     }
 
     /// Stops as a crash would: the image stays, and the partner takes over.
-    fn halt(&mut self) {
+    pub(crate) fn halt(&mut self) {
         self.answer_stop();
         self.phase = Phase::Out;
         self.effects.push(Effect::Halt);

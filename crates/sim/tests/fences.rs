@@ -104,3 +104,29 @@ fn who_has_said_hello_is_fenced() {
     s.until_both_serve();
     a_partner_that_stands_still_is_ended(&mut s);
 }
+
+/// B takes over from a controller that is stopped; it is back, as another process, before the fence is complete, and wants to join.
+/// It waits on the connection that it has.
+#[test]
+fn who_returns_before_the_fence_waits_on_its_connection() {
+    trace(&["attach-now-or-never"], || {
+        let mut s = Scenario::apart().both_serving();
+        s.disk_writes_take(3_000);
+        s.written(A, 0, 8);
+        s.pass(25);
+        s.disk_writes_take(0);
+        s.mark();
+        s.pause(A, 1_700);
+        s.until("B fences A");
+        s.until("B <- A: attach");
+        s.until("B serves");
+        assert_eq!(
+            s.story().matches("link opened").count(),
+            2,
+            "one connection: {}",
+            s.story()
+        );
+        s.until_both_serve();
+        s.end();
+    });
+}

@@ -1,7 +1,9 @@
 //! Data that come late, or not at all: from a host, and from the primary to its mirror.
 
 use twincell_core::ids::Controller::{A, B};
-use twincell_sim::Scenario;
+use twincell_core::layout::metadata::Name;
+use twincell_core::manage::ManageOp;
+use twincell_sim::{Scenario, trace};
 
 /// The host takes its time: the mirror asks, hears that nothing was sent yet, and waits on.
 #[test]
@@ -95,4 +97,25 @@ fn withdrawn_after_the_mirror_has_changed() {
     s.until("A -> host: Aborted");
     s.until_both_serve();
     s.end();
+}
+
+/// A host sends a long write portion by portion, each of them late, and an operator moves the LUN: others do not wait for the end
+/// of it.
+#[test]
+fn a_slow_host_and_a_lun_that_moves() {
+    trace(&["a-slow-host-holds-up-a-lun"], || {
+        let mut s = Scenario::new().both_serving();
+        s.host_data_takes(4_500);
+        s.write_long(A, 0, 256 * 8);
+        s.pass(100);
+        let name = Name::new("lun0").expect("a name");
+        s.manage(A, ManageOp::LunMove { name, to: B });
+        s.pass(1_500);
+        s.host_data_takes(0);
+        let other = s.write(B, 4096, 8);
+        s.pass(6_000);
+        assert!(s.is_good(other), "{}", s.story());
+        s.until("A -> operator: Ok");
+        s.end();
+    });
 }

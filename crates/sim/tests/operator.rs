@@ -137,3 +137,44 @@ fn a_partner_that_changes_its_record_is_not_given_up() {
         s.end();
     });
 }
+
+/// A was alone and dirty, and starts with an empty memory while B waits: it is A's memory that is lost, and whoever is told so goes
+/// on. B joins.
+#[test]
+fn who_has_lost_its_own_memory_says_so() {
+    trace(&["the-partner-has-what-is-missing"], || {
+        let mut s = only_b_is_left();
+        s.written(A, 0, 8);
+        s.lose(A);
+        s.start(B);
+        s.start(A);
+        s.pass(10_000);
+        assert!(!s.serves(A) && !s.serves(B));
+        s.until("A notes: AwaitsOperator { missing: A }");
+        s.manage(A, ManageOp::AcceptLoss { missing: B });
+        s.until("A -> operator: Err(NothingToAccept)");
+        s.manage(A, ManageOp::AcceptLoss { missing: A });
+        s.until_both_serve();
+        let newer = s.written(B, 0, 8);
+        s.reads(A, 0, 8, newer);
+        s.end();
+    });
+}
+
+/// The same, and the machine of A is given up with its memory: B goes on.
+#[test]
+fn who_has_lost_its_memory_is_given_up() {
+    let mut s = only_b_is_left();
+    s.written(A, 0, 8);
+    s.lose(A);
+    s.start(A);
+    s.pass(5_000);
+    s.crash(A);
+    s.start(B);
+    s.pass(10_000);
+    s.manage(B, ManageOp::AcceptLoss { missing: A });
+    s.until("B serves");
+    s.start(A);
+    s.until_both_serve();
+    s.end();
+}

@@ -118,3 +118,56 @@ fn a_part_of_a_read_fails_before_the_rest_is_there() {
         s.end();
     });
 }
+
+/// The owner has nothing to do and sees no disk; an operator moves its LUN. What hosts want meanwhile the partner does.
+#[test]
+fn the_owner_is_blind_and_to_give_a_lun_away() {
+    trace(&["only-disks-that-fail-are-doubted"], || {
+        let mut s = blind(A);
+        let name = Name::new("lun0").expect("a name");
+        s.manage(A, ManageOp::LunMove { name, to: B });
+        s.pass(100);
+        let read = s.read(A, 0, 8);
+        s.retries(read);
+        s.pass(8_000);
+        assert!(s.is_good(read), "{}", s.story());
+        s.heal(Fault::LoseSightOfAll(A, LONG));
+        s.until_both_serve();
+        s.end();
+    });
+}
+
+/// The owner sees no disk and is to stop: it does, and its partner goes on.
+#[test]
+fn the_owner_is_blind_and_stops() {
+    trace(&["only-disks-that-fail-are-doubted"], || {
+        let mut s = blind(A);
+        s.manage(A, ManageOp::Stop);
+        s.until_alone(B, true);
+        let written = s.written(B, 0, 8);
+        s.heal(Fault::LoseSightOfAll(A, LONG));
+        s.start(A);
+        s.until_both_serve();
+        s.reads(A, 0, 8, written);
+        s.end();
+    });
+}
+
+/// The partner of the one that is to stop sees no disk, which it does not know yet. It must not be left alone.
+#[test]
+fn who_stops_asks_whether_its_partner_sees_the_disks() {
+    trace(&["leave-all-to-a-blind-partner"], || {
+        let mut s = blind(A);
+        s.manage(B, ManageOp::Stop);
+        s.until("B -> operator: Err(DiskError)");
+        let write = s.write_fua(B, 0, 8);
+        s.retries(write);
+        s.pass(8_000);
+        assert!(s.is_good(write) && s.serves(B), "{}", s.story());
+        s.heal(Fault::LoseSightOfAll(A, LONG));
+        s.until_both_serve();
+        s.manage(B, ManageOp::Stop);
+        s.until("B -> operator: Ok");
+        s.end();
+    });
+}

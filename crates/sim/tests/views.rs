@@ -60,7 +60,7 @@ fn one_that_serves_alone() {
         (last.cell.role, last.cell.linked, last.cell.joining),
         (Role::Serving, false, false)
     );
-    assert!(last.cell.image_current && !last.cell.awaits_operator && last.cell.partner_last_seen.is_none());
+    assert!(last.cell.image_current && last.cell.awaited_memory.is_none() && last.cell.partner_last_seen.is_none());
     assert!(
         last.paths
             .iter()
@@ -150,13 +150,13 @@ fn one_that_waits_for_an_operator() {
     let start = looks();
     assert_eq!(roles(&start), [Role::Starting]);
     let last = start.last().expect("B runs");
-    assert!(last.cell.awaits_operator && !last.cell.image_current);
+    assert!(last.cell.awaited_memory == Some(A) && !last.cell.image_current);
     assert!(
-        start.iter().any(|l| !l.cell.awaits_operator),
+        start.iter().any(|l| l.cell.awaited_memory.is_none()),
         "not before it has read the record"
     );
     s.manage(B, ManageOp::AcceptLoss { missing: A });
     s.until("B serves");
     let last = looks().pop().expect("B serves");
-    assert!(!last.cell.awaits_operator && last.cell.role == Role::Serving);
+    assert!(last.cell.awaited_memory.is_none() && last.cell.role == Role::Serving);
 }

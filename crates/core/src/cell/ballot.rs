@@ -22,7 +22,7 @@ pub enum Change {
         /// Whether that image may hold what the disks do not.
         dirty: bool,
     },
-    /// The partner's memory is given up by the operator's word (R8): what it alone had is lost.
+    /// The memory of who was in is given up by the operator's word (R8): what it alone had is lost.
     AcceptLoss {
         /// A fresh image.
         image: Uuid,
@@ -74,7 +74,9 @@ impl Change {
                 next.become_alone(own, dirty, image);
             }
             Change::AcceptLoss { image } => {
-                if base.is_alone(own) {
+                // Its own memory may be what is lost.
+                if base.is_alone(own) && (base.is_current(own, image) || mutant::is("the-partner-has-what-is-missing"))
+                {
                     return None;
                 }
                 next.become_alone(own, false, image);

@@ -214,7 +214,7 @@ impl Core {
             self.announce = false;
             self.quorum.slot_mut().heartbeat += 1;
             self.quorum.begin(Kind::WriteRead, self.now);
-        } else if due && waits || (self.sight.looks || self.sight.asked.is_some()) && may_begin {
+        } else if due && waits || (self.sight.looks || !self.sight.asked.is_empty()) && may_begin {
             self.quorum.begin(Kind::Read, self.now);
         }
         if due {
@@ -282,6 +282,10 @@ impl Core {
             Verdict::Void => {
                 mark!("a vote turns out to be void");
                 self.undecided = false;
+                if self.phase == Phase::Deciding {
+                    // Nothing that it wants makes sense now: it is not tried again at once.
+                    self.ballot_not_before = self.now + self.config.timing.heartbeat;
+                }
             }
         }
         if verdict == Verdict::Void && self.phase == Phase::Undecided {
@@ -334,7 +338,7 @@ impl Core {
         } else {
             self.partners_pulse.stands_still(self.now);
         }
-        self.loss_accepted &= self.awaits_operator();
+        self.loss_accepted &= self.awaited_memory().is_some();
     }
 
     /// R8: a partner that left everything clean, and whose slot has stood still for long enough, does not run.

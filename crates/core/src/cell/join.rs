@@ -18,6 +18,7 @@ use crate::htb::{Origin, Stage};
 use crate::ids::Uuid;
 use crate::link::frame::Mfc;
 use crate::link::mfcd::Mfcd;
+use crate::mark::mark;
 use crate::mutant;
 
 impl Core {
@@ -29,17 +30,21 @@ impl Core {
 
     /// The partner asks to be let in.
     pub(crate) fn on_attach(&mut self, image: Uuid) -> Result<(), Violation> {
-        if self.phase != Phase::Serving || !self.is_write_through() || self.is_stopping() {
-            return Err(Violation("the partner wants to join where it cannot"));
+        let patient = !mutant::is("attach-now-or-never");
+        match (self.phase, self.joiner) {
+            (Phase::AwaitAttach | Phase::Deciding | Phase::Fencing, Joiner::None) if patient => {
+                mark!("who wants to join waits until its partner serves");
+                self.attach_waits = true;
+                return Ok(());
+            }
+            // Who stops will not serve again: it is waited for until it has gone.
+            (Phase::Serving, Joiner::None) if self.is_stopping() && patient => return Ok(()),
+            (Phase::Serving, _) if self.is_write_through() && !self.is_stopping() => {}
+            _ => return Err(Violation("the partner wants to join where it cannot")),
         }
         match self.joiner {
             Joiner::None => {
-                self.note(Note::PartnerJoins);
-                self.joiner = Joiner::Unfenced;
-                self.effects.push(Effect::Unfence);
-                let record = self.record.expect("a serving controller has a record");
-                self.link.send(Mfc::RecordIs(record));
-                self.link.send(Mfc::Unfenced);
+                self.let_in();
                 Ok(())
             }
             Joiner::Unfenced => {
@@ -59,6 +64,23 @@ impl Core {
             }
             Joiner::Attached { .. } => Err(Violation("the partner joins twice")),
         }
+    }
+
+    /// Who has asked to be let in while this controller did not serve yet.
+    pub(crate) fn let_in_who_waits(&mut self) {
+        if std::mem::take(&mut self.attach_waits) && self.is_write_through() && !self.is_stopping() {
+            self.let_in();
+        }
+    }
+
+    /// The partner gets its locks back, and asks again once it has them.
+    fn let_in(&mut self) {
+        self.note(Note::PartnerJoins);
+        self.joiner = Joiner::Unfenced;
+        self.effects.push(Effect::Unfence);
+        let record = self.record.expect("a serving controller has a record");
+        self.link.send(Mfc::RecordIs(record));
+        self.link.send(Mfc::Unfenced);
     }
 
     /// It has heard that it joins, and has its image.

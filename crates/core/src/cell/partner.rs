@@ -92,6 +92,7 @@ impl Core {
         self.link.all_closed(self.now);
         self.forget_calls();
         self.destager.forget_releases();
+        self.attach_waits = false;
         if !was_up {
             return;
         }

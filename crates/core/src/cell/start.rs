@@ -194,31 +194,34 @@ impl Core {
         self.partners_pulse.begin(self.now);
     }
 
-    /// Whether only an operator can decide (R8): the partner, whose memory may have what the disks lack, shows no sign of
-    /// life. Who was stopped looks again first.
-    pub(crate) fn awaits_operator(&self) -> bool {
+    /// Whose memory only an operator can give up (R8): it may have what the disks lack, and its controller shows no sign of
+    /// life, or has lost it and is this one. Who was stopped looks again first.
+    pub(crate) fn awaited_memory(&self) -> Option<Controller> {
         let looks = self.now < self.renew_at + self.config.timing.grant;
-        self.phase == Phase::AwaitAttach
-            && self.is_partner_still()
-            && looks
-            && self
-                .record
-                .is_some_and(|r| !matches!(r.mode, Mode::Alone { dirty: false, .. }))
+        let missing = match self.mode()? {
+            Mode::Both => self.partner(),
+            Mode::Alone { dirty: false, .. } => return None,
+            Mode::Alone { .. } if mutant::is("the-partner-has-what-is-missing") => self.partner(),
+            Mode::Alone { controller, .. } => controller,
+        };
+        let is_gone = missing == self.own() || self.is_partner_still();
+        (self.phase == Phase::AwaitAttach && looks && is_gone).then_some(missing)
     }
 
     /// Tells the operator once.
     pub(crate) fn call_operator(&mut self) {
-        if self.awaits_operator() && !std::mem::replace(&mut self.operator_called, true) {
-            let missing = self.partner();
+        if let Some(missing) = self.awaited_memory()
+            && !std::mem::replace(&mut self.operator_called, true)
+        {
             self.note(Note::AwaitsOperator { missing });
         }
     }
 
-    /// The operator gives up what only the partner's memory has (R8). From here on it goes as with a clean partner that
+    /// The operator gives up what only one memory has (R8). From here on it goes as with a clean partner that
     /// does not run: own locks, ballot, fence, serve. A partner that comes back meanwhile has a say in the ballot.
     pub(crate) fn accept_loss(&mut self, missing: Controller) -> Result<ManageReply, ManageError> {
-        let may_be_lost = self.awaits_operator() || mutant::is("accept-any-loss");
-        if !may_be_lost || missing != self.partner() {
+        let any = missing == self.partner() && mutant::is("accept-any-loss");
+        if self.awaited_memory() != Some(missing) && !any {
             return Err(ManageError::NothingToAccept);
         }
         self.loss_accepted = true;

@@ -189,6 +189,7 @@ impl Core {
         }
         let mirrored = !self.is_write_through();
         self.note(Note::Serving { mirrored });
+        self.let_in_who_waits();
     }
 
     /// The partner is out of reach while both are in: nothing is acknowledged until a ballot has decided (R3).

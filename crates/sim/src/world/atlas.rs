@@ -63,10 +63,10 @@ impl World {
         self.processes[c.index()].is_none() && alone && slots.into_iter().all(decided)
     }
 
-    /// Whether a controller waits until an operator gives up what only its partner's memory has. Whoever does so loses it.
+    /// Whether a controller waits until an operator gives up what only one memory has. Whoever does so loses it.
     pub(super) fn awaits_operator(&self, c: Controller) -> bool {
         let process = self.processes[c.index()].as_ref();
-        process.is_some_and(|p| p.core.cell_view().awaits_operator)
+        process.is_some_and(|p| p.core.cell_view().awaited_memory.is_some())
     }
 
     /// Whether no other disk is in trouble.

@@ -106,8 +106,7 @@ impl World {
     fn accept_losses(&mut self) {
         for controller in Controller::BOTH {
             let view = self.processes[controller.index()].as_ref().map(|p| p.core.cell_view());
-            if view.is_some_and(|v| v.awaits_operator) {
-                let missing = controller.other();
+            if let Some(missing) = view.and_then(|v| v.awaited_memory) {
                 self.manage_on(controller, ManageOp::AcceptLoss { missing });
             }
         }
