@@ -97,9 +97,9 @@ pub(crate) enum Io {
     /// Metadata that the record names.
     MetadataRead,
     /// New metadata of an operator's task.
-    Task,
+    MetadataWrite { disk: DiskIndex },
     /// What a LUN is to have is zeroed.
-    Zero,
+    Zero { disk: DiskIndex },
     /// A read for a host.
     Read { htb: u32, extent: Extent, disk: DiskIndex },
     /// A read that is overdue and that nobody waits for any more. Its memory is not used again until it ends.
@@ -125,8 +125,10 @@ impl Io {
             Io::Read { disk, .. } | Io::OldRead { disk, .. } | Io::Destage { disk, .. } | Io::Flush { disk } => {
                 Some(disk)
             }
-            Io::CopyRead { disk } | Io::CopyWrite { disk, .. } | Io::CopyFlush { disk } => Some(disk),
-            Io::SlotRead(_) | Io::SlotWrite(_) | Io::MetadataRead | Io::Task | Io::Zero | Io::Probe { .. } => None,
+            Io::CopyRead { disk } | Io::CopyWrite { disk, .. } | Io::CopyFlush { disk } | Io::Zero { disk } => {
+                Some(disk)
+            }
+            Io::SlotRead(_) | Io::SlotWrite(_) | Io::MetadataRead | Io::MetadataWrite { .. } | Io::Probe { .. } => None,
         }
     }
 }
@@ -683,6 +685,9 @@ impl Core {
         if let Some(disk) = io.disk().filter(|_| overdue) {
             self.on_late_end(disk);
         }
+        if let Some(disk) = self.flushed_by(&io).filter(|_| result.is_err()) {
+            self.another_flush_fails(disk);
+        }
         match io {
             Io::SlotWrite(n) => {
                 if self.quorum.written(n, result) {
@@ -694,8 +699,9 @@ impl Core {
             }
             Io::SlotRead(n) => self.quorum.read(n, Err(DiskError)),
             Io::MetadataRead => self.on_metadata_read(Err(DiskError)),
-            Io::Task => self.on_task_io(result),
-            Io::Zero => self.on_zero(result),
+            Io::MetadataWrite { .. } => self.on_task_io(result),
+            Io::Zero { .. } if overdue => {}
+            Io::Zero { .. } => self.on_zero(result),
             Io::Read { htb, extent, disk } => self.on_read(htb, extent, disk, result),
             Io::OldRead { transfer, disk } => self.on_old_read(transfer, disk),
             Io::Destage { batch, .. } if overdue => self.on_late_destage(batch),
@@ -707,6 +713,15 @@ impl Core {
             Io::CopyWrite { disk, .. } => self.on_copied(disk, result),
             Io::CopyFlush { .. } if overdue => {}
             Io::CopyFlush { disk } => self.on_copies_flushed(disk, result),
+        }
+    }
+
+    /// The disk that this I/O flushes beside what it is for.
+    fn flushed_by(&self, io: &Io) -> Option<DiskIndex> {
+        match *io {
+            Io::SlotWrite(n) => Some(self.quorum.members()[n]),
+            Io::MetadataWrite { disk } | Io::Zero { disk } => Some(disk),
+            _ => None,
         }
     }
 
@@ -726,6 +741,7 @@ impl Core {
             Io::Flush { disk } => self.on_flush_overdue(disk),
             Io::CopyRead { .. } | Io::CopyWrite { .. } => self.on_copy_overdue(),
             Io::CopyFlush { disk } => self.on_copies_flushed(disk, Err(DiskError)),
+            Io::Zero { .. } => self.on_zero(Err(DiskError)),
             _ => {}
         }
         self.look_for_overdue = Some(self.now);

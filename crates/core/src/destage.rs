@@ -455,8 +455,18 @@ impl Core {
         self.destager.unflushed[disk.index()] = true;
     }
 
+    /// A flush of the disk failed that was for something else: what any flush of it in flight covers counts as lost, too, though
+    /// that one may end well.
+    pub(crate) fn another_flush_fails(&mut self, disk: DiskIndex) {
+        if mutant::is("only-its-own-flush-can-fail") {
+            return;
+        }
+        self.unflushed_may_be_lost(disk);
+        self.destager.flush_failed[disk.index()] |= self.destager.flushes > 0;
+    }
+
     /// Of all that was written or copied to the disk since it was last flushed, nothing may be there.
-    pub(crate) fn unflushed_may_be_lost(&mut self, disk: DiskIndex) {
+    fn unflushed_may_be_lost(&mut self, disk: DiskIndex) {
         self.copies_may_be_lost(disk);
         self.writes_may_be_lost(disk);
     }

@@ -10,6 +10,11 @@ const AFTER_ERROR: Nanos = Nanos::from_millis(300);
 const GIVE_UP_AFTER: Nanos = Nanos::from_millis(900);
 /// The same of one that has not answered since something was overdue: longer, for it may only be slow.
 const GIVE_UP_STALLED_AFTER: Nanos = Nanos::from_millis(3000);
+/// A disk that is in trouble again so soon after it was has been so all the time: it is too slow, or some of it is broken, and what
+/// it does well meanwhile says nothing of that.
+const AGAIN_WITHIN: Nanos = Nanos::from_millis(1500);
+/// How often it must have failed meanwhile. One error and another are only that.
+const AGAIN_AND_AGAIN: u32 = 4;
 
 /// What a disk was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -30,6 +35,12 @@ struct Disk {
     fails: [bool; 2],
     /// Since when it has been in trouble.
     since: Option<Time>,
+    /// Since when it has been so again and again.
+    began: Time,
+    /// When it was so last, if it is not now.
+    was_until: Option<Time>,
+    /// How often it has failed since it began, after it was left alone.
+    failures: u32,
     /// It is left alone until then.
     not_before: Time,
     /// Reads in flight.
@@ -46,11 +57,20 @@ impl Disk {
     fn is_given_up(&self, now: Time) -> bool {
         let Some(since) = self.since else { return false };
         if self.overdue > 0 {
-            now.since(since) >= GIVE_UP_STALLED_AFTER
-        } else {
-            // It is left alone for a while from its last error on.
-            self.not_before.since(since) >= Nanos(GIVE_UP_AFTER.0 + AFTER_ERROR.0)
+            return now.since(self.began) >= GIVE_UP_STALLED_AFTER;
         }
+        // It is left alone for a while from its last error on.
+        let failed_since = |at| self.not_before.since(at) >= Nanos(GIVE_UP_AFTER.0 + AFTER_ERROR.0);
+        failed_since(since) || self.failures >= AGAIN_AND_AGAIN && failed_since(self.began)
+    }
+
+    /// It comes into trouble, or into trouble again.
+    fn begin(&mut self, now: Time) {
+        let again = self.was_until.is_some_and(|at| now.since(at) < AGAIN_WITHIN);
+        if !again || mutant::is("each-trouble-is-the-first") {
+            (self.began, self.failures) = (now, 0);
+        }
+        self.since = Some(now);
     }
 }
 
@@ -123,11 +143,11 @@ impl Disks {
         what(state);
         match (state.since, state.is_in_trouble()) {
             (None, true) => {
-                state.since = Some(now);
+                state.begin(now);
                 self.in_trouble += 1;
             }
             (Some(_), false) => {
-                state.since = None;
+                (state.since, state.was_until) = (None, Some(now));
                 self.in_trouble -= 1;
             }
             _ => {}
@@ -141,6 +161,7 @@ impl Disks {
             d.fails[duty as usize] = true;
             d.not_before = now + AFTER_ERROR;
         });
+        self.disks[disk.index()].failures += u32::from(news);
         news
     }
 
@@ -160,6 +181,7 @@ impl Disks {
             d.fails = [false; 2];
             d.not_before = now;
         });
+        self.disks[disk.index()].was_until = None;
     }
 
     /// An overdue I/O has ended. Returns whether it was the last.
@@ -264,6 +286,39 @@ mod tests {
         disks.failed(FIRST, Duty::Write, ms(800));
         disks.forgive(FIRST, ms(801));
         assert!(!disks.any_in_trouble() && !disks.is_blocked(FIRST, ms(801)));
+    }
+
+    /// Each write takes a second and a half, and ends; nothing is ever in time.
+    #[test]
+    fn a_disk_that_is_always_late_is_given_up() {
+        let mut disks = Disks::new(2, 1);
+        let mut given_up_after = None;
+        for write in 0..4 {
+            let begun = 1_500 * write;
+            disks.overdue(FIRST, ms(begun + 1_000));
+            given_up_after = given_up_after.or(disks.is_out_of_order(FIRST, ms(begun + 1_499)).then_some(write));
+            disks.ended(FIRST, ms(begun + 1_500));
+            assert!(!disks.any_in_trouble());
+        }
+        assert_eq!(given_up_after, Some(2));
+    }
+
+    /// Most writes end well, and those to one place never do.
+    #[test]
+    fn a_disk_of_which_a_part_is_broken_is_given_up() {
+        let mut disks = Disks::new(2, 1);
+        for time in [0, 400, 800] {
+            disks.failed(FIRST, Duty::Write, ms(time));
+            disks.worked(FIRST, Duty::Write, ms(time + 10));
+        }
+        disks.failed(FIRST, Duty::Write, ms(1_200));
+        assert!(disks.is_out_of_order(FIRST, ms(1_200)));
+        let mut disks = Disks::new(2, 1);
+        for time in [0, 2_000, 4_000, 6_000, 8_000] {
+            disks.failed(FIRST, Duty::Write, ms(time));
+            assert!(!disks.is_out_of_order(FIRST, ms(time)), "now and then something fails");
+            disks.worked(FIRST, Duty::Write, ms(time + 10));
+        }
     }
 
     #[test]

@@ -601,7 +601,7 @@ impl Core {
             }
             Err(DiskError) => {
                 self.disk_failed(disk, Duty::Flush);
-                self.unflushed_may_be_lost(disk);
+                self.another_flush_fails(disk);
                 self.merge_later(AGAIN_AFTER);
             }
         }

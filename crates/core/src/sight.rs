@@ -32,7 +32,7 @@ pub(crate) struct Sight {
     trusted_until: Time,
     /// The last round over the slots has found no majority.
     failed: bool,
-    /// Nor has the last look.
+    /// It has not, and there were doubts before.
     blind: bool,
     /// The call by which the partner was asked, and when it may be asked again.
     call: Option<u32>,
@@ -125,8 +125,9 @@ impl Core {
 
     /// A round over the slots has ended, with a majority or without.
     pub(crate) fn looked(&mut self, sees: bool) {
-        let is_look = std::mem::take(&mut self.sight.looks);
-        (self.sight.failed, self.sight.blind) = (!sees, !sees && is_look);
+        // Where nothing was in doubt yet, it may be only disturbed.
+        let blind = !sees && self.sight.look_at.is_some();
+        (self.sight.looks, self.sight.failed, self.sight.blind) = (false, !sees, blind);
         if sees {
             self.trust();
         }

@@ -860,7 +860,7 @@ impl Core {
             let Some((disk, block, blocks)) = zeroes.next() else {
                 return;
             };
-            let io = self.new_io(Io::Zero);
+            let io = self.new_io(Io::Zero { disk });
             self.effects.push(Effect::DiskZero {
                 io,
                 disk,
@@ -922,7 +922,7 @@ impl Core {
         let members: Vec<DiskIndex> = self.quorum.members().to_vec();
         let in_flight = members.len();
         for disk in members {
-            let io = self.new_io(Io::Task);
+            let io = self.new_io(Io::MetadataWrite { disk });
             self.effects.push(Effect::MetadataWrite { io, disk, copy });
         }
         self.set_stage(Stage::AwaitMetadata { in_flight, good: 0 });

@@ -96,10 +96,10 @@ struct Io {
 }
 
 impl Io {
-    /// Whether the core goes on by itself when this is overdue, and keeps the memory that is posted from being used again
-    /// until the answer. All else is answered with an error.
+    /// Whether the core goes on by itself when this is overdue, and keeps the memory that is posted, or the place that is zeroed,
+    /// from being used again until the answer. All else is answered with an error.
     fn is_on_data(&self) -> bool {
-        matches!(self.kind, Kind::Read | Kind::Write | Kind::Flush)
+        matches!(self.kind, Kind::Read | Kind::Write | Kind::Flush | Kind::Zero { .. })
     }
 
     /// When the current step is overdue.
@@ -625,10 +625,14 @@ impl DiskIos {
     pub(crate) fn completed(&mut self, ring: &mut Ring, key: u32, disk: &Disk, result: i32) -> Option<Ended> {
         let key = key as usize;
         let io = &mut self.ios[key];
-        let ended = io.advance(result);
+        let mut ended = io.advance(result);
         if mem::take(&mut io.overdue) {
             warn!(disk = %disk.path.display(), io = ?io.kind, "a disk answers after all");
             self.overdue -= 1;
+            if matches!(io.kind, Kind::Zero { .. }) {
+                // The core has given it up: what is left of the place may be somebody else's soon.
+                ended = Err(io::ErrorKind::TimedOut.into());
+            }
         }
         if ended.is_ok() && !self.stopped && !io.answered && self.post(ring, key, disk) {
             return None;

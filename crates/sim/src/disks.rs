@@ -3,6 +3,7 @@
 
 use crate::random::Random;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use twincell_core::cell::record::Slot;
 use twincell_core::ids::{Controller, Uuid};
 use twincell_core::layout::metadata::Metadata;
@@ -38,7 +39,7 @@ pub struct SimDisk {
 }
 
 /// What is wrong with a disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trouble {
     /// It answers with errors.
     pub fails: bool,
@@ -58,6 +59,10 @@ pub struct Trouble {
     pub stalled_until: u64,
     /// Writes that are overdue by then land so many nanoseconds later.
     pub late: u64,
+    /// Whatever it is asked for takes so many nanoseconds longer.
+    pub slow: u64,
+    /// Writes of data to these blocks end with errors.
+    pub bad_region: Option<Range<u64>>,
 }
 
 /// A block in the volatile cache of a disk: what was there before, and who has written it.
@@ -105,6 +110,8 @@ impl SimDisk {
             || t.fails_slots
             || t.unseen != [false; 2]
             || t.gone
+            || t.slow > 0
+            || t.bad_region.is_some()
             || t.stalled_until.saturating_add(t.late) > now
             || !self.bad.is_empty()
     }

@@ -160,6 +160,10 @@ pub enum Fault {
     StallAll(u64),
     /// A disk answers nothing, and then everything.
     StallDisk(usize, u64),
+    /// Whatever a disk is asked for takes so much longer, for so long.
+    SlowDisk(usize, u64, u64),
+    /// Writes of data to a part of a disk end with errors: from which block of its first PSEG on.
+    BadRegion(usize, u64, u64),
     /// A disk is gone for good.
     LoseDisk(usize),
     /// Some blocks of a disk cannot be read until they are written anew: from which block of its first PSEG on, and how
@@ -218,6 +222,8 @@ impl Fault {
             Fault::FailSlots(d, ms) => Fault::FailSlots(other(d), ms),
             Fault::LoseSight(c, d, ms) => Fault::LoseSight(c, other(d), ms),
             Fault::StallDisk(d, ms) => Fault::StallDisk(other(d), ms),
+            Fault::SlowDisk(d, by, ms) => Fault::SlowDisk(other(d), by, ms),
+            Fault::BadRegion(d, at, ms) => Fault::BadRegion(other(d), at, ms),
             Fault::LoseDisk(d) => Fault::LoseDisk(other(d)),
             Fault::BadBlocks(d, at, blocks) => Fault::BadBlocks(other(d), at, blocks),
             Fault::ReplaceDisk(d) => Fault::ReplaceDisk(other(d)),
@@ -243,6 +249,8 @@ impl Fault {
             Fault::FailDisk(d, ms) => Fault::FailDisk(d, less(ms)?),
             Fault::FailWrites(d, ms) => Fault::FailWrites(d, less(ms)?),
             Fault::StallDisk(d, ms) => Fault::StallDisk(d, less(ms)?),
+            Fault::SlowDisk(d, by, ms) => Fault::SlowDisk(d, by, less(ms)?),
+            Fault::BadRegion(d, at, ms) => Fault::BadRegion(d, at, less(ms)?),
             Fault::FailFlushes(d, ms) => Fault::FailFlushes(d, less(ms)?),
             Fault::FailReads(d, ms) => Fault::FailReads(d, less(ms)?),
             Fault::FailSlots(d, ms) => Fault::FailSlots(d, less(ms)?),

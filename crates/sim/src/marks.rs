@@ -167,7 +167,7 @@ fn note_bits(note: &Note) -> u64 {
 }
 
 /// The names of all faults.
-const FAULTS: [&str; 57] = [
+const FAULTS: [&str; 59] = [
     "Crash",
     "CrashAfterEffects",
     "CrashBoth",
@@ -225,6 +225,8 @@ const FAULTS: [&str; 57] = [
     "SpoilingPath",
     "GarbleFrame",
     "AcceptLoss",
+    "SlowDisk",
+    "BadRegion",
 ];
 
 fn fault_bits(fault: Fault) -> u64 {

@@ -673,11 +673,14 @@ fn half_broken(fault: Fault, random: &mut Random) -> Fault {
         return fault;
     };
     let controller = Controller::BOTH[random.below(2) as usize];
-    match random.below(5) {
+    match random.below(7) {
         0 => Fault::FailFlushes(disk, ms),
         1 => Fault::FailReads(disk, ms),
         2 => Fault::FailSlots(disk, ms),
         3 => Fault::LoseSight(controller, disk, ms),
+        // Some are only slow, and some so slow that nothing ends in time.
+        4 => Fault::SlowDisk(disk, random.between(100, 2500), ms + 3000),
+        5 => Fault::BadRegion(disk, random.below(300), ms + 1500),
         _ => fault,
     }
 }

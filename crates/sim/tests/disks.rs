@@ -5,8 +5,9 @@
 //! disk 0, the second on disk 1, the third on disk 2.
 
 use twincell_core::ids::Controller::{A, B};
-use twincell_core::layout::metadata::DiskState;
+use twincell_core::layout::metadata::{DiskState, Name};
 use twincell_core::manage::ManageOp;
+use twincell_sim::fault::Fault;
 use twincell_sim::{Scenario, trace};
 
 fn both() -> Scenario {
@@ -328,5 +329,62 @@ fn a_failed_flush_takes_along_what_came_later() {
             s.reads(A, 512, 8, second);
             s.end();
         }
+    });
+}
+
+/// Whatever a disk is asked for takes a second and a half: it is no more use than one that answers nothing, and is given up like that.
+#[test]
+fn a_disk_that_is_always_late_is_given_up() {
+    trace(&["each-trouble-is-the-first"], || {
+        let mut s = both();
+        let slow = Fault::SlowDisk(1, 1_500, 100_000);
+        s.fault(slow);
+        let written = s.write_fua(A, 0, 8);
+        s.pass(7_000);
+        assert!(s.is_good(written), "{}", s.story());
+        assert_eq!(s.disk_state(A, 1), DiskState::Missing);
+        s.heal(slow);
+        s.end();
+    });
+}
+
+/// A part of a disk takes no writes, and all others end well: what has to be there is on the other copy.
+#[test]
+fn a_disk_of_which_a_part_is_broken_is_given_up() {
+    trace(&["each-trouble-is-the-first"], || {
+        let mut s = both();
+        let broken = Fault::BadRegion(1, 0, 100_000);
+        s.fault(broken);
+        let written = s.write_fua(A, 0, 8);
+        for n in 0..50 {
+            s.pass(100);
+            s.write(A, 512 + n * 8, 8);
+        }
+        assert!(s.is_good(written), "{}", s.story());
+        s.heal(broken);
+        s.end();
+    });
+}
+
+/// New metadata cannot be made durable on a disk, and what it had taken before and not flushed is lost with that. A flush later ends
+/// well, and says nothing of it.
+#[test]
+fn a_flush_that_fails_is_everybodys() {
+    trace(&["only-its-own-flush-can-fail"], || {
+        let mut s = both();
+        s.stall_disks(&[1]);
+        let written = s.written(A, 0, 8);
+        s.until("A -> disk 0: write");
+        s.pass(2);
+        s.fail_flushes(Some(0));
+        let [name, to] = ["lun1", "other"].map(|n| Name::new(n).expect("a name"));
+        s.manage(A, ManageOp::LunRename { name, to });
+        s.pass(5);
+        s.fail_flushes(None);
+        s.unstall_disk(1, 0);
+        s.until("A -> operator: Ok");
+        s.pass(500);
+        s.reads(A, 0, 8, written);
+        s.end();
     });
 }

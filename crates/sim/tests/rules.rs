@@ -389,10 +389,10 @@ fn who_cannot_vote_looks_whether_it_is_out() {
         s.until("B fences A");
         // B tells what was decided.
         s.pass(100);
-        s.fail_slot_writes(true);
+        s.fail_slot_writes(&[0, 1, 2]);
         s.cut();
         s.until("A notes: Out");
-        s.fail_slot_writes(false);
+        s.fail_slot_writes(&[]);
         s.mend();
         s.end();
     });
@@ -516,17 +516,18 @@ fn a_write_that_named_nothing_is_withdrawn_after_one_that_did() {
 fn nothing_is_sent_before_both_have_said_hello() {
     trace(&["one-hello-is-a-link"], || {
         let mut s = both();
-        s.write_fua(A, 0, 8);
-        s.until("A -> disk 1: flush");
-        s.stall_disks(&[1]);
-        s.fail_slot_writes(true);
+        s.use_lun(1);
+        s.write_fua(A, 8192, 8);
+        s.until("A -> disk 2: flush");
+        s.stall_disks(&[2]);
+        s.fail_slot_writes(&[0, 1]);
         s.crash(B);
         s.start(B);
         s.until("A <- B: hello");
-        s.unstall_disk(1, 0);
+        s.unstall_disk(2, 0);
         s.until("A nv: BMAE 0 Free");
         s.pass(5);
-        s.fail_slot_writes(false);
+        s.fail_slot_writes(&[]);
         s.start_when_down();
         s.until_both_serve();
         s.end();
@@ -582,7 +583,7 @@ fn who_returns_before_the_vote_is_decided_is_asked_nothing() {
         s.until_alone(A, true);
         s.start(B);
         s.until("A -> disk 0: votes for BOTH");
-        s.fail_slot_writes(true);
+        s.fail_slot_writes(&[0, 1, 2]);
         s.pass(20);
         s.crash(B);
         // Its first words are lost, so that whoever greets it does not refuse it at once.
@@ -593,7 +594,7 @@ fn who_returns_before_the_vote_is_decided_is_asked_nothing() {
         s.mark();
         s.write(A, 0, 8);
         s.pass(50);
-        s.fail_slot_writes(false);
+        s.fail_slot_writes(&[]);
         s.start_when_down();
         s.until_both_serve();
         s.end();
@@ -728,14 +729,14 @@ fn who_cannot_write_its_slot_has_no_lease() {
     trace(&["a-look-is-a-lease"], || {
         let mut s = Scenario::new().alone(A);
         s.until_alone(A, false);
-        s.fail_slot_writes(true);
+        s.fail_slot_writes(&[0, 1, 2]);
         // It needs a ballot, and before that is tried again the slots are read.
         let write = s.write(A, 0, 8);
         s.pass(3000);
         let read = s.read(A, 100, 8);
         s.pass(500);
         assert!(!s.is_over(read), "A answers without a lease");
-        s.fail_slot_writes(false);
+        s.fail_slot_writes(&[]);
         s.good(write);
         s.good(read);
     });

@@ -21,7 +21,7 @@ impl World {
             Fault::FlipNv(..) | Fault::LoseBothNv => false,
             Fault::FailDisk(d, _) | Fault::FailWrites(d, _) | Fault::StallDisk(d, _) => self.others_are_sound(d),
             Fault::FailFlushes(d, _) | Fault::FailReads(d, _) | Fault::FailSlots(d, _) => self.others_are_sound(d),
-            Fault::LoseSight(_, d, _) => self.others_are_sound(d),
+            Fault::LoseSight(_, d, _) | Fault::SlowDisk(d, ..) | Fault::BadRegion(d, ..) => self.others_are_sound(d),
             Fault::LoseSightOfAll(..) | Fault::FailAll(_) | Fault::StallAll(_) => self.others_are_sound(usize::MAX),
             Fault::LoseDisk(d) | Fault::BadBlocks(d, ..) => self.others_are_sound(d) && self.others_are_in(d),
             _ => true,

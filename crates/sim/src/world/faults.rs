@@ -14,6 +14,9 @@ use twincell_core::ids::{Controller, Noid, QUORUM_SPACE_BLOCKS, RequestId, Uuid}
 use twincell_core::layout::metadata::{Name, Redundancy};
 use twincell_core::manage::{LunView, ManageOp};
 
+/// Blocks of a part of a disk that takes no writes.
+const REGION: u64 = 64;
+
 impl World {
     pub(super) fn fault(&mut self, fault: Fault) {
         if !self.may_come(fault) {
@@ -168,6 +171,15 @@ impl World {
                 self.heal_after(ms, fault);
                 self.heal_after(ms + late, fault);
             }
+            Fault::SlowDisk(disk, by, ms) => {
+                self.shelf.disks[disk].trouble.slow = by * MS;
+                self.heal_after(ms, fault);
+            }
+            Fault::BadRegion(disk, block, ms) => {
+                let first = QUORUM_SPACE_BLOCKS + block;
+                self.shelf.disks[disk].trouble.bad_region = Some(first..first + REGION);
+                self.heal_after(ms, fault);
+            }
             Fault::LoseDisk(disk) => self.shelf.disks[disk].trouble.gone = true,
             Fault::BadBlocks(disk, block, blocks) => self.shelf.disks[disk].spoil(QUORUM_SPACE_BLOCKS + block, blocks),
             Fault::WithdrawAll => self.withdraw_all(),
@@ -317,6 +329,8 @@ impl World {
             Fault::LoseSightOfAll(c, _) => self.every_disk(|t| t.unseen[c.index()] = false),
             Fault::FailAll(_) => self.every_disk(|t| t.fails = false),
             Fault::StallDisk(..) | Fault::StallAll(_) => self.release_held(),
+            Fault::SlowDisk(d, ..) => self.shelf.disks[d].trouble.slow = 0,
+            Fault::BadRegion(d, ..) => self.shelf.disks[d].trouble.bad_region = None,
             _ => {}
         }
         self.maybe_open_link();

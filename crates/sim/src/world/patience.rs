@@ -55,7 +55,7 @@ fn keeps_hosts(fault: Fault, apart: bool) -> Option<u64> {
         // A LUN without redundancy waits for its disk.
         Fault::FailDisk(_, ms) | Fault::FailWrites(_, ms) | Fault::StallDisk(_, ms) => Some(ms),
         Fault::FailFlushes(_, ms) | Fault::FailReads(_, ms) | Fault::FailSlots(_, ms) => Some(ms),
-        Fault::FailAll(ms) | Fault::StallAll(ms) => Some(ms),
+        Fault::FailAll(ms) | Fault::StallAll(ms) | Fault::SlowDisk(_, _, ms) | Fault::BadRegion(_, _, ms) => Some(ms),
         // Of a LUN without redundancy it takes the data: some hosts have errors until they are written anew.
         Fault::BadBlocks(..) => None,
         _ => Some(0),

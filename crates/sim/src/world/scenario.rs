@@ -343,10 +343,10 @@ impl Scenario {
         }
     }
 
-    /// On no disk can a slot be written any more, or on all again; they can be read.
-    pub fn fail_slot_writes(&mut self, fail: bool) {
-        for of in &mut self.world.shelf.disks {
-            of.trouble.fails_slots = fail;
+    /// From now on slots cannot be written to these disks, and no others; they can be read.
+    pub fn fail_slot_writes(&mut self, disks: &[usize]) {
+        for (n, disk) in self.world.shelf.disks.iter_mut().enumerate() {
+            disk.trouble.fails_slots = disks.contains(&n);
         }
     }
 

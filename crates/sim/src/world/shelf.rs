@@ -3,8 +3,10 @@
 use super::queue::Happening;
 use super::{MS, US, World};
 use crate::disks::SimDisk;
+use crate::fault::Fault;
 use crate::instant::Instant;
 use crate::process::Process;
+use std::ops::Range;
 use twincell_core::Event;
 use twincell_core::cell::record::Slot;
 use twincell_core::event::DiskError;
@@ -26,6 +28,8 @@ pub(super) struct Landing {
     pub(super) tags: Vec<u64>,
     /// What was written to the disk when a flush was submitted.
     pub(super) written: u64,
+    /// The disk is so slow that it does not answer before this.
+    pub(super) ready_at: u64,
 }
 
 #[derive(Clone)]
@@ -71,9 +75,20 @@ impl Io {
         )
     }
 
-    /// Whether the memory that it uses is the core's: it is not answered before it ends.
+    /// Whether it is not answered before it ends: the memory that it uses is the core's, or it writes where LUNs are.
     fn is_on_data(&self) -> bool {
-        matches!(self, Io::Read { .. } | Io::Write { .. } | Io::Flush(_))
+        matches!(
+            self,
+            Io::Read { .. } | Io::Write { .. } | Io::Flush(_) | Io::Zero { .. }
+        )
+    }
+
+    /// Whether it ends with a flush.
+    fn flushes(&self) -> bool {
+        matches!(
+            self,
+            Io::Flush(_) | Io::Zero { .. } | Io::SlotWrite(..) | Io::MetadataWrite(..)
+        )
     }
 
     fn error(&self, io: IoId) -> Event {
@@ -144,7 +159,8 @@ impl World {
                 delay += self.random.below(600 * MS);
             }
         }
-        let written = self.shelf.disks[disk.index()].written();
+        let at = &self.shelf.disks[disk.index()];
+        let (written, ready_at) = (at.written(), self.now + delay + at.trouble.slow);
         self.after(
             delay,
             Happening::Land(Box::new(Landing {
@@ -156,6 +172,7 @@ impl World {
                 submitted: self.clocks[controller.index()].at(self.now),
                 tags,
                 written,
+                ready_at,
             })),
         );
     }
@@ -201,7 +218,7 @@ impl World {
             } else {
                 0
             };
-            trouble.stalled_until.saturating_add(late) <= now
+            trouble.stalled_until.saturating_add(late).max(h.landing.ready_at) <= now
         };
         loop {
             let ready = |h: &Held| answers(&self.shelf.disks, self.now, h);
@@ -244,8 +261,13 @@ impl World {
     }
 
     pub(super) fn land(&mut self, landing: Box<Landing>) {
-        let until = self.shelf.disks[landing.what.disk().index()].trouble.stalled_until;
-        if until > self.now {
+        let disk = landing.what.disk().index();
+        let until = self.shelf.disks[disk].trouble.stalled_until;
+        if landing.ready_at > self.now {
+            let wait = landing.ready_at - self.now;
+            self.after(wait, Happening::Heal(Fault::StallDisk(disk, 0)));
+        }
+        if until.max(landing.ready_at) > self.now {
             self.after(OVERDUE, Happening::Overdue(self.number + 1));
             let (number, overdue) = (self.number, false);
             return self.held.push(Held {
@@ -263,6 +285,7 @@ impl World {
             submitted,
             ref tags,
             written,
+            ..
         } = *landing;
         let alive = self.processes[controller.index()]
             .as_ref()
@@ -276,6 +299,9 @@ impl World {
         if writes {
             self.check_landing(controller, process);
             self.shelf.landed(process);
+        }
+        if result.is_err() && what.flushes() && self.plan.drops_unflushed() {
+            self.shelf.disks[disk].drop_unflushed(controller);
         }
         let event = match *what {
             Io::Read { block, ref into, .. } => {
@@ -305,8 +331,6 @@ impl World {
             Io::Flush(_) => {
                 if result.is_ok() {
                     self.shelf.disks[disk].flush(written);
-                } else if self.plan.drops_unflushed() {
-                    self.shelf.disks[disk].drop_unflushed(controller);
                 }
                 Event::DiskDone { io, result }
             }
@@ -391,9 +415,12 @@ impl World {
     fn result_of(&self, controller: Controller, disk: usize, what: &Io) -> Result<(), DiskError> {
         let disk = &self.shelf.disks[disk];
         let good = match what {
-            Io::Write { .. } => !disk.trouble.fails_writes,
-            Io::Flush(_) => !disk.trouble.fails_flushes,
-            Io::SlotWrite(..) => !disk.trouble.fails_slots,
+            Io::Write { block, from, .. } => {
+                let in_region = |r: &Range<u64>| r.start < block + u64::from(from.blocks()) && *block < r.end;
+                !disk.trouble.fails_writes && !disk.trouble.bad_region.as_ref().is_some_and(in_region)
+            }
+            Io::Flush(_) | Io::Zero { .. } | Io::MetadataWrite(..) => !disk.trouble.fails_flushes,
+            Io::SlotWrite(..) => !disk.trouble.fails_slots && !disk.trouble.fails_flushes,
             Io::Read { block, into, .. } => !disk.trouble.fails_reads && disk.is_readable(*block, into.blocks().into()),
             Io::Probe(_, uuid) => disk.uuid == *uuid,
             _ => true,
