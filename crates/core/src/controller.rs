@@ -2,7 +2,7 @@
 //!
 //! One event is handled to the end, then [`Core::settle`] resumes what waited for what has come free. Nothing blocks.
 
-use crate::cache::Cache;
+use crate::cache::{Cache, Granule};
 use crate::cell::ballot::Ballot;
 use crate::cell::pulse::Pulse;
 use crate::cell::quorum::{Quorum, Slots, Want};
@@ -238,6 +238,8 @@ pub struct Core {
     pub(crate) awaiting_disk: u32,
     pub(crate) turn_may_have_come: bool,
     pub(crate) short_of_memory: bool,
+    /// Disks for which a write waits, of those that have had their turn so far.
+    pub(crate) disks_awaited: List<DiskIndex, 16>,
     pub(crate) last_write: Time,
     /// When it is looked again who keeps others waiting.
     pub(crate) look_for_overdue: Option<Time>,
@@ -345,6 +347,7 @@ impl Core {
             awaiting_disk: 0,
             turn_may_have_come: false,
             short_of_memory: false,
+            disks_awaited: List::new(),
             last_write: Time(0),
             look_for_overdue: None,
             forwards_rest_until: None,
@@ -827,6 +830,7 @@ impl Core {
     fn give_turns(&mut self) {
         let (mut memory_is_short, mut transfers_are_short) = (false, false);
         let mut at = 0;
+        self.disks_awaited.clear();
         while at < self.order.len() {
             let h = self.order[at];
             at += 1;
@@ -922,13 +926,18 @@ impl Core {
             && (mutant::is("overtake-a-lock-holder") || !later.copied().any(|o| self.htb(o).locked && conflict(&o)))
     }
 
-    /// The status waits until everything that is dirty now is on disk.
+    /// The status waits until the data of a write are on disk, which they reach before those for which nobody waits; or, of
+    /// SYNCHRONIZE CACHE, until everything is that is dirty now.
     pub(crate) fn await_disk(&mut self, h: u32) {
         let age = self.cache.age_now();
         let htb = self.htb_mut(h);
-        htb.age = age;
-        htb.stage = Stage::AwaitDisk;
+        (htb.age, htb.stage) = (age, Stage::AwaitDisk);
+        let (ncae, numbers) = (htb.ncae, htb.granules());
+        htb.lacks_from = numbers.start;
         self.awaiting_disk += 1;
+        if !mutant::is("who-waits-for-its-data-waits-for-all") {
+            numbers.for_each(|number| self.cache.hasten(Granule { ncae, number }));
+        }
     }
 
     /// The command is over; its status goes out as soon as it may.

@@ -1,11 +1,11 @@
 //! From NV memory to the disks: write, flush, and only then free the buffer and its twin (DESIGN section 5).
 
-use crate::cache::Use;
+use crate::cache::{Granule, Use};
 use crate::controller::{Core, Io};
 use crate::disk::Duty;
 use crate::effect::Effect;
 use crate::event::DiskError;
-use crate::host::Status;
+use crate::host::{HostOp, Status};
 use crate::htb::Stage;
 use crate::ids::{
     ATOMIC_GRANULES, BUFFER_BLOCKS, BufferIndex, DiskIndex, Incarnation, LUNS_MAX, Nanos, NcaeIndex, PSEG_BLOCKS, Time,
@@ -582,12 +582,15 @@ impl Core {
             if htb.stage != Stage::AwaitDisk {
                 continue;
             }
-            let there = self.cache.is_on_disk(htb.ncae, htb.age)
+            let ncae = htb.ncae;
+            let lacks = self.first_that_disks_lack(h);
+            let there = lacks.is_none()
                 || mutant::is("sync-does-not-wait")
-                || mutant::is("status-before-the-flush") && self.has_landed(htb.ncae);
+                || mutant::is("status-before-the-flush") && self.has_landed(ncae);
             let status = if there {
                 Status::Good
-            } else if self.is_stuck(htb.ncae) {
+            } else if lacks.is_some_and(|g| !self.can_be_written(ncae, g.start().0, 1)) {
+                // It waits in vain. The data stay in NV memory, and are tried again.
                 Status::WriteError
             } else {
                 continue;
@@ -603,12 +606,23 @@ impl Core {
         self.cache.unsettled_of_lun(ncae).all(is)
     }
 
-    /// Whether the oldest data of a LUN cannot reach any disk: whoever waits for them waits in vain. They stay in NV
-    /// memory, and are tried again.
-    fn is_stuck(&self, ncae: NcaeIndex) -> bool {
-        let oldest = self.cache.oldest_of_lun(ncae);
-        let granule = oldest.map(|b| self.cache.get(b).granule);
-        granule.is_some_and(|g| !self.can_be_written(g.ncae, g.start().0, 1))
+    /// A granule that is not on disk, of those for which a command waits. A write waits for its own; SYNCHRONIZE CACHE for all of
+    /// the LUN, and those are written oldest first.
+    fn first_that_disks_lack(&mut self, h: u32) -> Option<Granule> {
+        let htb = self.htb(h);
+        let (ncae, age) = (htb.ncae, htb.age);
+        if htb.op == HostOp::Sync || mutant::is("who-waits-for-its-data-waits-for-all") {
+            let oldest = self
+                .cache
+                .oldest_of_lun(ncae)
+                .filter(|_| !self.cache.is_on_disk(ncae, age));
+            return oldest.map(|b| self.cache.get(b).granule);
+        }
+        let end = htb.granules().end;
+        let mut left = (htb.lacks_from..end).map(|number| Granule { ncae, number });
+        let lacks = left.find(|g| !self.cache.is_granule_on_disk(*g, age));
+        self.htb_mut(h).lacks_from = lacks.map_or(end, |g| g.number);
+        lacks
     }
 }
 

@@ -8,6 +8,7 @@ use crate::ids::{
 use crate::link::frame::XmfcId;
 use crate::list::List;
 use crate::memory::{Segment, Sgl};
+use std::ops::Range;
 
 /// Who waits for the command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -156,8 +157,10 @@ pub struct Htb {
     pub may_be_done: bool,
     /// It is no host's: old data are written once more, for a joiner that lacks them.
     pub carries: bool,
-    /// What `AwaitDisk` waits for.
+    /// What `AwaitDisk` waits for: all that is not younger, of the LUN or of its own granules.
     pub age: u64,
+    /// Of a write in `AwaitDisk`: its own granules before this number are on disk.
+    pub lacks_from: u64,
     /// How it ended, for `AwaitLeave`.
     pub status: Status,
 }
@@ -184,8 +187,15 @@ impl Htb {
             may_be_done: false,
             carries: false,
             age: 0,
+            lacks_from: 0,
             status: Status::Good,
         }
+    }
+
+    /// The numbers of the granules that it touches.
+    pub fn granules(&self) -> Range<u64> {
+        let first = self.start.0 / u64::from(BUFFER_BLOCKS);
+        first..first + granules(self.start.0, self.blocks.0) as u64
     }
 
     /// The blocks that are left after the portions that are done.

@@ -4,6 +4,7 @@
 #[rustfmt::skip]
 pub const MARKS: &[&str] = &[
     "a write waits for buffers or an RIE",
+    "a write waits for its disk's share of NV memory",
     "a read waits for a transfer buffer",
     "a forwarded command waits for a transfer buffer",
     "the uses of an RIE wrap",

@@ -56,6 +56,8 @@ pub const MUTANTS: &[Mutant] = &[
     code("send-before-the-commit", "mirror data are sent when the mirror is armed, whether the host's data are here or not"),
     code("send-what-was-withdrawn", "a command that waits for a frame is forwarded though its host has withdrawn it"),
     code("forward-with-the-last-transfer", "a command is forwarded with the last transfer buffer, for which a read here waits"),
+    code("who-waits-for-its-data-waits-for-all", "a write that is to be on disk waits for everything older of its LUN"),
+    code("small-writes-overtake-a-large-one", "a write that fits goes before one that waits for its disk's share of NV memory"),
     code("each-trouble-is-the-first", "what a disk does well makes it forget what it has failed at just before"),
     code("only-its-own-flush-can-fail", "a write of slots or metadata, or zeroes, whose flush failed, leaves what was written before as it is"),
     code("a-failed-flush-is-of-its-round", "what was written to a disk that failed a flush, but is not of that round, is not written again"),

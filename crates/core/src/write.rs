@@ -22,8 +22,10 @@ use crate::effect::Effect;
 use crate::host::{HostOp, Status};
 use crate::htb::{Origin, Portion, Stage, granules, mask_in_granule};
 use crate::ids::{
-    ATOMIC_BLOCKS, BUFFER_BLOCKS, BlockCount, BufferIndex, CommandId, NcaeIndex, RieGeneration, RieIndex, Vba,
+    ATOMIC_BLOCKS, BUFFER_BLOCKS, BlockCount, BufferIndex, CommandId, DiskIndex, NcaeIndex, RieGeneration, RieIndex,
+    Vba,
 };
+use crate::layout::metadata::COPIES_MAX;
 use crate::link::frame::{Rqr, SendStatus};
 use crate::link::mfcd::Mfcd;
 use crate::list::List;
@@ -31,7 +33,10 @@ use crate::mark::mark;
 use crate::memory::Memory;
 use crate::mutant;
 use crate::nv::word::{Bmae, Rie, RieState};
-use crate::read::{Place, extents};
+use crate::read::extents;
+
+/// A portion lies in two PSEGs of each copy at most.
+const DISKS_OF_A_PORTION: usize = 2 * COPIES_MAX;
 
 /// What a command could not get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +85,7 @@ impl Core {
             return Lacks::Leave;
         }
         if self.has_its_share(ncae, start, blocks) {
+            mark!("a write waits for its disk's share of NV memory");
             self.short_of_memory = true;
             return Lacks::Leave;
         }
@@ -105,15 +111,29 @@ impl Core {
         Lacks::Nothing
     }
 
-    /// What is written to one disk never has all of NV memory: if the disk does not answer, what lies on others goes on.
-    fn has_its_share(&self, ncae: NcaeIndex, start: u64, blocks: u32) -> bool {
+    /// What is written to one disk never has all of NV memory: if the disk does not answer, what lies on others goes on. Whoever
+    /// comes later and needs the same disk waits behind it, or many small writes would keep a large one waiting for ever.
+    fn has_its_share(&mut self, ncae: NcaeIndex, start: u64, blocks: u32) -> bool {
         let share = self.geometry().buffers as usize / 4 * 3;
         let count = granules(start, blocks);
-        let has = |(disk, _): &Place| self.cache.count_of_disk(*disk) as usize + count > share;
         if mutant::is("a-lun-has-one-share") {
             return self.cache.count_of_lun(ncae) as usize + count > share;
         }
-        extents(start, blocks).any(|extent| self.places(ncae, extent.start).iter().any(has))
+        let has = |disk: DiskIndex| self.cache.count_of_disk(disk) as usize + count > share;
+        let mut disks: List<DiskIndex, DISKS_OF_A_PORTION> = List::new();
+        for extent in extents(start, blocks) {
+            self.places(ncae, extent.start)
+                .iter()
+                .for_each(|(disk, _)| disks.push(*disk));
+        }
+        let waits = disks.iter().any(|d| has(*d) || self.disks_awaited.contains(d));
+        if waits && !mutant::is("small-writes-overtake-a-large-one") {
+            let new = disks.iter().filter(|d| !self.disks_awaited.contains(d));
+            // Of more than fit some are overtaken once more.
+            let new: List<DiskIndex, DISKS_OF_A_PORTION> = new.copied().collect();
+            new.iter().for_each(|d| _ = self.disks_awaited.try_push(*d));
+        }
+        waits
     }
 
     /// Allocates the new buffers, with their twins, and an RIE, with mirror RIE and MNODE.

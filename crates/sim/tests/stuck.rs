@@ -338,3 +338,45 @@ fn forwarded_commands_for_other_disks_wait_for_nothing() {
         s.end();
     });
 }
+
+/// There are always small writes for which a disk's share of NV memory is enough, and a large one that needs half of it has its turn.
+#[test]
+fn a_large_write_among_many_small_ones() {
+    trace(&["small-writes-overtake-a-large-one"], || {
+        let mut s = Scenario::small().both_serving();
+        s.disk_writes_take(10);
+        let mut small = |s: &mut Scenario, count: u64| {
+            for n in 0..count {
+                // No neighbours, which would be written together.
+                s.write(A, 1024 + n % 190 * 16, 8);
+                s.pass(1);
+            }
+        };
+        small(&mut s, 100);
+        let large = s.write(A, 0, 256);
+        small(&mut s, 1_000);
+        assert!(s.is_good(large), "{}", s.story());
+        s.disk_writes_take(0);
+        s.end();
+    });
+}
+
+/// A controller that is alone has much to write, and answers for a new write once that is on disk: not when all is.
+#[test]
+fn a_write_does_not_wait_for_the_backlog() {
+    trace(&["who-waits-for-its-data-waits-for-all"], || {
+        let mut s = Scenario::large().both_serving();
+        s.disk_writes_take(20);
+        for n in 0..64 {
+            s.write(A, n * 64, 8);
+        }
+        s.pass(2);
+        s.crash(B);
+        s.until_alone(A, true);
+        let begun = s.now();
+        let write = s.write(A, 4032, 4);
+        s.good(write);
+        assert!(s.now() - begun < 60, "it took {} ms", s.now() - begun);
+        s.end();
+    });
+}

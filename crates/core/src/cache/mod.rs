@@ -90,6 +90,11 @@ pub struct Buffer {
 }
 
 impl Buffer {
+    /// Whether it holds what is not yet on disk for good.
+    fn is_unsettled(&self) -> bool {
+        matches!(self.usage, Use::Dirty | Use::Writing | Use::Written | Use::Flushing)
+    }
+
     fn free() -> Buffer {
         Buffer {
             usage: Use::Free,
@@ -126,6 +131,8 @@ pub struct Cache {
     /// Those in state `Dirty`, oldest first: to be written, and put aside. Those in `Written`; and in `Flushing`.
     dirty: Chain,
     aside: Chain,
+    /// The last of those that come first in `dirty` because somebody waits for them.
+    hastened: Option<BufferIndex>,
     /// Counts how often what was put aside was taken up again, from 1.
     round: u64,
     written: Chain,
@@ -159,6 +166,7 @@ impl Cache {
             unsettled: 0,
             dirty: Chain::default(),
             aside: Chain::default(),
+            hastened: None,
             round: 1,
             written: Chain::default(),
             flushing: Chain::default(),
@@ -215,6 +223,12 @@ impl Cache {
         self.oldest_of_lun(ncae).is_none_or(|b| self.get(b).age > age)
     }
 
+    /// Whether everything of a granule up to `age` is on disk for good.
+    pub fn is_granule_on_disk(&self, granule: Granule, age: u64) -> bool {
+        let lacks = |b: &Buffer| b.age <= age && b.is_unsettled();
+        !self.of_granule(granule).any(|b| lacks(self.get(b)))
+    }
+
     /// The oldest buffer of `ncae` that is not yet on disk for good.
     pub fn oldest_of_lun(&self, ncae: NcaeIndex) -> Option<BufferIndex> {
         self.by_age[ncae.index()].first()
@@ -247,8 +261,27 @@ impl Cache {
         self.state_links.next(buffer)
     }
 
+    /// Somebody waits for the data of a granule: what is dirty of them goes to disk next, after what others wait for already.
+    pub fn hasten(&mut self, granule: Granule) {
+        let is_dirty = |b: &BufferIndex| self.get(*b).usage == Use::Dirty && !self.is_aside(*b);
+        let Some(buffer) = self.current(granule).filter(is_dirty) else {
+            return;
+        };
+        if self.hastened == Some(buffer) {
+            return;
+        }
+        self.dirty.remove(&mut self.state_links, buffer);
+        let before = match self.hastened {
+            Some(last) => self.state_links.next(last),
+            None => self.dirty.first(),
+        };
+        self.dirty.insert_before(&mut self.state_links, buffer, before);
+        self.hastened = Some(buffer);
+    }
+
     /// A dirty buffer whose disks are to be left alone; it hides others no longer.
     pub fn put_aside(&mut self, buffer: BufferIndex) {
+        self.hastened.take_if(|last| *last == buffer);
         self.dirty.remove(&mut self.state_links, buffer);
         self.aside.insert_before(&mut self.state_links, buffer, None);
         self.buffers[buffer.index()].aside = self.round;
@@ -272,6 +305,7 @@ impl Cache {
     }
 
     fn leave_dirty(&mut self, buffer: BufferIndex) {
+        self.hastened.take_if(|last| *last == buffer);
         let aside = self.is_aside(buffer);
         let chain = if aside { &mut self.aside } else { &mut self.dirty };
         chain.remove(&mut self.state_links, buffer);
