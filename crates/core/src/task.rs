@@ -22,10 +22,12 @@ use crate::zeroes::{Zeroed, Zeroes};
 
 /// A LUN with no more dirty buffers than this is quiesced; the rest takes milliseconds (R11).
 const FEW_BUFFERS: u32 = 64;
-/// A LUN that stays dirtier than that under load is quiesced after this long.
-const DRAIN_PATIENCE: Nanos = Nanos::from_millis(1000);
-/// A host that is still to send the data of a write so long after a LUN began to drain loses its connection: it holds up all others.
-const HELD_BACK_FOR: Nanos = Nanos::from_millis(3000);
+/// Until then its writes are answered once they are on disk, so that there are fewer and fewer. After this long it is quiesced all the
+/// same.
+const DRAIN_PATIENCE: Nanos = Nanos::from_millis(5000);
+/// A host that is still to send the data of a write when its LUN has been held back for so long loses its connection: it holds up all
+/// others.
+const HELD_BACK_FOR: Nanos = Nanos::from_millis(2000);
 
 /// Who asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -65,7 +67,7 @@ enum Stage {
     AwaitMove { call: u32 },
     /// The partner, which is to say whether it sees the disks: it is to go on alone.
     AwaitSight { call: u32 },
-    /// That the LUNs have no data in NV memory; once they are quiesced, commands for them wait.
+    /// That the LUNs have no data in NV memory; once they are quiesced, commands for them wait. Since when they are, or are not.
     AwaitDrain { luns: Luns, since: Time, quiesced: bool },
     /// That the partner has heard of every release: then its image holds nothing of the LUNs, either.
     AwaitReleases {
@@ -692,6 +694,13 @@ impl Core {
         self.tasks().any(|t| matches!(t.stage, Stage::AwaitDrain { .. }))
     }
 
+    /// Whether a LUN is to have no data in NV memory soon, and still takes commands.
+    pub(crate) fn is_lun_draining(&self, ncae: NcaeIndex) -> bool {
+        let drains =
+            |t: &Task| matches!(&t.stage, Stage::AwaitDrain { luns, quiesced: false, .. } if luns.covers(ncae));
+        self.tasks().any(drains) && !mutant::is("hosts-fill-what-is-drained")
+    }
+
     /// Whether a LUN has been held back for so long that whoever keeps it waiting is not waited for any more.
     pub(crate) fn is_held_back_for_long(&self, ncae: NcaeIndex) -> bool {
         let late = |since: Time| self.now.since(since) >= HELD_BACK_FOR && !mutant::is("a-slow-host-holds-up-a-lun");
@@ -978,7 +987,7 @@ impl Core {
             Luns::All => self.cache.unsettled(),
         };
         if !quiesced && (buffers <= FEW_BUFFERS || self.now.since(since) >= DRAIN_PATIENCE) {
-            let quiesced = true;
+            let (since, quiesced) = (self.now, true);
             self.set_stage(Stage::AwaitDrain { luns, since, quiesced });
             // Whoever waited for memory behind commands that are held back now may have it.
             self.turn_may_have_come |= !mutant::is("others-wait-behind-who-is-held-back");

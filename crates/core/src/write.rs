@@ -467,7 +467,8 @@ impl Core {
             return;
         }
         let fua = matches!(htb.op, HostOp::Write { fua: true }) && !mutant::is("fua-from-memory");
-        if fua || self.is_write_through() && !mutant::is("write-back-while-alone") {
+        let alone = self.is_write_through() && !mutant::is("write-back-while-alone");
+        if fua || alone || self.is_lun_draining(self.htb(h).ncae) {
             self.await_disk(h);
         } else {
             self.finish(h, Status::Good);

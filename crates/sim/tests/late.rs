@@ -106,15 +106,14 @@ fn a_slow_host_and_a_lun_that_moves() {
     trace(&["a-slow-host-holds-up-a-lun"], || {
         let mut s = Scenario::new().both_serving();
         s.host_data_takes(4_500);
-        s.write_long(A, 0, 256 * 8);
+        s.write_long(A, 0, 1_024);
         s.pass(100);
         let name = Name::new("lun0").expect("a name");
         s.manage(A, ManageOp::LunMove { name, to: B });
-        s.pass(1_500);
-        s.host_data_takes(0);
-        let other = s.write(B, 4096, 8);
-        s.pass(6_000);
+        let other = s.read(B, 4096, 8);
+        s.pass(4_000);
         assert!(s.is_good(other), "{}", s.story());
+        s.host_data_takes(0);
         s.until("A -> operator: Ok");
         s.end();
     });

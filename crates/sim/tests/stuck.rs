@@ -380,3 +380,29 @@ fn a_write_does_not_wait_for_the_backlog() {
         s.end();
     });
 }
+
+/// A LUN moves while much of it is in NV memory and hosts go on writing: each of them waits for the disk, and none for all of it.
+#[test]
+fn a_lun_moves_under_load() {
+    trace(&["hosts-fill-what-is-drained"], || {
+        let mut s = Scenario::large().both_serving();
+        s.disk_writes_take(40);
+        let mut open: Vec<(u64, Sent)> = Vec::new();
+        for n in 0..8_000 {
+            if n == 1_000 {
+                let name = Name::new("lun0").expect("a name");
+                s.manage(A, ManageOp::LunMove { name, to: B });
+            }
+            open.retain(|(_, write)| !s.is_over(*write));
+            if open.len() < 100 {
+                open.push((s.now(), s.write(A, n * 7 % 255 * 16, 8)));
+            }
+            s.pass(1);
+            let longest = open.first().map_or(0, |(since, _)| s.now() - since);
+            assert!(longest < 450, "a write waits for {longest} ms: {}", s.story());
+        }
+        s.until("A -> operator: Ok");
+        s.disk_writes_take(0);
+        s.end();
+    });
+}
