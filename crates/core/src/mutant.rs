@@ -56,6 +56,7 @@ pub const MUTANTS: &[Mutant] = &[
     code("send-before-the-commit", "mirror data are sent when the mirror is armed, whether the host's data are here or not"),
     code("send-what-was-withdrawn", "a command that waits for a frame is forwarded though its host has withdrawn it"),
     code("forward-with-the-last-transfer", "a command is forwarded with the last transfer buffer, for which a read here waits"),
+    code("an-rtr-of-an-earlier-use", "an RTR for an earlier use of an RIE is taken for one of the present use"),
     code("hosts-fill-what-is-drained", "writes to a LUN that is to move are answered from memory until it is held back"),
     code("who-waits-for-its-data-waits-for-all", "a write that is to be on disk waits for everything older of its LUN"),
     code("small-writes-overtake-a-large-one", "a write that fits goes before one that waits for its disk's share of NV memory"),

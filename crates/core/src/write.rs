@@ -327,7 +327,9 @@ impl Core {
 
     /// The mirror is armed; the data go as soon as they are here.
     pub(crate) fn on_rtr(&mut self, rie: RieIndex, generation: RieGeneration, attempt: u8) {
-        let Some(h) = self.htb_of_rie(rie, generation) else {
+        let any = |_: &u32| mutant::is("an-rtr-of-an-earlier-use");
+        let earlier = self.rie_htb.get(self.local_rie(rie)).copied().flatten().filter(any);
+        let Some(h) = self.htb_of_rie(rie, generation).or(earlier) else {
             mark!("an RTR is stale");
             self.stale += 1;
             return;

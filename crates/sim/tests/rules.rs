@@ -741,3 +741,24 @@ fn who_cannot_write_its_slot_has_no_lease() {
         s.good(read);
     });
 }
+
+/// A write is withdrawn before the mirror is armed for it, and another has its RIE when the RTR arrives: that is not for this one.
+#[test]
+fn an_rtr_is_of_one_use_of_an_rie() {
+    trace(&["an-rtr-of-an-earlier-use"], || {
+        let mut s = both();
+        s.link_takes(5);
+        let withdrawn = s.write_long(A, 0, 8);
+        s.until("A -> B: RQR");
+        s.withdraw(withdrawn);
+        s.until("A -> host: Aborted");
+        let written = s.write_long(A, 64, 8);
+        s.until("A <- host: data");
+        s.mark();
+        s.until("A <- B: RTR");
+        assert!(!s.story().contains("A -> B: data"), "{}", s.story());
+        s.until("A <- B: RTR");
+        s.good(written);
+        s.end();
+    });
+}

@@ -345,7 +345,7 @@ fn a_large_write_among_many_small_ones() {
     trace(&["small-writes-overtake-a-large-one"], || {
         let mut s = Scenario::small().both_serving();
         s.disk_writes_take(10);
-        let mut small = |s: &mut Scenario, count: u64| {
+        let small = |s: &mut Scenario, count: u64| {
             for n in 0..count {
                 // No neighbours, which would be written together.
                 s.write(A, 1024 + n % 190 * 16, 8);
