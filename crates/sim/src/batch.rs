@@ -1,8 +1,9 @@
 //! `twincell-sim run`, `repro` and `shrink`: many seeds, or one.
 
-use crate::SEED;
 use crate::state::State;
+use crate::{SEED, refused};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::panic::catch_unwind;
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -30,11 +31,14 @@ struct Batch {
     failures: Vec<(u64, String)>,
 }
 
-/// Runs seeds `start..start + seeds`; with a state, those of them that were not run before with the same sources.
-pub fn run_many(seeds: u64, start: u64, state: Option<&str>) -> ExitCode {
+/// Runs a range of seeds; with a state, those of them that were not run before with the same sources.
+pub fn run_many(seeds: Range<u64>, state: Option<&str>) -> ExitCode {
     let begun = Instant::now();
-    let mut state = State::load(state, &format!("seeds from {start}"), start);
-    let (end, first) = (start + seeds, state.next);
+    let mut state = match State::load(state, &format!("seeds from {}", seeds.start), seeds.start) {
+        Ok(state) => state,
+        Err(why) => return refused(&why),
+    };
+    let (end, first) = (seeds.end, state.next);
     let mut batch = Batch::default();
     while state.next < end && batch.failures.len() < ENOUGH {
         let to = (state.next + STEP).min(end);
@@ -126,8 +130,8 @@ fn caught(seed: u64) -> Result<Report, String> {
 }
 
 /// The digest of one seed in a hundred: another build must print the same.
-pub fn digests(seeds: u64, start: u64) -> ExitCode {
-    for seed in (start..start + seeds).filter(|s| s.is_multiple_of(TWICE)) {
+pub fn digests(seeds: Range<u64>) -> ExitCode {
+    for seed in seeds.filter(|s| s.is_multiple_of(TWICE)) {
         match caught(seed) {
             Ok(report) => println!("{seed} {:016x}", report.digest),
             Err(what) => println!("{seed} FAILED: {}", what.lines().next().unwrap_or_default()),

@@ -1,5 +1,6 @@
 //! `twincell-sim enumerate`: all workers, and what they found.
 
+use crate::refused;
 use crate::state::State;
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -13,10 +14,22 @@ pub fn workers() -> u64 {
     std::thread::available_parallelism().map_or(2, |n| n.get() as u64)
 }
 
+/// The scenarios whose name has `only`.
+fn scripts_with(only: &str) -> Result<Vec<Script>, String> {
+    let found: Vec<Script> = scripts().into_iter().filter(|s| s.name.contains(only)).collect();
+    if found.is_empty() {
+        return Err(format!("no scenario has {only:?} in its name"));
+    }
+    Ok(found)
+}
+
 /// Every single fault in the scenarios whose name has `only`.
 pub fn every_single(only: &str) -> ExitCode {
     let begun = Instant::now();
-    let scripts: Vec<Script> = scripts().into_iter().filter(|s| s.name.contains(only)).collect();
+    let scripts = match scripts_with(only) {
+        Ok(scripts) => scripts,
+        Err(why) => return refused(&why),
+    };
     let (mut runs, mut events, mut found) = (0, 0, 0);
     for script in &scripts {
         let began = Instant::now();
@@ -48,11 +61,7 @@ pub fn every_single(only: &str) -> ExitCode {
         scripts.len(),
         begun.elapsed().as_secs_f64()
     );
-    if found == 0 && !scripts.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    ExitCode::from(u8::from(found > 0))
 }
 
 fn single_faults(script: &Script) -> Result<Done, String> {
@@ -115,8 +124,17 @@ pub struct Pairs<'a> {
 /// Pairs of faults: a first one at every event, and second ones at every `stride`-th event after it.
 pub fn every_pair(asked: &Pairs) -> ExitCode {
     let begun = Instant::now();
+    let scripts = match scripts_with(asked.only) {
+        Ok(scripts) => scripts,
+        Err(why) => return refused(&why),
+    };
+    let what = format!("pairs in scenarios with {:?}, stride {}", asked.only, asked.stride);
+    let mut state = match State::load(asked.state, &what, 0) {
+        Ok(state) => state,
+        Err(why) => return refused(&why),
+    };
     let mut units = Vec::new();
-    for script in scripts().into_iter().filter(|s| s.name.contains(asked.only)) {
+    for script in scripts {
         match first_faults(&script) {
             Ok(count) => units.extend((0..count).map(|n| (script.clone(), n))),
             Err(what) => {
@@ -125,8 +143,7 @@ pub fn every_pair(asked: &Pairs) -> ExitCode {
             }
         }
     }
-    let mut state = State::load(asked.state, &format!("pairs {:?} {}", asked.only, asked.stride), 0);
-    let limit = Duration::from_secs(asked.minutes * 60);
+    let limit = Duration::from_secs(asked.minutes.saturating_mul(60));
     while state.next < units.len() as u64 && begun.elapsed() < limit {
         let to = (state.next + 4 * workers()).min(units.len() as u64);
         let done = some_pairs(&units[state.next as usize..to as usize], asked.stride);
