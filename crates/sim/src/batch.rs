@@ -1,14 +1,16 @@
 //! `twincell-sim run`, `repro` and `shrink`: many seeds, or one.
 
+use crate::search::workers;
 use crate::state::State;
 use crate::{SEED, refused};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::panic::catch_unwind;
 use std::process::ExitCode;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
+use twincell_sim::marks::Marks;
 use twincell_sim::plan::Plan;
 use twincell_sim::shrink::shrink;
 use twincell_sim::{Report, run, run_told};
@@ -19,8 +21,9 @@ const ALL_MARKS_AFTER: u64 = 10_000;
 const STEP: u64 = 2_000;
 /// Failures after which a batch ends.
 const ENOUGH: usize = 10;
-/// One seed in so many is run twice.
-pub const TWICE: u64 = 100;
+/// One seed in so many is run twice. What kind a seed is follows from what is left after divisions by small numbers, such as
+/// 8 and 16: with a prime that is none of them, seeds of every kind are met.
+pub const TWICE: u64 = 97;
 /// Runs that shrinking may take.
 const SHRINKING: u32 = 3_000;
 
@@ -28,7 +31,7 @@ const SHRINKING: u32 = 3_000;
 #[derive(Default)]
 struct Batch {
     sum: Report,
-    failures: Vec<(u64, String)>,
+    failures: usize,
 }
 
 /// Runs a range of seeds; with a state, those of them that were not run before with the same sources.
@@ -38,21 +41,18 @@ pub fn run_many(seeds: Range<u64>, state: Option<&str>) -> ExitCode {
         Ok(state) => state,
         Err(why) => return refused(&why),
     };
-    let (end, first) = (seeds.end, state.next);
+    let first = state.next;
     let mut batch = Batch::default();
-    while state.next < end && batch.failures.len() < ENOUGH {
-        let to = (state.next + STEP).min(end);
-        let failed = batch.failures.len();
-        run_some(state.next, to, &mut batch);
-        for (seed, what) in &batch.failures[failed..] {
-            println!("seed {seed} FAILED: {what}");
-        }
-        state.runs += to - state.next;
-        state.failed += (batch.failures.len() - failed) as u64;
+    while state.next < seeds.end && batch.failures < ENOUGH {
+        let to = (state.next + STEP).min(seeds.end);
+        let failed = batch.failures;
+        let next = run_some(state.next..to, &mut batch);
+        state.runs += next - state.next;
+        state.failed += (batch.failures - failed) as u64;
         state.marks.add(&batch.sum.marks);
         #[cfg(feature = "marks")]
         state.marks.add_those_of_the_core();
-        state.next = to;
+        state.next = next;
         state.save();
     }
     let sum = &batch.sum;
@@ -60,50 +60,66 @@ pub fn run_many(seeds: Range<u64>, state: Option<&str>) -> ExitCode {
         "{} seeds in {:.1} s: {} failed; {} happenings, {} writes acknowledged, {} reads checked, {} takeovers",
         state.next - first,
         begun.elapsed().as_secs_f64(),
-        batch.failures.len(),
+        batch.failures,
         sum.happenings,
         sum.writes,
         sum.reads,
         sum.takeovers
     );
-    println!("{state}");
-    let missing = state.marks.missing();
-    match missing.as_slice() {
-        [] => println!("every mark was hit: the batch counts"),
-        missing => println!("marks not hit, the batch does not count: {}", missing.join(", ")),
+    if state.next < seeds.end {
+        println!("so many failures are enough: no seed from {} on was run", state.next);
     }
-    let does_not_count = state.runs >= ALL_MARKS_AFTER && !missing.is_empty();
+    println!("{state}");
+    let flaw = flaw(&state.marks);
+    match &flaw {
+        None => println!("every mark was hit: the batch counts"),
+        Some(flaw) => println!("the batch does not count: {flaw}"),
+    }
+    let does_not_count = state.runs >= ALL_MARKS_AFTER && flaw.is_some();
     ExitCode::from(u8::from(state.failed > 0 || does_not_count))
 }
 
-fn run_some(from: u64, to: u64, batch: &mut Batch) {
-    let next = AtomicU64::new(from);
+/// Why a batch that has hit these marks does not count.
+fn flaw(marks: &Marks) -> Option<String> {
+    let missing = marks.missing();
+    let in_words = || format!("marks not hit: {}", missing.join(", "));
+    let own = (!missing.is_empty()).then(in_words);
+    let cores = (!cfg!(feature = "marks")).then(|| "the core's marks are not in this build".to_owned());
+    let all: Vec<String> = cores.into_iter().chain(own).collect();
+    (!all.is_empty()).then(|| all.join("; "))
+}
+
+/// Runs seeds until there were enough failures; returns the first that was not run.
+fn run_some(seeds: Range<u64>, batch: &mut Batch) -> u64 {
+    let next = AtomicU64::new(seeds.start);
+    let enough = AtomicBool::new(false);
     let shared = Mutex::new(batch);
+    let locked = || shared.lock().unwrap_or_else(PoisonError::into_inner);
     std::thread::scope(|scope| {
-        for _ in 0..crate::search::workers() {
+        for _ in 0..workers() {
             scope.spawn(|| {
                 let mut own = Report::default();
-                loop {
+                // Whoever has taken a seed runs it: all before `next` are run in the end.
+                while !enough.load(Ordering::Relaxed) {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= to {
+                    if seed >= seeds.end {
                         break;
                     }
                     match run_one(seed) {
                         Ok(report) => add(&mut own, &report),
                         Err(what) => {
-                            let mut batch = shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                            batch.failures.push((seed, what));
-                            if batch.failures.len() >= ENOUGH {
-                                next.store(to, Ordering::Relaxed);
-                            }
+                            println!("seed {seed} FAILED: {what}");
+                            let mut batch = locked();
+                            batch.failures += 1;
+                            enough.store(batch.failures >= ENOUGH, Ordering::Relaxed);
                         }
                     }
                 }
-                let mut batch = shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                add(&mut batch.sum, &own);
+                add(&mut locked().sum, &own);
             });
         }
     });
+    next.into_inner().min(seeds.end)
 }
 
 fn add(sum: &mut Report, report: &Report) {
@@ -114,7 +130,7 @@ fn add(sum: &mut Report, report: &Report) {
     sum.marks.add(&report.marks);
 }
 
-/// One seed in a hundred is run twice: the same seed must give the same run.
+/// One seed in `TWICE` is run twice: the same seed must give the same run.
 fn run_one(seed: u64) -> Result<Report, String> {
     let report = caught(seed)?;
     if seed.is_multiple_of(TWICE) && caught(seed)?.digest != report.digest {
@@ -129,9 +145,13 @@ fn caught(seed: u64) -> Result<Report, String> {
     catch_unwind(|| run(seed, false)).unwrap_or_else(|_| Err("the core panicked".into()))
 }
 
-/// The digest of one seed in a hundred: another build must print the same.
+/// The digest of one seed in `TWICE`: another build must print the same.
 pub fn digests(seeds: Range<u64>) -> ExitCode {
-    for seed in seeds.filter(|s| s.is_multiple_of(TWICE)) {
+    let chosen: Vec<u64> = seeds.clone().filter(|s| s.is_multiple_of(TWICE)).collect();
+    if chosen.is_empty() {
+        eprintln!("too few seeds to compare: none of {seeds:?} is a multiple of {TWICE}");
+    }
+    for seed in chosen {
         match caught(seed) {
             Ok(report) => println!("{seed} {:016x}", report.digest),
             Err(what) => println!("{seed} FAILED: {}", what.lines().next().unwrap_or_default()),
@@ -214,6 +234,13 @@ pub fn shrunk(seed: u64) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn seeds_of_every_kind_are_run_twice() {
+        let twice = (0..TWICE * 256).step_by(TWICE as usize);
+        let kinds: std::collections::BTreeSet<u64> = twice.map(|seed| seed % 256).collect();
+        assert_eq!(kinds.len(), 256);
+    }
 
     #[test]
     fn numbers_do_not_make_a_difference() {
