@@ -34,7 +34,7 @@ const SCRIPTS: [&str; 22] = [
 pub fn mutants(seeds: u64, null_seeds: u64, only: Option<String>) -> Result<(), Failed> {
     let mut build = cargo(["build", "--profile", "sim", "--quiet", "--locked", "-p", "twincell-sim"]);
     let built = output(build.args(["--features", "mutants", "--message-format", "json"]))?;
-    let program = executables(&built)
+    let program = executables(&built, "bin")
         .pop()
         .ok_or_else(|| Failed("the build has left no simulator".to_owned()))?;
     let mut build = cargo([
@@ -49,6 +49,12 @@ pub fn mutants(seeds: u64, null_seeds: u64, only: Option<String>) -> Result<(), 
     ]);
     build.args(["--features", "mutants", "--message-format", "json"]);
     let built = output(build.args(SCRIPTS.iter().flat_map(|script| ["--test", script])))?;
+    let mut scripts = executables(&built, "test");
+    // Cargo names them in the order in which they were ready.
+    scripts.sort();
+    if scripts.len() != SCRIPTS.len() {
+        return Err(Failed("the build has not left one program for each script".to_owned()));
+    }
     let mut measure = Command::new(&program);
     measure.args([
         "mutants",
@@ -61,21 +67,33 @@ pub fn mutants(seeds: u64, null_seeds: u64, only: Option<String>) -> Result<(), 
     if let Some(only) = only {
         measure.args(["--only", &only]);
     }
-    for script in executables(&built) {
+    for script in scripts {
         measure.arg("--scripts").arg(script);
     }
     step(&mut measure)
 }
 
-/// The programs that cargo's messages name.
-fn executables(messages: &str) -> Vec<PathBuf> {
-    let key = "\"executable\":\"";
-    let rests = messages
-        .lines()
-        .filter_map(|line| line.split_once(key))
-        .map(|(_, rest)| rest);
+/// The programs of a kind that cargo's messages name. Where tests are built, so is the simulator, which is no test.
+fn executables(messages: &str, kind: &str) -> Vec<PathBuf> {
+    let (kind, key) = (format!("\"kind\":[\"{kind}\"]"), "\"executable\":\"");
+    let of_kind = messages.lines().filter(|line| line.contains(&kind));
+    let rests = of_kind.filter_map(|line| line.split_once(key)).map(|(_, rest)| rest);
     rests
         .filter_map(|rest| rest.split_once('"'))
         .map(|(path, _)| path.into())
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_simulator_is_no_script() {
+        let messages = r#"{"target":{"kind":["lib"],"test":true},"executable":null}
+{"target":{"kind":["bin"],"test":true},"executable":"/t/twincell-sim"}
+{"target":{"kind":["test"],"test":true},"executable":"/t/traces-1"}"#;
+        assert_eq!(executables(messages, "test"), [PathBuf::from("/t/traces-1")]);
+        assert_eq!(executables(messages, "bin"), [PathBuf::from("/t/twincell-sim")]);
+    }
 }

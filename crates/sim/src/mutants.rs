@@ -2,9 +2,10 @@
 //! until an oracle catches it.
 //!
 //! What was found is kept in a file, so that a run that was interrupted goes on where it stopped. The file counts only for
-//! the program that wrote it.
+//! the program that wrote it, with the same scripts.
 
-use crate::SEED;
+use crate::state::{foreign, is_digest, text_of};
+use crate::{SEED, refused};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -84,7 +85,9 @@ impl Found {
 
 /// One mutant over `seeds` seeds from `start` on, in this process, until one catches it. For `measure`.
 pub fn hunt(name: &str, start: u64, seeds: u64) -> ExitCode {
-    assert!(activate(name), "there is no mutant {name}");
+    if !activate(name) {
+        return refused(&format!("there is no mutant {name}"));
+    }
     static PROGRESS: AtomicU64 = AtomicU64::new(0);
     std::thread::spawn(|| {
         let mut last = (0, processor_time());
@@ -122,21 +125,32 @@ pub fn measure(settings: &Settings) -> ExitCode {
     let wanted = |m: &&Mutant| settings.only.as_ref().is_none_or(|only| only == m.name);
     let mutants: Vec<&Mutant> = MUTANTS.iter().filter(wanted).collect();
     if mutants.is_empty() {
-        eprintln!("there is no such mutant");
-        return ExitCode::from(2);
+        return refused("there is no such mutant");
     }
-    let measurement = Measurement::new(settings, &mutants);
-    if mutants.iter().any(|m| m.name == CANARY) && !measurement.canary_sings() {
-        println!("The canary was not caught within {CANARY_SEEDS} seeds: nothing here can be trusted.");
-        return ExitCode::FAILURE;
+    match Measurement::new(settings, &mutants) {
+        Ok(measurement) => measurement.run(&mutants),
+        Err(why) => refused(&why),
     }
-    let threads = std::thread::available_parallelism().map_or(2, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| while measurement.one() {});
-        }
-    });
-    measurement.summary(&mutants)
+}
+
+/// Runs one program with scripts, with a mutant.
+fn run_script(program: &Path, mutant: &str) -> Ended {
+    let mut command = Command::new(program);
+    command.args(["--test-threads=1"]).env("TWINCELL_MUTANT", mutant);
+    finish(command.spawn_quietly(), SCRIPTS_LIMIT)
+}
+
+/// The scripts of a program that failed; if none says so, the last that began, in which the whole program ended, or was
+/// ended.
+fn tests_that_failed(ended: &Ended) -> Vec<String> {
+    let tests = |text| str::lines(text).filter_map(|l| l.strip_prefix("test ")?.split_once(" ... "));
+    let failed = tests(&ended.text).filter(|(_, how)| *how == "FAILED");
+    let mut names: Vec<String> = failed.map(|(name, _)| name.to_owned()).collect();
+    if !ended.success && (names.is_empty() || !ended.in_time) {
+        let last = tests(&ended.text).next_back();
+        names.push(last.map_or("?", |(name, _)| name).to_owned());
+    }
+    names
 }
 
 /// A piece of work for one process.
@@ -149,18 +163,24 @@ struct Measurement<'a> {
     settings: &'a Settings,
     program: PathBuf,
     begun: Instant,
+    /// What the state file begins with, if it counts for nothing so far.
+    begins_anew: Option<String>,
     jobs: Mutex<VecDeque<Job>>,
     found: Mutex<BTreeMap<String, Found>>,
 }
 
 impl<'a> Measurement<'a> {
-    fn new(settings: &'a Settings, mutants: &[&'static Mutant]) -> Measurement<'a> {
+    fn new(settings: &'a Settings, mutants: &[&'static Mutant]) -> Result<Measurement<'a>, String> {
         let program = std::env::current_exe().expect("this program has a path");
-        let found = settings
+        let digest = digest(&program, &settings.scripts)?;
+        let known = settings
             .state
             .as_deref()
-            .map(|s| known(s, &program))
-            .unwrap_or_default();
+            .map(|s| known(s, &digest))
+            .transpose()?
+            .flatten();
+        let begins_anew = known.is_none().then_some(digest);
+        let found = known.unwrap_or_default();
         let broken = mutants.iter().filter(|m| m.name != NULL);
         let mut jobs: VecDeque<Job> = broken.map(|m| Job::Mutant(m)).collect();
         if mutants.iter().any(|m| m.name == NULL) {
@@ -175,17 +195,81 @@ impl<'a> Measurement<'a> {
             Job::Null { start, seeds } => !found.contains_key(&null_key(*start, *seeds)),
         };
         jobs.retain(is_open);
-        Measurement {
+        Ok(Measurement {
             settings,
             program,
             begun: Instant::now(),
+            begins_anew,
             jobs: Mutex::new(jobs),
             found: Mutex::new(found),
+        })
+    }
+
+    fn run(&self, mutants: &[&Mutant]) -> ExitCode {
+        if let Err(why) = self.can_be_trusted(mutants) {
+            println!("{why}: nothing here can be trusted.");
+            return ExitCode::FAILURE;
+        }
+        self.begin_file();
+        self.tell_what_is_kept(mutants);
+        let threads = std::thread::available_parallelism().map_or(2, usize::from);
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| while self.one() {});
+            }
+        });
+        self.summary(mutants)
+    }
+
+    /// Before anything is measured: what breaks nothing passes, and what breaks everything is caught.
+    fn can_be_trusted(&self, mutants: &[&Mutant]) -> Result<(), String> {
+        self.control()?;
+        match mutants.iter().any(|m| m.name == CANARY) {
+            true => self.canary_sings(),
+            false => Ok(()),
         }
     }
 
-    fn canary_sings(&self) -> bool {
-        self.hunt(CANARY, 0, CANARY_SEEDS).is_err()
+    /// Every script must pass with the mutant that breaks nothing. Else what it says of the others means nothing.
+    fn control(&self) -> Result<(), String> {
+        for program in &self.settings.scripts {
+            let ended = run_script(program, NULL);
+            if !ended.success {
+                let name = program.file_name().unwrap_or_default().display();
+                let tests = tests_that_failed(&ended).join(", ");
+                return Err(format!(
+                    "With the mutant that breaks nothing, {name} fails or does not end ({tests})"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn canary_sings(&self) -> Result<(), String> {
+        match self.hunt(CANARY, 0, CANARY_SEEDS) {
+            Ok(()) => Err(format!("The canary was not caught within {CANARY_SEEDS} seeds")),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// The file of others is written over only now that this run can be trusted.
+    fn begin_file(&self) {
+        let (Some(state), Some(digest)) = (&self.settings.state, &self.begins_anew) else {
+            return;
+        };
+        if let Err(e) = std::fs::write(state, format!("{digest}\n")) {
+            eprintln!("{}: {e}", state.display());
+        }
+    }
+
+    /// What an earlier run has found, and is not measured again.
+    fn tell_what_is_kept(&self, mutants: &[&Mutant]) {
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        for mutant in mutants.iter().filter(|m| m.name != NULL) {
+            if let Some(found) = found.get(mutant.name).filter(|f| f.is_caught()) {
+                println!("{}", in_words(mutant, found));
+            }
+        }
     }
 
     /// Does one job. `false` when none is left.
@@ -260,26 +344,10 @@ impl<'a> Measurement<'a> {
 
     /// The scripts that end in another way with the mutant.
     fn scripts_that_catch(&self, name: &str) -> Vec<String> {
-        let mut caught = Vec::new();
-        for program in &self.settings.scripts {
-            let mut command = Command::new(program);
-            command.args(["--test-threads=1"]).env("TWINCELL_MUTANT", name);
-            let ended = finish(command.spawn_quietly(), SCRIPTS_LIMIT);
-            let failed = ended
-                .text
-                .lines()
-                .filter_map(|l| l.strip_prefix("test ")?.strip_suffix(" ... FAILED"));
-            caught.extend(failed.map(str::to_owned));
-            if !ended.in_time {
-                let last = ended
-                    .text
-                    .lines()
-                    .rev()
-                    .find_map(|l| l.strip_prefix("test ")?.split_once(" ... "));
-                caught.push(last.map_or("?", |(name, _)| name).to_owned());
-            }
-        }
-        caught
+        let scripts = self.settings.scripts.iter();
+        scripts
+            .flat_map(|program| tests_that_failed(&run_script(program, name)))
+            .collect()
     }
 
     fn summary(&self, mutants: &[&Mutant]) -> ExitCode {
@@ -353,21 +421,31 @@ fn in_words(mutant: &Mutant, found: &Found) -> String {
     text
 }
 
-/// What was found before by this very program; begins the file anew if another has written it.
-fn known(state: &Path, program: &Path) -> BTreeMap<String, Found> {
+/// A digest of the simulator and of all scripts, in their order.
+fn digest(program: &Path, scripts: &[PathBuf]) -> Result<String, String> {
     let mut hasher = DefaultHasher::new();
-    std::fs::read(program).unwrap_or_default().hash(&mut hasher);
-    let head = format!("{:016x}", hasher.finish());
-    let text = std::fs::read_to_string(state).unwrap_or_default();
-    match text.split_once('\n') {
-        Some((first, rest)) if first == head => rest.lines().filter_map(Found::from_line).collect(),
-        _ => {
-            if let Err(e) = std::fs::write(state, head + "\n") {
-                eprintln!("{}: {e}", state.display());
-            }
-            BTreeMap::new()
-        }
+    for path in std::iter::once(program).chain(scripts.iter().map(PathBuf::as_path)) {
+        let bytes = std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
+        bytes.hash(&mut hasher);
     }
+    Ok(format!("{:016x}", hasher.finish()))
+}
+
+/// What was found before by these very programs, if they have written the file.
+fn known(state: &Path, digest: &str) -> Result<Option<BTreeMap<String, Found>>, String> {
+    let failed = |why: String| format!("{}: {why}", state.display());
+    let Some(text) = text_of(state).map_err(failed)? else {
+        return Ok(None);
+    };
+    let (first, rest) = text.split_once('\n').unwrap_or((&text, ""));
+    if first == digest {
+        return Ok(Some(rest.lines().filter_map(Found::from_line).collect()));
+    }
+    if !is_digest(first) {
+        return Err(failed(foreign()));
+    }
+    println!("{} is of other programs: all begins anew", state.display());
+    Ok(None)
 }
 
 /// What a process said, and how it ended.
@@ -436,4 +514,43 @@ fn oracle(text: &str) -> String {
     });
     let words = failure.or(panicked).unwrap_or_else(|| "it ended".to_owned());
     words.chars().filter(|c| !c.is_control()).take(140).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(text: &str, success: bool, in_time: bool) -> Vec<String> {
+        let text = text.to_owned();
+        tests_that_failed(&Ended { text, success, in_time })
+    }
+
+    #[test]
+    fn who_has_failed_is_named() {
+        let both = "test a ... ok\ntest b ... FAILED\ntest c ... FAILED\n";
+        assert_eq!(failed(both, false, true), ["b", "c"]);
+        assert!(failed("test a ... ok\n", true, true).is_empty());
+    }
+
+    #[test]
+    fn the_last_that_began_has_ended_the_program() {
+        let cut = "test a ... ok\ntest b ... \n";
+        assert_eq!(failed(cut, false, true), ["b"]);
+        assert_eq!(failed(cut, false, false), ["b"]);
+        assert_eq!(failed("", false, true), ["?"]);
+    }
+
+    #[test]
+    fn what_was_found_comes_back_from_its_line() {
+        let found = Found {
+            scripts: vec!["a".to_owned(), "b".to_owned()],
+            seeds: 7,
+            oracle: None,
+        };
+        let (name, back) = Found::from_line(found.line("m").trim_end()).expect("a line");
+        assert_eq!(
+            (name.as_str(), back.scripts.len(), back.seeds, back.oracle),
+            ("m", 2, 7, None)
+        );
+    }
 }
