@@ -76,9 +76,11 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
     },
-    /// The model checker: every order of what can happen, within small bounds.
+    /// The model checker: every order of what can happen, within small bounds (`docs/model.md`). Without options, every scope
+    /// that is known to close, and each must.
     Model {
-        /// How many states each scope may have; without it, two million.
+        /// Explore all scopes, or the one that is named, up to so many states each. Without it ten million, within which those
+        /// that are known to close must.
         #[arg(long)]
         states: Option<u64>,
         /// Only this scope; a wrong name lists them.
