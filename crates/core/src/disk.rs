@@ -33,7 +33,7 @@ struct Disk {
     overdue: u16,
     /// The last write failed, and the last flush.
     fails: [bool; 2],
-    /// Since when it has been in trouble.
+    /// Since when it has been in trouble, and has ended nothing late.
     since: Option<Time>,
     /// Since when it has been so again and again.
     began: Time,
@@ -52,16 +52,26 @@ impl Disk {
         self.overdue > 0 || self.fails != [false; 2]
     }
 
-    /// Whether it has been in trouble for too long to be only disturbed. One that answers with errors has been tried again
-    /// meanwhile, and has failed again: nothing is known of one that nobody needs, or that waits for another.
-    fn is_given_up(&self, now: Time) -> bool {
-        let Some(since) = self.since else { return false };
+    /// Whether it has been in trouble since then for too long to be only disturbed. One that answers with errors has been tried
+    /// again meanwhile, and has failed again: nothing is known of one that nobody needs, or that waits for another.
+    fn has_failed_since(&self, since: Time, now: Time) -> bool {
         if self.overdue > 0 {
-            return now.since(self.began) >= GIVE_UP_STALLED_AFTER;
+            now.since(since) >= GIVE_UP_STALLED_AFTER
+        } else {
+            // It is left alone for a while from its last error on.
+            self.not_before.since(since) >= Nanos(GIVE_UP_AFTER.0 + AFTER_ERROR.0)
         }
-        // It is left alone for a while from its last error on.
-        let failed_since = |at| self.not_before.since(at) >= Nanos(GIVE_UP_AFTER.0 + AFTER_ERROR.0);
-        failed_since(since) || self.failures >= AGAIN_AND_AGAIN && failed_since(self.began)
+    }
+
+    /// Whether nothing is to be expected of it.
+    fn is_dead(&self, now: Time) -> bool {
+        self.since.is_some_and(|since| self.has_failed_since(since, now))
+    }
+
+    /// Whether another copy does better: it is dead, or has been in trouble again and again.
+    fn is_given_up(&self, now: Time) -> bool {
+        let often = self.since.is_some() && (self.overdue > 0 || self.failures >= AGAIN_AND_AGAIN);
+        self.is_dead(now) || often && self.has_failed_since(self.began, now)
     }
 
     /// It comes into trouble, or into trouble again.
@@ -123,7 +133,7 @@ impl Disks {
     /// Whether it has been in trouble for so long that nothing is expected of it. Now and then it is tried all the same.
     /// While most are in trouble at once they are waited for.
     pub fn is_out_of_order(&self, disk: DiskIndex, now: Time) -> bool {
-        self.get(disk).is_given_up(now) && self.is_blocked(disk, now) && self.excused_until <= now
+        self.get(disk).is_dead(now) && self.is_blocked(disk, now) && self.excused_until <= now
     }
 
     /// Whether any disk but this one does not answer, or is to be given up.
@@ -186,7 +196,11 @@ impl Disks {
 
     /// An overdue I/O has ended. Returns whether it was the last.
     pub fn ended(&mut self, disk: DiskIndex, now: Time) -> bool {
-        self.change(disk, now, |d| d.overdue -= 1);
+        self.change(disk, now, |d| {
+            d.overdue -= 1;
+            // It is not dead.
+            d.since = d.since.map(|_| now);
+        });
         self.answers(disk)
     }
 
@@ -296,7 +310,11 @@ mod tests {
         for write in 0..4 {
             let begun = 1_500 * write;
             disks.overdue(FIRST, ms(begun + 1_000));
-            given_up_after = given_up_after.or(disks.is_out_of_order(FIRST, ms(begun + 1_499)).then_some(write));
+            given_up_after = given_up_after.or(disks.choose_to_give_up(ms(begun + 1_499), |_| true).map(|_| write));
+            assert!(
+                !disks.is_out_of_order(FIRST, ms(begun + 1_499)),
+                "where there is no other copy it will do"
+            );
             disks.ended(FIRST, ms(begun + 1_500));
             assert!(!disks.any_in_trouble());
         }
@@ -312,11 +330,15 @@ mod tests {
             disks.worked(FIRST, Duty::Write, ms(time + 10));
         }
         disks.failed(FIRST, Duty::Write, ms(1_200));
-        assert!(disks.is_out_of_order(FIRST, ms(1_200)));
+        assert_eq!(disks.choose_to_give_up(ms(1_200), |_| true), Some(FIRST));
         let mut disks = Disks::new(2, 1);
         for time in [0, 2_000, 4_000, 6_000, 8_000] {
             disks.failed(FIRST, Duty::Write, ms(time));
-            assert!(!disks.is_out_of_order(FIRST, ms(time)), "now and then something fails");
+            assert_eq!(
+                disks.choose_to_give_up(ms(time), |_| true),
+                None,
+                "now and then something fails"
+            );
             disks.worked(FIRST, Duty::Write, ms(time + 10));
         }
     }

@@ -151,6 +151,8 @@ pub fn faults() -> Vec<Fault> {
         Fault::FailAll(300),
         Fault::StallAll(1000),
         Fault::RenameLun(0),
+        Fault::SlowDisk(0, 1500, 4000),
+        Fault::BadRegion(0, 0, 2000),
     ]);
     for c in Controller::BOTH {
         all.extend([

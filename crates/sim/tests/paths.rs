@@ -80,6 +80,8 @@ fn the_only_path_spoils_data() {
             s.good(write);
         }
     }
+    // The path is left alone for as long as that takes, from when it spoiled data last.
+    s.pass(20_000);
     s.until_both_serve();
     s.end();
 }

@@ -20,12 +20,17 @@ pub(super) enum Next {
     IsGarbled,
 }
 
+/// How long B waits at least after a connection that was over at once.
+const DIAL_AGAIN: u64 = 50 * MS;
+
 /// One path of the wire.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Line {
     connection: u64,
     open: bool,
     opening: bool,
+    /// When it was opened last.
+    opened_at: Option<u64>,
     pub(super) cut: bool,
     /// A has heard of the connection: whoever connects to it is a stranger until it has said hello.
     met: bool,
@@ -181,7 +186,9 @@ impl World {
             let line = &mut self.wire.lines[n];
             if both && !line.open && !line.opening && !line.cut && !awaited {
                 line.opening = true;
-                let delay = self.random.between(100 * US, 50 * MS);
+                // What ends at once is not tried again at once.
+                let is_over_at_once = line.opened_at.is_some_and(|at| self.now < at + DIAL_AGAIN);
+                let delay = self.random.between(100 * US, 50 * MS) + u64::from(is_over_at_once) * DIAL_AGAIN;
                 self.after(delay, Happening::OpenLine(n));
             }
         }
@@ -200,7 +207,7 @@ impl World {
         }
         self.wire.connections += 1;
         let line = &mut self.wire.lines[n];
-        (line.open, line.met) = (true, false);
+        (line.open, line.met, line.opened_at) = (true, false, Some(self.now));
         line.connection = self.wire.connections;
         let (path, connection) = (n as u8, ConnectionId(line.connection));
         let delay = self.random.between(20 * US, 500 * US);
