@@ -547,7 +547,7 @@ mod tests {
             seeds: 7,
             oracle: None,
         };
-        let (name, back) = Found::from_line(found.line("m").trim_end()).expect("a line");
+        let (name, back) = Found::from_line(found.line("m").trim_end_matches('\n')).expect("a line");
         assert_eq!(
             (name.as_str(), back.scripts.len(), back.seeds, back.oracle),
             ("m", 2, 7, None)
