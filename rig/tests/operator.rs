@@ -146,6 +146,33 @@ fn a_memory_that_comes_back_is_not_given_up() {
     reads(&cell, &lun, "B", 0, 7);
 }
 
+/// The controller that was in alone is back with an empty memory, and so is its partner: the memory that is missing is its own.
+#[test]
+fn a_memory_that_was_lost_where_both_run_is_given_up() {
+    let cell = Cell::start(small());
+    let lun = cell.lun("data", "8M", "vraid1");
+    cell.kill("B");
+    cell.wait_until("A alone", |s| {
+        s["cell"]["mirroring"] == "off" && s["luns"][0]["owner"] == "A"
+    });
+    write(&cell, &lun, "A", 0, 1);
+    cell.kill("A");
+    lose_memory(&cell, "A");
+    start_only(&cell, "A");
+    start_only(&cell, "B");
+    let status = cell.wait_until("a call for an operator", |s| kinds(s).contains(&"awaits_operator"));
+    let next = status["problems"][0]["next"].as_str().unwrap();
+    assert!(next.contains("accept-loss A"), "{next}");
+    let accepted = cell.json(&["controller", "accept-loss", "A", "--yes"]);
+    assert_eq!(
+        (&accepted["loss"]["missing"], &accepted["loss"]["survivor"]),
+        (&"A".into(), &"A".into())
+    );
+    cell.wait_until_mirrored();
+    reads(&cell, &lun, "B", 0, 1);
+    assert_eq!(cell.status()["problems"], serde_json::json!([]));
+}
+
 #[test]
 fn a_controller_is_replaced_by_an_empty_one() {
     let cell = Cell::start(small());

@@ -187,6 +187,8 @@ pub struct ControllerStatus {
     pub joining: bool,
     /// Whether an operator has to accept a loss.
     pub awaits_operator: bool,
+    /// Whose memory that would give up.
+    pub awaited_memory: Option<String>,
     /// What it waits for, in words; `None` where it serves.
     pub waits_for: Option<String>,
     /// For how many milliseconds a partner that is in, and that it waits for, has given no sign of life.

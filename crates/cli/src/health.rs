@@ -118,13 +118,17 @@ impl Look<'_> {
     /// `ALONE(c, dirty)` without c, or `BOTH` without either image: nothing is served.
     fn awaited_memory(&self) -> Option<Problem> {
         let waiting = self.seen.iter().filter_map(Seen::status).find(|s| s.awaits_operator)?;
-        let missing = if waiting.controller == "A" {
-            Controller::B
-        } else {
-            Controller::A
-        };
+        let named = |c: &Controller| waiting.awaited_memory == Some(c.to_string());
+        let missing = Controller::BOTH.into_iter().find(named)?;
         let was = last_mode(self.config, missing).and_then(|mode| mode.in_words(missing));
         let was = was.map_or_else(String::new, |was| format!(" By its own word {was}."));
+        let accept = format!("`twincell controller accept-loss {missing}` says what is lost, and asks.");
+        if waiting.controller == missing.to_string() {
+            let what = format!(
+                "Nothing is served: data that the disks lack were in the memory of controller {missing}, which has lost it.{was}"
+            );
+            return problem("awaits_operator", what, format!("Go on without them: {accept}"));
+        }
         problem(
             "awaits_operator",
             format!(
@@ -132,7 +136,7 @@ impl Look<'_> {
             ),
             format!(
                 "Start {missing} on the machine that it ran on, before that machine is booted again ({}). \
-                 Only if its memory is gone for good: `twincell controller accept-loss {missing}` says what is lost, and asks.",
+                 Only if its memory is gone for good: {accept}",
                 self.start()
             ),
         )

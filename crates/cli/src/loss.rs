@@ -46,19 +46,19 @@ struct Loss {
 }
 
 impl Loss {
-    fn new(config: &CellConfig, missing: Controller, waiting: &ControllerStatus) -> Loss {
+    fn new(config: &CellConfig, missing: Controller, survivor: Controller, waiting: &ControllerStatus) -> Loss {
         let alone = waiting.members.first().filter(|_| waiting.members.len() == 1);
         let mode = last_mode(config, missing).filter(|m| m.alone.as_ref() == alone);
         let last = last_event(config, missing, |_| true);
         Loss {
             missing: missing.to_string(),
-            survivor: missing.other().to_string(),
+            survivor: survivor.to_string(),
             epoch: waiting.epoch,
             members: waiting.members.clone(),
             since_ms: mode.map(|m| m.since_ms),
             last_told_ms: last.as_ref().map(|e| e.time_ms),
             last_told: last.map(|e| e.event),
-            silent_ms: waiting.partner_silent_ms,
+            silent_ms: waiting.partner_silent_ms.filter(|_| survivor != missing),
             bytes_max: config.cache.0,
             luns: waiting.luns.iter().map(|l| l.name.clone()).collect(),
         }
@@ -114,20 +114,24 @@ impl Loss {
 
 /// The command.
 pub fn accept(config: &CellConfig, missing: Controller, yes: bool) -> Result<Report> {
-    let survivor = missing.other();
-    let waiting = await_call(config, missing)?;
-    let loss = Loss::new(config, missing, &waiting);
+    let (survivor, waiting) = await_call(config, missing)?;
+    let loss = Loss::new(config, missing, survivor, &waiting);
     let told = loss.text();
-    let lost = format!(
-        "{told}If {missing} can still be started where it ran, and that machine was not booted since, nothing is lost: do that instead."
-    );
+    let instead = if survivor == missing {
+        format!("{missing} runs, and its memory is empty: what was in it is not there any more.")
+    } else {
+        format!(
+            "If {missing} can still be started where it ran, and that machine was not booted since, nothing is lost: do that instead."
+        )
+    };
+    let lost = format!("{told}{instead}");
     confirm(
         &missing.to_string(),
         yes,
         &format!("the memory of {missing} is not given up"),
         &lost,
     )?;
-    ask(config, missing)?;
+    ask(config, missing, survivor)?;
     let deadline = Instant::now() + START_TIMEOUT;
     while let Some(what) = lacks(config, survivor) {
         if Instant::now() > deadline {
@@ -136,9 +140,14 @@ pub fn accept(config: &CellConfig, missing: Controller, yes: bool) -> Result<Rep
         }
         std::thread::sleep(PAUSE);
     }
+    let back = if survivor == missing {
+        String::new()
+    } else {
+        format!(" {missing} may come back with an empty memory.")
+    };
     let text = format!(
         "{told}That is accepted: controller {survivor} goes on without it, and serves.\n\
-         Check what is on the LUNs (a file system check, a database's own). {missing} may come back with an empty memory.\n"
+         Check what is on the LUNs (a file system check, a database's own).{back}\n"
     );
     let mut report = Report::new(text, "loss", &loss);
     let status = summarize(config, &look_at_both(config));
@@ -148,13 +157,21 @@ pub fn accept(config: &CellConfig, missing: Controller, yes: bool) -> Result<Rep
     Ok(report)
 }
 
-/// The status of the one that goes on, once it has called for an operator.
-fn await_call(config: &CellConfig, missing: Controller) -> Result<ControllerStatus> {
+/// The one that goes on, and its status, once it has called for an operator: the partner of the one whose memory is missing, or
+/// that one itself, with an empty memory.
+fn await_call(config: &CellConfig, missing: Controller) -> Result<(Controller, ControllerStatus)> {
     let survivor = missing.other();
     let deadline = Instant::now() + PATIENCE;
     let conflict = |what: String| Err(Failure::new(Code::Conflict, what).next("`twincell status` shows its state"));
     loop {
         let seen = look(config, survivor);
+        let own = look(config, missing);
+        for (controller, seen) in [(survivor, &seen), (missing, &own)] {
+            let waits = |s: &&ControllerStatus| s.awaited_memory == Some(missing.to_string());
+            if let Some(status) = seen.status().filter(waits) {
+                return Ok((controller, status.clone()));
+            }
+        }
         let Some(status) = seen.status() else {
             let what = format!("controller {survivor}, which is to go on without {missing}, does not answer");
             let next = match seen {
@@ -163,15 +180,12 @@ fn await_call(config: &CellConfig, missing: Controller) -> Result<ControllerStat
             };
             return Err(Failure::new(Code::Unreachable, what).next(next));
         };
-        if status.awaits_operator {
-            return Ok(status.clone());
-        }
         if status.role != RoleName::Starting {
             return conflict(format!(
                 "controller {survivor} does not wait for the memory of {missing}"
             ));
         }
-        if let Seen::Answered { .. } | Seen::Opening { .. } = look(config, missing) {
+        if own.status().is_some_and(|s| s.image_current) || matches!(own, Seen::Opening { .. }) {
             return conflict(format!("controller {missing} runs: its memory is not lost"));
         }
         if Instant::now() > deadline {
@@ -183,8 +197,7 @@ fn await_call(config: &CellConfig, missing: Controller) -> Result<ControllerStat
     }
 }
 
-fn ask(config: &CellConfig, missing: Controller) -> Result<()> {
-    let survivor = missing.other();
+fn ask(config: &CellConfig, missing: Controller, survivor: Controller) -> Result<()> {
     let request = Request::AcceptLoss {
         missing: missing.to_string(),
     };
@@ -217,7 +230,7 @@ mod tests {
         alter(&mut seen, |s| {
             (s.awaits_operator, s.partner_silent_ms) = (true, Some(61_500))
         });
-        Loss::new(&config(), Controller::A, seen.status().unwrap())
+        Loss::new(&config(), Controller::A, Controller::B, seen.status().unwrap())
     }
 
     #[test]

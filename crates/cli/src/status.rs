@@ -454,6 +454,7 @@ pub(crate) mod tests {
             linked: members.len() == 2,
             joining: false,
             awaits_operator: false,
+            awaited_memory: None,
             waits_for: None,
             partner_silent_ms: None,
             image_current: true,
@@ -559,7 +560,8 @@ pub(crate) mod tests {
     fn nobody_serving_is_failed() {
         let mut seen = [answer("A", &["B"], vec![lun("a", "none", "A")]), Seen::Stopped];
         alter(&mut seen[0], |s| {
-            (s.role, s.serving_hosts, s.awaits_operator) = (RoleName::Starting, false, true)
+            (s.role, s.serving_hosts, s.awaits_operator) = (RoleName::Starting, false, true);
+            s.awaited_memory = Some("B".to_owned());
         });
         let status = summarize(&config(), &seen);
         assert_eq!((status.cell.state, status.cell.mirroring), ("failed", "off"));
