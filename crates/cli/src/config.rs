@@ -16,8 +16,8 @@ pub const FORMAT: u32 = 1;
 pub const FILE_NAME: &str = "cell.toml";
 /// Where the cell of this machine is, where nothing else is said.
 const DEFAULT_FILE: &str = "/etc/twincell/cell.toml";
-/// The smallest cache of a controller.
-pub const CACHE_MIN: u64 = 1 << 20;
+/// The smallest cache of a controller. What one disk may hold of a pair leaves room there for the largest atomic write.
+pub const CACHE_MIN: u64 = 2 << 20;
 /// The largest: buffers are numbered with 32 bits, and nobody means more.
 pub const CACHE_MAX: u64 = 1 << 40;
 /// The most disks of a cell.
