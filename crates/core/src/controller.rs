@@ -97,7 +97,7 @@ pub(crate) enum Io {
     /// Metadata that the record names.
     MetadataRead,
     /// New metadata of an operator's task.
-    MetadataWrite { disk: DiskIndex },
+    MetadataWrite,
     /// What a LUN is to have is zeroed.
     Zero { disk: DiskIndex },
     /// A read for a host.
@@ -128,7 +128,7 @@ impl Io {
             Io::CopyRead { disk } | Io::CopyWrite { disk, .. } | Io::CopyFlush { disk } | Io::Zero { disk } => {
                 Some(disk)
             }
-            Io::SlotRead(_) | Io::SlotWrite(_) | Io::MetadataRead | Io::MetadataWrite { .. } | Io::Probe { .. } => None,
+            Io::SlotRead(_) | Io::SlotWrite(_) | Io::MetadataRead | Io::MetadataWrite | Io::Probe { .. } => None,
         }
     }
 }
@@ -417,6 +417,7 @@ impl Core {
             }
             Event::DiskDone { io, result } => self.on_disk_done(io, result),
             Event::DiskOverdue { io } => self.on_disk_overdue(io),
+            Event::FlushFailed { disk } => self.another_flush_fails(disk),
             Event::Persisted { token } => self.on_any_persisted(token),
             Event::LinkOpened { path, connection } => self.on_link_opened(usize::from(path), connection),
             Event::LinkClosed { connection } => self.on_link_closed(connection),
@@ -688,9 +689,6 @@ impl Core {
         if let Some(disk) = io.disk().filter(|_| overdue) {
             self.on_late_end(disk);
         }
-        if let Some(disk) = self.flushed_by(&io).filter(|_| result.is_err()) {
-            self.another_flush_fails(disk);
-        }
         match io {
             Io::SlotWrite(n) => {
                 if self.quorum.written(n, result) {
@@ -702,7 +700,7 @@ impl Core {
             }
             Io::SlotRead(n) => self.quorum.read(n, Err(DiskError)),
             Io::MetadataRead => self.on_metadata_read(Err(DiskError)),
-            Io::MetadataWrite { .. } => self.on_task_io(result),
+            Io::MetadataWrite => self.on_task_io(result),
             Io::Zero { .. } if overdue => {}
             Io::Zero { .. } => self.on_zero(result),
             Io::Read { htb, extent, disk } => self.on_read(htb, extent, disk, result),
@@ -716,15 +714,6 @@ impl Core {
             Io::CopyWrite { disk, .. } => self.on_copied(disk, result),
             Io::CopyFlush { .. } if overdue => {}
             Io::CopyFlush { disk } => self.on_copies_flushed(disk, result),
-        }
-    }
-
-    /// The disk that this I/O flushes beside what it is for.
-    fn flushed_by(&self, io: &Io) -> Option<DiskIndex> {
-        match *io {
-            Io::SlotWrite(n) => Some(self.quorum.members()[n]),
-            Io::MetadataWrite { disk } | Io::Zero { disk } => Some(disk),
-            _ => None,
         }
     }
 

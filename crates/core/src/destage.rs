@@ -47,6 +47,8 @@ pub struct Destager {
     batches: crate::pool::Pool<Batch>,
     /// How many are only waited for.
     left_behind: usize,
+    /// How often it was looked what is written next.
+    turns: u8,
     /// Disks that were written since they were last flushed, by index.
     unflushed: Vec<bool>,
     /// Flushes in flight, and the disks of which one failed in this round.
@@ -73,6 +75,7 @@ impl Destager {
             // While a disk does not answer, as many batches may be left behind on it as were in flight.
             batches: crate::pool::Pool::new(batches * 2),
             left_behind: 0,
+            turns: 0,
             unflushed: vec![false; disks],
             flushes: 0,
             flush_failed: vec![false; disks],
@@ -204,7 +207,17 @@ impl Core {
     /// The oldest dirty buffer whose granule has no disk write in flight: there is never more than one. Those that have to
     /// go to a disk that is to be left alone are put aside, so that they hide no others.
     fn next_to_write(&mut self) -> Option<BufferIndex> {
-        let mut next = self.cache.oldest_dirty();
+        self.destager.turns = self.destager.turns.wrapping_add(1);
+        // Now and then one goes for which nobody waits: or, as long as hosts write, it never would.
+        let is_its_turn = self.destager.turns.is_multiple_of(4) && !mutant::is("only-who-is-waited-for-is-written");
+        if is_its_turn && let Some(buffer) = self.next_to_write_from(self.cache.oldest_unhastened()) {
+            return Some(buffer);
+        }
+        let next = self.next_to_write_from(self.cache.oldest_dirty());
+        next.or_else(|| self.next_to_write_from(self.cache.oldest_unhastened()))
+    }
+
+    fn next_to_write_from(&mut self, mut next: Option<BufferIndex>) -> Option<BufferIndex> {
         for _ in 0..LOOK_AT {
             let buffer = next?;
             next = self.cache.next_dirty(buffer);

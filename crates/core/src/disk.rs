@@ -13,6 +13,8 @@ const GIVE_UP_STALLED_AFTER: Nanos = Nanos::from_millis(3000);
 /// A disk that is in trouble again so soon after it was has been so all the time: it is too slow, or some of it is broken, and what
 /// it does well meanwhile says nothing of that.
 const AGAIN_WITHIN: Nanos = Nanos::from_millis(1500);
+/// Where nothing at all has ended in time for so long nothing is to be expected of it, though it ends what it is asked for late.
+const USELESS_AFTER: Nanos = Nanos::from_millis(6_000);
 /// How often it must have failed meanwhile. One error and another are only that.
 const AGAIN_AND_AGAIN: u32 = 4;
 
@@ -37,6 +39,8 @@ struct Disk {
     since: Option<Time>,
     /// Since when it has been so again and again.
     began: Time,
+    /// Since when nothing has ended in time: not before it began.
+    late_since: Time,
     /// When it was so last, if it is not now.
     was_until: Option<Time>,
     /// How often it has failed since it began, after it was left alone.
@@ -65,7 +69,8 @@ impl Disk {
 
     /// Whether nothing is to be expected of it.
     fn is_dead(&self, now: Time) -> bool {
-        self.since.is_some_and(|since| self.has_failed_since(since, now))
+        let is_useless = self.overdue > 0 && now.since(self.late_since) >= USELESS_AFTER;
+        self.since.is_some_and(|since| self.has_failed_since(since, now)) || is_useless
     }
 
     /// Whether another copy does better: it is dead, or has been in trouble again and again.
@@ -78,7 +83,7 @@ impl Disk {
     fn begin(&mut self, now: Time) {
         let again = self.was_until.is_some_and(|at| now.since(at) < AGAIN_WITHIN);
         if !again || mutant::is("each-trouble-is-the-first") {
-            (self.began, self.failures) = (now, 0);
+            (self.began, self.late_since, self.failures) = (now, now, 0);
         }
         self.since = Some(now);
     }
@@ -177,7 +182,10 @@ impl Disks {
 
     /// It did what it was asked for.
     pub fn worked(&mut self, disk: DiskIndex, duty: Duty, now: Time) {
-        self.change(disk, now, |d| d.fails[duty as usize] = false);
+        self.change(disk, now, |d| {
+            d.fails[duty as usize] = false;
+            d.late_since = now;
+        });
     }
 
     /// An I/O on it is overdue.
@@ -319,6 +327,11 @@ mod tests {
             assert!(!disks.any_in_trouble());
         }
         assert_eq!(given_up_after, Some(2));
+        disks.overdue(FIRST, ms(7_000));
+        assert!(
+            disks.is_out_of_order(FIRST, ms(7_000)),
+            "where there is none nobody waits for ever"
+        );
     }
 
     /// Most writes end well, and those to one place never do.

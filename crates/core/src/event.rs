@@ -1,7 +1,7 @@
 //! What happens to a controller: one half of the core's interface. The other is [`crate::effect::Effect`].
 
 use crate::host::HostCommand;
-use crate::ids::{BlockCount, CommandId, ConnectionId, IoId, RequestId};
+use crate::ids::{BlockCount, CommandId, ConnectionId, DiskIndex, IoId, RequestId};
 use crate::layout::metadata::Metadata;
 use crate::link::frame::Frame;
 use crate::manage::ManageOp;
@@ -49,6 +49,12 @@ pub enum Event {
     DiskOverdue {
         /// Which.
         io: IoId,
+    },
+    /// A flush has failed that was part of another effect (a slot, metadata or zeroes), also of one that was answered before.
+    /// What this controller had written to the disk and not flushed may be lost.
+    FlushFailed {
+        /// Which disk.
+        disk: DiskIndex,
     },
     /// Answers `Persist`: every NV store made before it is durable.
     Persisted {

@@ -41,6 +41,13 @@ impl Core {
         let blocks = htb.left().min(ATOMIC_BLOCKS);
         let cached = self.cached(ncae, start, blocks);
         let whole = cached.iter().all(Option::is_some);
+        let direct = whole && matches!(htb.origin, Origin::Host(_));
+        let needs_transfer = !direct && htb.transfer.is_none();
+        if needs_transfer && self.free_transfers.is_empty() && !mutant::is("a-full-disk-hides-a-lack") {
+            // That comes first: what later reads wait for must not depend on how busy the disks are.
+            mark!("a read waits for a transfer buffer");
+            return Lacks::Transfer;
+        }
         if !whole {
             match self.look_at_disks(ncae, start, blocks) {
                 Ok(true) if !self.sight.suspects => {}
@@ -52,11 +59,8 @@ impl Core {
                 }
             }
         }
-        let htb = self.htb(h);
-        let direct = whole && matches!(htb.origin, Origin::Host(_));
-        if !direct && htb.transfer.is_none() {
+        if needs_transfer {
             let Some(transfer) = self.free_transfers.pop() else {
-                mark!("a read waits for a transfer buffer");
                 return Lacks::Transfer;
             };
             self.htb_mut(h).transfer = Some(transfer);

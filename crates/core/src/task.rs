@@ -540,10 +540,18 @@ impl Core {
 
     /// New PSEGs read as zero before anybody can see them; then the metadata that name them are written.
     fn zero(&mut self, psegs: Vec<PsegAddress>, zeroed: Zeroed, reply: ManageReply) -> Result<Step, ManageError> {
+        if !self.do_disks_answer(&psegs) {
+            // Earlier zeroes may still be on their way there.
+            return Err(ManageError::AwaitsDisk);
+        }
         if !self.may_change_metadata() {
             return Err(ManageError::Busy);
         }
         Ok(Step::Wait(Stage::AwaitZeroes(Zeroes::new(psegs, zeroed)), reply))
+    }
+
+    fn do_disks_answer(&self, psegs: &[PsegAddress]) -> bool {
+        psegs.iter().all(|p| self.disks.answers(p.disk)) || mutant::is("zero-where-zeroes-are-late")
     }
 
     fn drain(&mut self, luns: Luns, reply: ManageReply) -> Step {
@@ -931,7 +939,7 @@ impl Core {
         let members: Vec<DiskIndex> = self.quorum.members().to_vec();
         let in_flight = members.len();
         for disk in members {
-            let io = self.new_io(Io::MetadataWrite { disk });
+            let io = self.new_io(Io::MetadataWrite);
             self.effects.push(Effect::MetadataWrite { io, disk, copy });
         }
         self.set_stage(Stage::AwaitMetadata { in_flight, good: 0 });

@@ -77,6 +77,7 @@ impl Core {
             let lacks = |b| !self.cache.get(b).twinned && !mutant::is("name-old-data-that-the-joiner-lacks");
             if mirrored && current.is_some_and(lacks) {
                 // The joiner lacks the old data; they are on their way to the disk (R9).
+                self.cache.hasten(Granule { ncae, number });
                 return Lacks::Leave;
             }
             old.push(current);
@@ -128,7 +129,8 @@ impl Core {
         }
         let waits = disks.iter().any(|d| has(*d) || self.disks_awaited.contains(d));
         if waits && !mutant::is("small-writes-overtake-a-large-one") {
-            let new = disks.iter().filter(|d| !self.disks_awaited.contains(d));
+            // Those that are short, and no others: what lies on these waits for nothing.
+            let new = disks.iter().filter(|d| has(**d) && !self.disks_awaited.contains(d));
             // Of more than fit some are overtaken once more.
             let new: List<DiskIndex, DISKS_OF_A_PORTION> = new.copied().collect();
             new.iter().for_each(|d| _ = self.disks_awaited.try_push(*d));

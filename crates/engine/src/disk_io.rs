@@ -62,6 +62,7 @@ enum Kind {
 }
 
 /// One thing for the kernel to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     /// Fill the rest of the iovecs.
     Read,
@@ -93,6 +94,8 @@ struct Io {
     overdue: bool,
     /// It was answered with an error before it ended.
     answered: bool,
+    /// Another flush of its disk has failed: what it has written may be lost, though its own flush ends well.
+    void: bool,
 }
 
 impl Io {
@@ -100,6 +103,14 @@ impl Io {
     /// from being used again until the answer. All else is answered with an error.
     fn is_on_data(&self) -> bool {
         matches!(self.kind, Kind::Read | Kind::Write | Kind::Flush | Kind::Zero { .. })
+    }
+
+    /// Whether it changes nothing on the disk.
+    fn is_read(&self) -> bool {
+        matches!(
+            self.kind,
+            Kind::Read | Kind::SlotRead { .. } | Kind::MetadataRead | Kind::Probe { .. }
+        )
     }
 
     /// When the current step is overdue.
@@ -383,6 +394,8 @@ pub(crate) struct DiskIos {
     overdue: usize,
     /// When to look for what is overdue.
     look_at: Option<Time>,
+    /// The disk of which a flush has failed that was not the core's own, until it is told.
+    failed_flush: Option<DiskIndex>,
 }
 
 // SAFETY: what the iovecs point to belongs to the process, not to a thread: NV memory, transfer buffers and pages
@@ -399,6 +412,7 @@ impl DiskIos {
             stopped: false,
             overdue: 0,
             look_at: None,
+            failed_flush: None,
         }
     }
 
@@ -594,6 +608,7 @@ impl DiskIos {
             posted: Time(0),
             overdue: false,
             answered: false,
+            void: false,
         };
         io.prepare();
         let key = self.ios.insert(io);
@@ -625,7 +640,16 @@ impl DiskIos {
     pub(crate) fn completed(&mut self, ring: &mut Ring, key: u32, disk: &Disk, result: i32) -> Option<Ended> {
         let key = key as usize;
         let io = &mut self.ios[key];
+        let flushes = io.step() == Some(Step::Flush);
         let mut ended = io.advance(result);
+        if flushes && ended.is_err() {
+            let (disk, alone) = (io.disk, matches!(io.kind, Kind::Flush));
+            self.flush_fails(disk, alone);
+        }
+        let io = &mut self.ios[key];
+        if mem::take(&mut io.void) {
+            ended = Err(io::ErrorKind::WriteZero.into());
+        }
         if mem::take(&mut io.overdue) {
             warn!(disk = %disk.path.display(), io = ?io.kind, "a disk answers after all");
             self.overdue -= 1;
@@ -650,6 +674,22 @@ impl DiskIos {
             self.spare.push(mem::take(&mut io.iovecs));
         }
         Some(ended)
+    }
+
+    /// A flush has failed. What others have written to this disk, and are to flush yet, may be lost with it; and what the core has,
+    /// of which it hears where it was not its own flush.
+    fn flush_fails(&mut self, disk: DiskIndex, is_of_core: bool) {
+        let others = self.ios.iter_mut().map(|(_, io)| io);
+        let written = |io: &&mut Io| io.disk == disk && io.done > 0 && !io.is_read();
+        others.filter(written).for_each(|io| io.void = true);
+        if !is_of_core {
+            self.failed_flush = Some(disk);
+        }
+    }
+
+    /// The disk of which a flush has just failed that was not the core's own.
+    pub(crate) fn take_failed_flush(&mut self) -> Option<DiskIndex> {
+        self.failed_flush.take()
     }
 
     /// Whether nothing is in flight.
@@ -866,6 +906,7 @@ mod tests {
             posted: Time(0),
             overdue: false,
             answered: false,
+            void: false,
         };
         assert!(matches!(io.step(), Some(Step::Punch)));
         io.advance(-libc::EOPNOTSUPP).expect("goes on");

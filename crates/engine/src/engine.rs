@@ -365,7 +365,11 @@ impl Engine {
                 }
                 let probe = self.disk_ios.is_probe(key);
                 let disk = self.disks[of].as_ref().expect("something was posted to it");
-                if let Some(ended) = self.disk_ios.completed(&mut self.ring, key, disk, result) {
+                let ended = self.disk_ios.completed(&mut self.ring, key, disk, result);
+                if let Some(disk) = self.disk_ios.take_failed_flush() {
+                    self.queue.push(Event::FlushFailed { disk });
+                }
+                if let Some(ended) = ended {
                     if is_error(&ended.event) {
                         self.counters.disk_errors += 1;
                         self.failed_at[of] = Some(clock::now());

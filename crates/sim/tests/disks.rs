@@ -388,3 +388,39 @@ fn a_flush_that_fails_is_everybodys() {
         s.end();
     });
 }
+
+/// A disk takes a second and a half for whatever it is asked, and there is no other copy. Its hosts hear of an error in the end, and
+/// wait no longer; others do not wait at all.
+#[test]
+fn the_only_disk_of_a_lun_is_always_late() {
+    let mut s = both();
+    s.use_lun(1);
+    let slow = Fault::SlowDisk(2, 1_500, 100_000);
+    s.fault(slow);
+    let write = s.write_fua(A, 8192, 8);
+    s.use_lun(0);
+    let other = s.write_fua(A, 0, 8);
+    s.good(other);
+    s.pass(8_000);
+    assert!(s.is_write_error(write), "{}", s.story());
+    s.heal(slow);
+    s.end();
+}
+
+/// A disk hangs while a large write waits for its share of NV memory, and another lies half there: what lies elsewhere goes on.
+#[test]
+fn who_waits_for_one_disk_holds_up_no_other() {
+    let mut s = Scenario::small().both_serving();
+    s.stall_disks(&[1]);
+    for n in 0..48 {
+        s.write(A, n * 16, 8);
+    }
+    s.pass(50);
+    s.write(A, 1024, 256);
+    s.write(A, 4080, 32);
+    let elsewhere = s.write_fua(A, 5000, 8);
+    s.pass(2_000);
+    assert!(s.is_good(elsewhere), "{}", s.story());
+    s.stall_disks(&[]);
+    s.end();
+}

@@ -406,3 +406,31 @@ fn a_lun_moves_under_load() {
         s.end();
     });
 }
+
+/// Hosts of a controller that is alone write as fast as the disks take it, and each of them is waited for. What was there before
+/// reaches the disk all the same, and who waits for all of it has its answer.
+#[test]
+fn who_is_not_waited_for_is_written_too() {
+    trace(&["only-who-is-waited-for-is-written"], || {
+        let mut s = Scenario::large().both_serving();
+        for n in 0..64 {
+            s.write(A, n * 16, 8);
+        }
+        s.pass(2);
+        s.disk_writes_take(10);
+        s.crash(B);
+        s.until_alone(A, true);
+        let sync = s.sync(A);
+        let mut open: Vec<Sent> = Vec::new();
+        for n in 0..3_000 {
+            open.retain(|write| !s.is_over(*write));
+            while open.len() < 100 {
+                open.push(s.write(A, 2048 + (n + 7 * open.len() as u64) % 125 * 16, 8));
+            }
+            s.pass(1);
+        }
+        assert!(s.is_good(sync), "{}", s.story());
+        s.disk_writes_take(0);
+        s.end();
+    });
+}

@@ -5,7 +5,7 @@ use twincell_core::ids::Time;
 use twincell_core::layout::metadata::Name;
 use twincell_core::manage::ManageOp;
 use twincell_core::{Core, Effect, Event};
-use twincell_sim::{Scenario, trace};
+use twincell_sim::{Scenario, Sent, trace};
 
 fn in_full(core: &mut Core, now: Time, event: Event, effects: &mut Vec<Effect>) {
     core.step(now, event, effects);
@@ -73,6 +73,25 @@ fn who_waits_for_memory_behind_a_lun_that_moves() {
         assert!(!s.is_over(short), "it waits behind the long one");
         s.manage(A, move_lun_0_to_b());
         s.good(short);
+        s.end();
+    });
+}
+
+/// All transfer buffers are taken, and a read that needs one waits, with one behind it that needs none. Then the disk of the first is
+/// busy, too, by a read of the partner: whether the other waits does not change with that.
+#[test]
+fn who_waits_for_a_transfer_buffer_does_so_whatever_its_disk_does() {
+    trace(&["a-full-disk-hides-a-lack"], || {
+        let mut s = Scenario::small().each_step(in_full).both_serving();
+        s.written(A, 0, 8);
+        s.disk_reads_take(20);
+        s.use_lun(1);
+        let mut sent: Vec<Sent> = [8192, 0, 4096, 8300].map(|start| s.read(A, start, 8)).into();
+        s.use_lun(0);
+        sent.push(s.read(A, 0, 8));
+        s.use_lun(1);
+        sent.push(s.read(B, 8400, 8));
+        sent.into_iter().for_each(|read| s.good(read));
         s.end();
     });
 }

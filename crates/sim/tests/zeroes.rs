@@ -100,3 +100,19 @@ fn it_is_stopped() {
     s.reads(B, 0, 8, written);
     s.end();
 }
+
+/// Zeroes do not end in time, and the task is given up. The same place is not zeroed again while they may still land.
+#[test]
+fn nothing_is_zeroed_where_zeroes_are_late() {
+    trace(&["zero-where-zeroes-are-late"], || {
+        let mut s = Scenario::new().both_serving();
+        s.stall_disks(&[2]);
+        s.manage(A, create(Redundancy::None));
+        s.until("A <- disk: overdue");
+        s.until("A -> operator: Err(DiskError)");
+        s.manage(A, create(Redundancy::None));
+        s.until("A -> operator: Err(AwaitsDisk)");
+        s.stall_disks(&[]);
+        s.end();
+    });
+}

@@ -83,6 +83,8 @@ pub struct Buffer {
     pub pins: u16,
     /// Batches with overdue disk writes that name it.
     pub posted: u16,
+    /// Somebody waits for it: it comes first in the order of what is to be written.
+    hastened: bool,
     /// The round in which it was put aside, last.
     aside: u64,
     /// Its place in the order of age. Never lower than that of data which were acknowledged before.
@@ -106,6 +108,7 @@ impl Buffer {
             twinned: false,
             pins: 0,
             posted: 0,
+            hastened: false,
             aside: 0,
             age: 0,
         }
@@ -263,25 +266,39 @@ impl Cache {
 
     /// Somebody waits for the data of a granule: what is dirty of them goes to disk next, after what others wait for already.
     pub fn hasten(&mut self, granule: Granule) {
-        let is_dirty = |b: &BufferIndex| self.get(*b).usage == Use::Dirty && !self.is_aside(*b);
-        let Some(buffer) = self.current(granule).filter(is_dirty) else {
+        let may_be = |b: &BufferIndex| {
+            let buffer = self.get(*b);
+            buffer.usage == Use::Dirty && !buffer.hastened && !self.is_aside(*b)
+        };
+        let Some(buffer) = self.current(granule).filter(may_be) else {
             return;
         };
-        if self.hastened == Some(buffer) {
-            return;
-        }
         self.dirty.remove(&mut self.state_links, buffer);
         let before = match self.hastened {
             Some(last) => self.state_links.next(last),
             None => self.dirty.first(),
         };
         self.dirty.insert_before(&mut self.state_links, buffer, before);
+        self.buffers[buffer.index()].hastened = true;
         self.hastened = Some(buffer);
+    }
+
+    /// The oldest dirty buffer for which nobody is known to wait.
+    pub fn oldest_unhastened(&self) -> Option<BufferIndex> {
+        match self.hastened {
+            Some(last) => self.state_links.next(last),
+            None => self.dirty.first(),
+        }
+    }
+
+    fn is_not_hastened(&mut self, buffer: BufferIndex) {
+        self.hastened.take_if(|last| *last == buffer);
+        self.buffers[buffer.index()].hastened = false;
     }
 
     /// A dirty buffer whose disks are to be left alone; it hides others no longer.
     pub fn put_aside(&mut self, buffer: BufferIndex) {
-        self.hastened.take_if(|last| *last == buffer);
+        self.is_not_hastened(buffer);
         self.dirty.remove(&mut self.state_links, buffer);
         self.aside.insert_before(&mut self.state_links, buffer, None);
         self.buffers[buffer.index()].aside = self.round;
@@ -305,7 +322,7 @@ impl Cache {
     }
 
     fn leave_dirty(&mut self, buffer: BufferIndex) {
-        self.hastened.take_if(|last| *last == buffer);
+        self.is_not_hastened(buffer);
         let aside = self.is_aside(buffer);
         let chain = if aside { &mut self.aside } else { &mut self.dirty };
         chain.remove(&mut self.state_links, buffer);

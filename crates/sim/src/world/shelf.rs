@@ -300,8 +300,15 @@ impl World {
             self.check_landing(controller, process);
             self.shelf.landed(process);
         }
-        if result.is_err() && what.flushes() && self.plan.drops_unflushed() {
+        // Of what ends with a flush that is what fails, unless all of it does.
+        let flush_fails = what.flushes() && self.shelf.disks[disk].trouble.fails_flushes;
+        let is_lost = result.is_err() && (flush_fails || matches!(what, Io::Flush(_)));
+        if is_lost && self.plan.drops_unflushed() {
             self.shelf.disks[disk].drop_unflushed(controller);
+        }
+        if is_lost && alive && !matches!(what, Io::Flush(_)) {
+            let disk = what.disk();
+            self.deliver(controller, process, Event::FlushFailed { disk });
         }
         let event = match *what {
             Io::Read { block, ref into, .. } => {

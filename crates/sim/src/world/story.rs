@@ -98,6 +98,7 @@ fn event_in_words(c: Controller, event: &Event, mfcs: &[Mfc]) -> Option<String> 
         Event::Fenced => format!("{c} holds the locks of {}", c.other()),
         Event::DiskDone { result: Err(_), .. } => format!("{c} <- disk: error"),
         Event::DiskOverdue { .. } => format!("{c} <- disk: overdue"),
+        Event::FlushFailed { disk } => format!("{c} <- disk {disk}: a flush failed"),
         Event::LinkOpened { .. } => format!("{c} <- link opened"),
         Event::LinkClosed { .. } => format!("{c} <- link closed"),
         Event::LinkFrame { frame, payload, .. } => {
