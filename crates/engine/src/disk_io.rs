@@ -980,6 +980,45 @@ mod tests {
         assert!(ios.is_reaped() && !ios.is_overdue(DiskIndex(0)));
     }
 
+    /// Two write slots; the flush of the first fails. The core is to hear of that, and the second does not count, either, though its
+    /// own flush ends well: what it had written may be lost with that of the first.
+    #[test]
+    fn a_flush_that_fails_is_everybodys() {
+        let mut world = World::new();
+        let World { ring, ios, disk, .. } = &mut world;
+        let id = |index| IoId { index, generation: 1 };
+        for index in [1, 2] {
+            ios.write_slot(ring, (DiskIndex(0), &*disk), id(index), &slot(7));
+        }
+        let both = |ring: &mut Ring| {
+            let mut completions = Vec::new();
+            while completions.len() < 2 {
+                ring.submit_and_wait(Some(Duration::from_secs(10))).expect("submitted");
+                let before = completions.len();
+                ring.reap(&mut completions);
+                assert!(completions.len() > before, "waited 10 s for the disk");
+            }
+            let of_disks = completions.iter().map(|c| match c.token {
+                Token::Disk(key) => (key, c.result),
+                _ => panic!("{c:?} was never posted"),
+            });
+            of_disks.collect::<Vec<(u32, i32)>>()
+        };
+        for (key, result) in both(ring) {
+            assert!(ios.completed(ring, key, disk, result).is_none(), "it is to be flushed");
+        }
+        let failed =
+            |ended: Option<Ended>| matches!(ended.map(|e| e.event), Some(Event::DiskDone { result: Err(_), .. }));
+        let [(first, _), (second, result)] = both(ring)[..] else {
+            panic!("two were posted")
+        };
+        assert!(failed(ios.completed(ring, first, disk, -libc::EIO)));
+        assert_eq!(ios.take_failed_flush(), Some(DiskIndex(0)));
+        assert!(failed(ios.completed(ring, second, disk, result)));
+        assert_eq!(ios.take_failed_flush(), None);
+        assert!(ios.is_reaped());
+    }
+
     #[test]
     fn beyond_the_end_is_an_error() {
         let mut world = World::new();
