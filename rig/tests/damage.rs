@@ -4,6 +4,8 @@
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use twincell_client::Url;
 use twincell_client::multipath::{Timing, Volume};
@@ -39,6 +41,29 @@ fn flip_within(file: &Path, data: &[u8]) {
         let last = place + data.len() - 1;
         file.write_all_at(&[memory[last] ^ 1], last as u64).unwrap();
     }
+}
+
+/// Does something while a host writes all the time, to the end of the LUN: the owner is never idle, and nothing is on its way to a
+/// disk. A bit that flips in what is just being written there is found by nobody, for there are no checksums on disk.
+fn while_writing<T>(mut volume: Volume, what: impl FnOnce() -> T) -> T {
+    struct Ends<'a>(&'a AtomicBool);
+    impl Drop for Ends<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Relaxed);
+        }
+    }
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Relaxed) {
+                volume
+                    .write(60_000, vec![1; 512].into(), false)
+                    .expect("a write on any path");
+            }
+        });
+        let _ends = Ends(&is_over);
+        what()
+    })
 }
 
 /// Something was damaged, and the controller that had it has said so.
@@ -104,22 +129,27 @@ fn a_flipped_bit_does_not_reach_a_host_of_the_partner() {
     let pid = cell.pid(&owner);
     let volume = |c: &str| Volume::new(&[cell.iscsi_url(&lun, c).parse().unwrap()], Timing::default());
     let (mut writer, mut reader) = (volume(&owner), volume(other));
-    let mut flipped = 0;
-    for n in 0..TRIES {
-        let data: Vec<u8> = (0..BLOCKS as usize * 512)
-            .map(|i| (i as u64 * 7 + i as u64 / 512 * 31 + n * 13) as u8)
-            .collect();
-        let start = n * u64::from(BLOCKS);
-        if writer.write(start, data.clone().into(), false).is_err() {
-            break;
+    let both = [&owner[..], other].map(|c| cell.iscsi_url(&lun, c).parse().unwrap());
+    let busy = Volume::new(&both, Timing::default());
+    let flipped = while_writing(busy, || {
+        let mut flipped = 0;
+        for n in 0..TRIES {
+            let data: Vec<u8> = (0..BLOCKS as usize * 512)
+                .map(|i| (i as u64 * 7 + i as u64 / 512 * 31 + n * 13) as u8)
+                .collect();
+            let start = n * u64::from(BLOCKS);
+            if writer.write(start, data.clone().into(), false).is_err() {
+                break;
+            }
+            flipped += flip(&cell.nv_memory(&owner), &data[..4096]);
+            let read = reader.read(start, BLOCKS).expect("a read on the other path");
+            assert!(read.data == data, "block {start} is not what was written");
+            if cell.pid(&owner) != pid {
+                break;
+            }
         }
-        flipped += flip(&cell.nv_memory(&owner), &data[..4096]);
-        let read = reader.read(start, BLOCKS).expect("a read on the other path");
-        assert!(read.data == data, "block {start} is not what was written");
-        if cell.pid(&owner) != pid {
-            break;
-        }
-    }
+        flipped
+    });
     says_why(&cell, &owner, flipped);
 }
 
