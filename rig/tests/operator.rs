@@ -60,6 +60,14 @@ fn lose_memory(cell: &Cell, controller: &str) {
     std::fs::remove_file(memory(cell, controller)).unwrap();
 }
 
+/// B ends, and A goes on without it.
+fn leave_a_alone(cell: &Cell) {
+    cell.kill("B");
+    cell.wait_until("A alone", |s| {
+        s["cell"]["mirroring"] == "off" && s["luns"][0]["owner"] == "A"
+    });
+}
+
 /// Starts one controller and not the other. It ends with the cell.
 fn start_only(cell: &Cell, controller: &str) {
     let log = std::fs::File::options()
@@ -86,10 +94,7 @@ fn a_memory_that_does_not_come_back_is_given_up_by_name() {
     let cell = Cell::start(small());
     let lun = cell.lun("data", "8M", "vraid1");
     write(&cell, &lun, "A", 0, 1);
-    cell.kill("B");
-    cell.wait_until("A alone", |s| {
-        s["cell"]["mirroring"] == "off" && s["luns"][0]["owner"] == "A"
-    });
+    leave_a_alone(&cell);
     // Acknowledged alone: it is on the disks, and the record says that A's memory may hold more.
     write(&cell, &lun, "A", 100, 2);
     cell.kill("A");
@@ -131,10 +136,7 @@ fn a_memory_that_does_not_come_back_is_given_up_by_name() {
 fn a_memory_that_comes_back_is_not_given_up() {
     let cell = Cell::start(small());
     let lun = cell.lun("data", "8M", "vraid1");
-    cell.kill("B");
-    cell.wait_until("A alone", |s| {
-        s["cell"]["mirroring"] == "off" && s["luns"][0]["owner"] == "A"
-    });
+    leave_a_alone(&cell);
     write(&cell, &lun, "A", 0, 7);
     cell.kill("A");
     start_only(&cell, "B");
@@ -151,10 +153,7 @@ fn a_memory_that_comes_back_is_not_given_up() {
 fn a_memory_that_was_lost_where_both_run_is_given_up() {
     let cell = Cell::start(small());
     let lun = cell.lun("data", "8M", "vraid1");
-    cell.kill("B");
-    cell.wait_until("A alone", |s| {
-        s["cell"]["mirroring"] == "off" && s["luns"][0]["owner"] == "A"
-    });
+    leave_a_alone(&cell);
     write(&cell, &lun, "A", 0, 1);
     cell.kill("A");
     lose_memory(&cell, "A");
