@@ -82,6 +82,18 @@ pub struct Script {
 }
 
 impl Script {
+    fn with(self, pools: Pools) -> Script {
+        Script { pools, ..self }
+    }
+
+    fn apart(self) -> Script {
+        Script { apart: true, ..self }
+    }
+
+    fn two_paths(self) -> Script {
+        Script { paths: 2, ..self }
+    }
+
     /// Whether a fault is within the promise here: it does not take the only copy of something.
     pub fn permits(&self, fault: &Fault) -> bool {
         let one_copy = self.steps.contains(&Step::Lun(1));
@@ -210,21 +222,19 @@ fn writes() -> Vec<Script> {
                 Clean,
             ]
         }),
-        Script {
-            pools: Pools::Tiny,
-            ..script(
-                "tiny-pools",
-                vec![
-                    Mark,
-                    Host(A, Write, 8, 8),
-                    Host(B, LongWrite, 20, 8),
-                    Host(A, Read, 8, 8),
-                    Host(B, Write, 12, 8),
-                    Answers,
-                    Clean,
-                ],
-            )
-        },
+        script(
+            "tiny-pools",
+            vec![
+                Mark,
+                Host(A, Write, 8, 8),
+                Host(B, LongWrite, 20, 8),
+                Host(A, Read, 8, 8),
+                Host(B, Write, 12, 8),
+                Answers,
+                Clean,
+            ],
+        )
+        .with(Pools::Tiny),
     ]
 }
 
@@ -232,41 +242,37 @@ fn cells() -> Vec<Script> {
     use Op::{Fua, LongWrite, Read, Write};
     use Step::{Answers, Both, Clean, Down, Fault as F, Host, Level, Lun, Mark, Merging, Pass, Serves, Up};
     vec![
-        Script {
-            paths: 2,
-            ..script(
-                "two-paths",
-                vec![
-                    Host(A, Write, 8, 8),
-                    Answers,
-                    Mark,
-                    Host(A, LongWrite, 8, 16),
-                    Host(B, Write, 40, 8),
-                    Answers,
-                    Host(B, Read, 8, 16),
-                    Answers,
-                    Clean,
-                ],
-            )
-        },
-        Script {
-            paths: 2,
-            ..script(
-                "two-paths-return",
-                vec![
-                    Down(B),
-                    Serves(A),
-                    Host(A, Write, 8, 8),
-                    Answers,
-                    Mark,
-                    Up(B),
-                    Host(A, LongWrite, 12, 8),
-                    Both,
-                    Host(B, Write, 16, 8),
-                    Answers,
-                ],
-            )
-        },
+        script(
+            "two-paths",
+            vec![
+                Host(A, Write, 8, 8),
+                Answers,
+                Mark,
+                Host(A, LongWrite, 8, 16),
+                Host(B, Write, 40, 8),
+                Answers,
+                Host(B, Read, 8, 16),
+                Answers,
+                Clean,
+            ],
+        )
+        .two_paths(),
+        script(
+            "two-paths-return",
+            vec![
+                Down(B),
+                Serves(A),
+                Host(A, Write, 8, 8),
+                Answers,
+                Mark,
+                Up(B),
+                Host(A, LongWrite, 12, 8),
+                Both,
+                Host(B, Write, 16, 8),
+                Answers,
+            ],
+        )
+        .two_paths(),
         script(
             "disk-returns",
             vec![
@@ -352,27 +358,25 @@ fn cells() -> Vec<Script> {
                 Clean,
             ],
         ),
-        Script {
-            pools: Pools::Small,
-            ..script(
-                "re-mirroring",
-                vec![
-                    Down(B),
-                    Serves(A),
-                    Mark,
-                    Host(A, Write, 0, 64),
-                    Up(B),
-                    Host(A, LongWrite, 32, 64),
-                    Host(A, Write, 100, 16),
-                    Both,
-                    Answers,
-                    Down(A),
-                    Serves(B),
-                    Host(B, Read, 0, 120),
-                    Answers,
-                ],
-            )
-        },
+        script(
+            "re-mirroring",
+            vec![
+                Down(B),
+                Serves(A),
+                Mark,
+                Host(A, Write, 0, 64),
+                Up(B),
+                Host(A, LongWrite, 32, 64),
+                Host(A, Write, 100, 16),
+                Both,
+                Answers,
+                Down(A),
+                Serves(B),
+                Host(B, Read, 0, 120),
+                Answers,
+            ],
+        )
+        .with(Pools::Small),
         script(
             "carried-to-a-joiner",
             vec![
@@ -430,7 +434,6 @@ fn cells() -> Vec<Script> {
 fn traces() -> Vec<Script> {
     use Op::{Fua, LongWrite, Read, Write};
     use Step::{Answers, Both, Clean, Down, Fault as F, Host, Link, Mark, Pass, Serves, SlowDisks, Up};
-    let apart = |script| Script { apart: true, ..script };
     vec![
         script(
             "trace-1-lost-release",
@@ -466,7 +469,7 @@ fn traces() -> Vec<Script> {
                 Answers,
             ],
         ),
-        apart(script(
+        script(
             "trace-3-duel",
             vec![
                 Host(A, Write, 0, 8),
@@ -477,8 +480,9 @@ fn traces() -> Vec<Script> {
                 Link(true),
                 Both,
             ],
-        )),
-        apart(script(
+        )
+        .apart(),
+        script(
             "trace-4-ballot-and-fence",
             vec![
                 SlowDisks(30),
@@ -493,7 +497,8 @@ fn traces() -> Vec<Script> {
                 Answers,
                 Both,
             ],
-        )),
+        )
+        .apart(),
         script(
             "trace-5-clean-is-not-clean",
             vec![
@@ -512,7 +517,7 @@ fn traces() -> Vec<Script> {
                 Answers,
             ],
         ),
-        apart(script(
+        script(
             "trace-6-zombie",
             vec![
                 Host(A, Write, 0, 8),
@@ -529,7 +534,8 @@ fn traces() -> Vec<Script> {
                 Link(true),
                 Both,
             ],
-        )),
+        )
+        .apart(),
         script(
             "trace-7-joining",
             vec![
@@ -565,7 +571,7 @@ fn traces() -> Vec<Script> {
                 Answers,
             ],
         ),
-        apart(script(
+        script(
             "trace-9-losing-alive",
             vec![
                 Host(A, Write, 0, 8),
@@ -587,7 +593,8 @@ fn traces() -> Vec<Script> {
                 Answers,
                 Clean,
             ],
-        )),
+        )
+        .apart(),
         script(
             "trace-10-alone-and-forgotten",
             vec![
@@ -657,7 +664,7 @@ fn traces() -> Vec<Script> {
                 Answers,
             ],
         ),
-        apart(script(
+        script(
             "trace-18-late-command",
             vec![
                 Mark,
@@ -671,7 +678,8 @@ fn traces() -> Vec<Script> {
                 Answers,
                 Clean,
             ],
-        )),
+        )
+        .apart(),
     ]
 }
 

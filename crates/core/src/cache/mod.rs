@@ -283,12 +283,9 @@ impl Cache {
         self.hastened = Some(buffer);
     }
 
-    /// The oldest dirty buffer for which nobody is known to wait.
+    /// The oldest dirty buffer behind those for which somebody waits; none if nobody waits.
     pub fn oldest_unhastened(&self) -> Option<BufferIndex> {
-        match self.hastened {
-            Some(last) => self.state_links.next(last),
-            None => self.dirty.first(),
-        }
+        self.state_links.next(self.hastened?)
     }
 
     fn is_not_hastened(&mut self, buffer: BufferIndex) {
