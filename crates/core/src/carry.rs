@@ -8,6 +8,7 @@ use crate::host::{HostOp, Status};
 use crate::htb::{Htb, Origin, Portion};
 use crate::ids::{BUFFER_BLOCKS, BlockCount, BufferIndex};
 use crate::mark::mark;
+use crate::mutant;
 use crate::write::Lacks;
 
 /// Most that are on their way at once, and that begin in one step.
@@ -17,7 +18,7 @@ pub(crate) const AT_ONCE: usize = 8;
 const LOOK_AT: usize = 64;
 
 impl Core {
-    /// Begins to carry what has to be, as far as places are free, but no more than `most`, which it lowers.
+    /// Begins to carry what has to be, as far as there is room, but no more than `most`, which it lowers.
     pub(crate) fn carry_to_joiner(&mut self, most: &mut usize) {
         let joins = matches!(self.joiner, Joiner::Attached { heard: true, .. });
         if !joins || self.cache.untwinned() == 0 || !self.disks.any_in_trouble() {
@@ -38,12 +39,23 @@ impl Core {
     fn stuck_buffer(&self) -> Option<BufferIndex> {
         self.cache.put_aside_first(LOOK_AT).find(|buffer| {
             let held = self.cache.get(*buffer);
+            if held.twinned || !self.has_room_for_carried(*buffer) {
+                return false;
+            }
             let granule = held.granule;
             let places = self.places(granule.ncae, granule.start().0);
             let stuck = places.iter().any(|(d, _)| self.disks.is_out_of_order(*d, self.now));
             let of_this = |htb: &Htb| (htb.ncae, htb.start) == (granule.ncae, granule.start());
-            !held.twinned && stuck && self.lun(granule.ncae).is_some() && !self.carried().any(of_this)
+            stuck && self.lun(granule.ncae).is_some() && !self.carried().any(of_this)
         })
+    }
+
+    /// Whether one more buffer can be given to what cannot drain. What is in the own pair already gives its own back; what is
+    /// in the partner's has to leave others what they need, or no LUN could be written until the disk is back.
+    fn has_room_for_carried(&self, buffer: BufferIndex) -> bool {
+        let is_own = self.geometry().pair_of(buffer) == Some(self.own()) || mutant::is("carried-data-fill-the-memory");
+        let kept = if is_own { 0 } else { self.kept_for_other_disks() };
+        self.cache.free() > kept
     }
 
     /// A write that no host waits for. It goes before all that wait for their turn, for some of them wait for these data.
@@ -69,11 +81,12 @@ impl Core {
         let granule = Granule::of(self.htb(h).ncae, self.htb(h).start.0);
         let joins = matches!(self.joiner, Joiner::Attached { .. });
         let current = self.cache.current(granule);
-        let Some(old) = current.filter(|b| joins && !self.cache.get(*b).twinned) else {
+        let lacks = |b: &BufferIndex| joins && !self.cache.get(*b).twinned && self.has_room_for_carried(*b);
+        let Some(old) = current.filter(lacks) else {
             self.finish(h, Status::Good);
             return Lacks::Nothing;
         };
-        if !self.may_stage() || !self.link.has_room() || self.cache.free() == 0 || self.free_ries.is_empty() {
+        if !self.may_stage() || !self.link.has_room() || self.free_ries.is_empty() {
             return Lacks::Leave;
         }
         let htb = self.htb_mut(h);

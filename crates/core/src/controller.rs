@@ -686,8 +686,11 @@ impl Core {
 
     fn on_disk_done(&mut self, io: IoId, result: Result<(), DiskError>) {
         let InFlight { io, overdue, .. } = self.take_io(io);
-        if let Some(disk) = io.disk().filter(|_| overdue) {
-            self.on_late_end(disk);
+        let counts = !matches!(io, Io::Read { .. }) || !mutant::is("reads-in-time-are-nothing");
+        match io.disk() {
+            Some(disk) if overdue => self.on_late_end(disk),
+            Some(disk) if result.is_ok() && counts => self.disks.ended_in_time(disk, self.now),
+            _ => {}
         }
         match io {
             Io::SlotWrite(n) => {

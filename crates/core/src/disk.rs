@@ -182,10 +182,12 @@ impl Disks {
 
     /// It did what it was asked for.
     pub fn worked(&mut self, disk: DiskIndex, duty: Duty, now: Time) {
-        self.change(disk, now, |d| {
-            d.fails[duty as usize] = false;
-            d.late_since = now;
-        });
+        self.change(disk, now, |d| d.fails[duty as usize] = false);
+    }
+
+    /// An I/O on it has ended well, and in time.
+    pub fn ended_in_time(&mut self, disk: DiskIndex, now: Time) {
+        self.disks[disk.index()].late_since = now;
     }
 
     /// An I/O on it is overdue.

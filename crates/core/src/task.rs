@@ -213,7 +213,15 @@ impl Core {
     /// Whether a task here is about to change the metadata: who would stop being the coordinator finishes it first.
     pub(crate) fn changes_metadata(&self) -> bool {
         // Where PSEGs are zeroed the partner must not give them away: A decides on.
-        self.new_metadata.is_some() || self.own() != Controller::A && self.zeroes().is_some()
+        let gives_away = self.own() != Controller::A;
+        self.new_metadata.is_some() || gives_away && (self.zeroes().is_some() || self.may_zeroes_land())
+    }
+
+    /// Whether zeroes are under way to a disk, though the task that wanted them has ended: the partner knows nothing of them,
+    /// and no fence is between the two.
+    fn may_zeroes_land(&self) -> bool {
+        let late = self.ios.iter().any(|(_, i)| matches!(i.io, Io::Zero { .. }));
+        late && !mutant::is("whoever-joins-knows-of-late-zeroes")
     }
 
     /// The partner that asked for the task cannot hear the answer any more.

@@ -112,10 +112,15 @@ impl Core {
         Lacks::Nothing
     }
 
+    /// Buffers that data of one disk leave to those of others.
+    pub(crate) fn kept_for_other_disks(&self) -> usize {
+        self.geometry().buffers as usize / 4
+    }
+
     /// What is written to one disk never has all of NV memory: if the disk does not answer, what lies on others goes on. Whoever
     /// comes later and needs the same disk waits behind it, or many small writes would keep a large one waiting for ever.
     fn has_its_share(&mut self, ncae: NcaeIndex, start: u64, blocks: u32) -> bool {
-        let share = self.geometry().buffers as usize / 4 * 3;
+        let share = self.geometry().buffers as usize - self.kept_for_other_disks();
         let count = granules(start, blocks);
         if mutant::is("a-lun-has-one-share") {
             return self.cache.count_of_lun(ncae) as usize + count > share;

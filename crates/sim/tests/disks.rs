@@ -424,3 +424,23 @@ fn who_waits_for_one_disk_holds_up_no_other() {
     s.stall_disks(&[]);
     s.end();
 }
+
+/// One read in two is late, on a disk that has the only copy: the others say that it is worth waiting for.
+#[test]
+fn the_only_disk_of_a_lun_is_late_now_and_then() {
+    trace(&["reads-in-time-are-nothing"], || {
+        let mut s = both();
+        s.use_lun(1);
+        let slow = Fault::SlowDisk(2, 1_500, 1_600);
+        for _ in 0..10 {
+            s.fault(slow);
+            let late = s.read(A, 8192, 8);
+            s.pass(10);
+            s.heal(slow);
+            let read = s.read(A, 8200, 8);
+            s.good(read);
+            s.good(late);
+        }
+        s.end();
+    });
+}

@@ -2,13 +2,22 @@
 //! it can be deleted, nobody is kept from stopping, and what was acknowledged is there again when the disk is.
 
 use twincell_core::ids::Controller::{A, B};
-use twincell_core::ids::Uuid;
+use twincell_core::ids::{PSEG_BLOCKS, Uuid};
 use twincell_core::layout::metadata::{Name, Redundancy};
 use twincell_core::manage::ManageOp;
 use twincell_sim::{Scenario, Sent, trace};
 
 fn lun1() -> Name {
     Name::new("lun1").expect("a name")
+}
+
+fn create(name: &str, blocks: u64) -> ManageOp {
+    ManageOp::LunCreate {
+        name: Name::new(name).expect("a name"),
+        uuid: Uuid(4711),
+        blocks,
+        redundancy: Redundancy::None,
+    }
 }
 
 /// LUN 1 has no redundancy, A owns it, and its third part lies on disk 2.
@@ -29,15 +38,7 @@ fn the_lun_is_deleted_and_nothing_of_it_comes_back() {
         s.manage(A, ManageOp::LunDelete { name: lun1() });
         s.until("A -> operator: Ok");
         s.fail_disk(None);
-        s.manage(
-            A,
-            ManageOp::LunCreate {
-                name: lun1(),
-                uuid: Uuid(4711),
-                blocks: 3 * 4096,
-                redundancy: Redundancy::None,
-            },
-        );
+        s.manage(A, create("lun1", 3 * PSEG_BLOCKS));
         s.mark();
         s.until("A -> operator: Ok");
         s.crash(A);
@@ -431,6 +432,42 @@ fn who_is_not_waited_for_is_written_too() {
         }
         assert!(s.is_good(sync), "{}", s.story());
         s.disk_writes_take(0);
+        s.end();
+    });
+}
+
+/// More waits for the dead disk than one memory can have. It is not carried to a joiner at the cost of all others: the joiner waits
+/// for the disk, and hosts do not.
+#[test]
+fn the_partner_returns_to_more_than_fits() {
+    trace(&["carried-data-fill-the-memory"], || {
+        let mut s = Scenario::small().both_serving();
+        s.manage(A, create("new", 2 * PSEG_BLOCKS));
+        s.until("A -> operator: Ok");
+        let name = Name::new("new").expect("a name");
+        s.manage(A, ManageOp::LunMove { name, to: B });
+        s.until("A -> operator: Ok");
+        s.fail_disk(Some(2));
+        s.use_lun(1);
+        let of_a = s.written(A, 8192, 256);
+        s.use_lun(2);
+        let of_b = s.written(B, PSEG_BLOCKS, 256);
+        s.pass(5_000);
+        s.mark();
+        s.crash(A);
+        s.until_alone(B, true);
+        s.start(A);
+        s.pass(5_000);
+        s.use_lun(0);
+        let write = s.write(B, 4, 96);
+        s.good(write);
+        s.use_lun(1);
+        s.reads(B, 8192, 256, of_a);
+        s.fail_disk(None);
+        s.until_both_serve();
+        s.reads(A, 8192, 256, of_a);
+        s.use_lun(2);
+        s.reads(A, PSEG_BLOCKS, 256, of_b);
         s.end();
     });
 }

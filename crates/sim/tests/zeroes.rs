@@ -116,3 +116,30 @@ fn nothing_is_zeroed_where_zeroes_are_late() {
         s.end();
     });
 }
+
+/// Zeroes of B do not end in time; A comes back, decides from now on, and is to make what B could not. The same place is its own
+/// only once nothing of B's may land there.
+#[test]
+fn nobody_joins_whom_late_zeroes_would_surprise() {
+    trace(&["whoever-joins-knows-of-late-zeroes"], || {
+        let mut s = Scenario::new().alone(B);
+        s.stall_disks(&[3]);
+        s.manage(B, create(Redundancy::None));
+        s.until("B -> operator: Err(DiskError)");
+        s.mark();
+        s.unstall_disk(3, 4_000);
+        s.start(A);
+        s.until_both_serve();
+        s.manage(A, create(Redundancy::None));
+        s.until("A -> operator: Ok");
+        s.use_lun(2);
+        let kept = s.write_fua(A, 0, 8);
+        s.good(kept);
+        s.pass(5_000);
+        s.crash(A);
+        s.until_alone(B, true);
+        s.reads(B, 0, 8, kept);
+        s.start(A);
+        s.end();
+    });
+}
