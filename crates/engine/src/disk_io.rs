@@ -105,11 +105,11 @@ impl Io {
         matches!(self.kind, Kind::Read | Kind::Write | Kind::Flush | Kind::Zero { .. })
     }
 
-    /// Whether it changes nothing on the disk.
-    fn is_read(&self) -> bool {
+    /// Whether it writes, and makes that durable before it ends.
+    fn flushes_itself(&self) -> bool {
         matches!(
             self.kind,
-            Kind::Read | Kind::SlotRead { .. } | Kind::MetadataRead | Kind::Probe { .. }
+            Kind::Zero { .. } | Kind::SlotWrite { .. } | Kind::MetadataWrite
         )
     }
 
@@ -680,7 +680,8 @@ impl DiskIos {
     /// of which it hears where it was not its own flush.
     fn flush_fails(&mut self, disk: DiskIndex, is_of_core: bool) {
         let others = self.ios.iter_mut().map(|(_, io)| io);
-        let written = |io: &&mut Io| io.disk == disk && io.done > 0 && !io.is_read();
+        // What was posted may have been taken by the disk before it failed, though nobody has heard of that yet.
+        let written = |io: &&mut Io| io.disk == disk && io.flushes_itself();
         others.filter(written).for_each(|io| io.void = true);
         if !is_of_core {
             self.failed_flush = Some(disk);
@@ -980,6 +981,26 @@ mod tests {
         assert!(ios.is_reaped() && !ios.is_overdue(DiskIndex(0)));
     }
 
+    /// What of the disk has ended, once `count` have.
+    fn reap(ring: &mut Ring, count: usize) -> Vec<(u32, i32)> {
+        let mut completions = Vec::new();
+        while completions.len() < count {
+            ring.submit_and_wait(Some(Duration::from_secs(10))).expect("submitted");
+            let before = completions.len();
+            ring.reap(&mut completions);
+            assert!(completions.len() > before, "waited 10 s for the disk");
+        }
+        let of_disks = completions.iter().map(|c| match c.token {
+            Token::Disk(key) => (key, c.result),
+            _ => panic!("{c:?} was never posted"),
+        });
+        of_disks.collect()
+    }
+
+    fn failed(ended: Option<Ended>) -> bool {
+        matches!(ended.map(|e| e.event), Some(Event::DiskDone { result: Err(_), .. }))
+    }
+
     /// Two write slots; the flush of the first fails. The core is to hear of that, and the second does not count, either, though its
     /// own flush ends well: what it had written may be lost with that of the first.
     #[test]
@@ -990,32 +1011,57 @@ mod tests {
         for index in [1, 2] {
             ios.write_slot(ring, (DiskIndex(0), &*disk), id(index), &slot(7));
         }
-        let both = |ring: &mut Ring| {
-            let mut completions = Vec::new();
-            while completions.len() < 2 {
-                ring.submit_and_wait(Some(Duration::from_secs(10))).expect("submitted");
-                let before = completions.len();
-                ring.reap(&mut completions);
-                assert!(completions.len() > before, "waited 10 s for the disk");
-            }
-            let of_disks = completions.iter().map(|c| match c.token {
-                Token::Disk(key) => (key, c.result),
-                _ => panic!("{c:?} was never posted"),
-            });
-            of_disks.collect::<Vec<(u32, i32)>>()
-        };
-        for (key, result) in both(ring) {
+        for (key, result) in reap(ring, 2) {
             assert!(ios.completed(ring, key, disk, result).is_none(), "it is to be flushed");
         }
-        let failed =
-            |ended: Option<Ended>| matches!(ended.map(|e| e.event), Some(Event::DiskDone { result: Err(_), .. }));
-        let [(first, _), (second, result)] = both(ring)[..] else {
+        let [(first, _), (second, result)] = reap(ring, 2)[..] else {
             panic!("two were posted")
         };
         assert!(failed(ios.completed(ring, first, disk, -libc::EIO)));
         assert_eq!(ios.take_failed_flush(), Some(DiskIndex(0)));
         assert!(failed(ios.completed(ring, second, disk, result)));
         assert_eq!(ios.take_failed_flush(), None);
+        assert!(ios.is_reaped());
+    }
+
+    /// Zeroes that are written piece by piece, and are flushed only when all are: a flush that fails meanwhile takes along the
+    /// pieces before it, and the one that is on its way.
+    #[test]
+    fn a_flush_that_fails_takes_along_half_of_the_zeroes() {
+        let mut world = World::new();
+        let World { ring, ios, disk, .. } = &mut world;
+        let id = |index| IoId { index, generation: 1 };
+        let first = (disk.bytes() - 2 * ZEROES_BYTES as u64) / BLOCK_BYTES as u64;
+        let blocks = 2 * (ZEROES_BYTES / BLOCK_BYTES) as u64;
+        ios.zero(ring, (DiskIndex(0), &*disk), id(1), first, blocks);
+        let [(zeroes, _)] = reap(ring, 1)[..] else {
+            panic!("one was posted")
+        };
+        assert!(
+            ios.completed(ring, zeroes, disk, -libc::EOPNOTSUPP).is_none(),
+            "then they are written"
+        );
+        let [(_, result)] = reap(ring, 1)[..] else {
+            panic!("one was posted")
+        };
+        assert!(
+            ios.completed(ring, zeroes, disk, result).is_none(),
+            "it is the first of two pieces"
+        );
+        let [(_, result)] = reap(ring, 1)[..] else {
+            panic!("one was posted")
+        };
+        ios.write_slot(ring, (DiskIndex(0), &*disk), id(2), &slot(7));
+        let [(other, written)] = reap(ring, 1)[..] else {
+            panic!("one was posted")
+        };
+        assert!(
+            ios.completed(ring, other, disk, written).is_none(),
+            "it is to be flushed"
+        );
+        reap(ring, 1);
+        assert!(failed(ios.completed(ring, other, disk, -libc::EIO)));
+        assert!(failed(ios.completed(ring, zeroes, disk, result)));
         assert!(ios.is_reaped());
     }
 

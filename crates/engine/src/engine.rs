@@ -138,12 +138,13 @@ impl Engine {
         let geometry = Geometry::for_cache(settings.cache_bytes);
         disk::await_paths(&settings.disks);
         let disks = disk::open_all(&settings)?;
-        let fence = fence::open(&settings, &disks)?;
         let nv = NvMemory::open(&settings, &geometry, process.boot)?;
         let link = Link::open(&settings)?;
         let hosts = Hosts::open(&addresses(&settings), view::first(&settings), greet())?;
         let (handle, inbox) = handle::pair().map_err(system("eventfd"))?;
         let core = Core::new(config(&settings, &disks, geometry, process), nv.image());
+        // Last, because it may arm a watchdog, and all of the above may take longer than that waits.
+        let fence = fence::open(&settings, &disks)?;
         let engine = Engine {
             geometry,
             process,
@@ -1041,4 +1042,25 @@ fn greet() -> Greet {
         Protocol::Iscsi => Box::new(IscsiSession::new(handle)),
         Protocol::Nbd => Box::new(NbdSession::new()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::FenceChoice;
+    use crate::testing::{TempDir, settings_with_disks};
+    use twincell_core::ids::Controller;
+
+    /// What may take long, or fail, comes before the watchdog that it could set off.
+    #[test]
+    fn the_watchdog_is_opened_last() {
+        let dir = TempDir::in_memory("watchdog-last");
+        let mut settings = settings_with_disks(&dir, Controller::A, 3);
+        let watchdog = Some(dir.path("no-watchdog"));
+        settings.fence = FenceChoice::Own { watchdog };
+        let opened = Engine::open(settings.clone()).err();
+        assert!(matches!(opened, Some(OpenError::Fence { .. })), "{opened:?}");
+        settings.nv_memory = dir.path("no-directory/nv");
+        assert!(matches!(Engine::open(settings), Err(OpenError::Nv { .. })));
+    }
 }

@@ -153,6 +153,9 @@ impl Stream {
     /// Appends bytes to the input as if they had just been received. Nothing is posted, and there is room.
     pub(crate) fn put_back(&mut self, bytes: &[u8]) {
         assert!(!self.receiving, "the kernel writes behind what is in hand");
+        if self.filled.is_empty() {
+            self.filled = 0..0;
+        }
         let end = self.filled.end + bytes.len();
         self.input.bytes_mut()[self.filled.end..end].copy_from_slice(bytes);
         self.filled.end = end;
@@ -305,5 +308,23 @@ impl Drop for Stream {
         if self.sending {
             mem::forget(mem::take(&mut self.output));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+
+    /// What was in hand ended close to the end of the input: what is put back has all of it.
+    #[test]
+    fn what_is_put_back_has_room() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let socket = TcpStream::connect(listener.local_addr().expect("its address")).expect("connected");
+        let mut stream = Stream::new(Socket::from(socket), 4096, 64);
+        stream.filled = 4000..4000;
+        stream.put_back(&[1; 200]);
+        stream.put_back(&[2; 100]);
+        assert_eq!(stream.input(), [[1; 200].as_slice(), &[2; 100]].concat());
     }
 }
