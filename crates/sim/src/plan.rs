@@ -172,6 +172,12 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether messages between the controllers take no longer than usual. Where much waits for one transfer buffer, a slow link
+    /// is slow for all of it.
+    pub(crate) fn is_link_quick(&self) -> bool {
+        self.slow.frames == 0 && self.slow_paths == [0; 2]
+    }
+
     /// Nothing happens by itself: a script brings it all.
     pub fn scripted() -> Plan {
         Plan {

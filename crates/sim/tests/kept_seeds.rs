@@ -112,3 +112,10 @@ fn who_reads_the_record_anew_waits_for_nothing_older() {
 fn a_short_pause_when_all_is_well() {
     ends_well(2_200_271_818);
 }
+
+/// All hosts want the same few blocks, through a controller that has one transfer buffer of its partner and a slow path to it: who
+/// waits there for longer than a host does waits for no more than those before it.
+#[test]
+fn many_wait_for_one_transfer_buffer_and_a_slow_path() {
+    ends_well(2_700_081_455);
+}

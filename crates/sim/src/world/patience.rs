@@ -27,10 +27,12 @@ pub(super) struct Patience {
 
 impl Patience {
     pub(super) fn of(plan: &Plan) -> Patience {
-        // Where much waits for one transfer buffer, a slow link is slow for all of it.
-        let quick = plan.slow.frames == 0 && plan.slow_paths == [0; 2];
-        let usual =
-            quick && plan.triggers.is_empty() && !plan.busy && !plan.hasty && !plan.slow_hosts && !plan.half_open;
+        let usual = plan.is_link_quick()
+            && plan.triggers.is_empty()
+            && !plan.busy
+            && !plan.hasty
+            && !plan.slow_hosts
+            && !plan.half_open;
         let command = match plan.faults[..] {
             [(_, fault)] if usual && plan.mode == Promised::Promise => keeps_hosts(fault, plan.apart),
             _ => None,
