@@ -53,11 +53,13 @@ impl Core {
             self.locks_taken_at = now;
             self.quorum.forget_when(now);
         }
-        // How long the partner's slot has stood still, a mirror and a host have been waited for.
+        // How long the partner's slot has stood still, a mirror, a host and a turn have been waited for.
         self.partners_pulse.begin(now);
         self.mnodes.iter_mut().for_each(|m| m.armed = now);
         for h in self.order.clone() {
-            if let Some(since) = &mut self.htb_mut(h).fetching {
+            let htb = self.htb_mut(h);
+            htb.waits_since = now;
+            if let Some(since) = &mut htb.fetching {
                 *since = now;
             }
         }

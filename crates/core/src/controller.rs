@@ -97,7 +97,7 @@ pub(crate) enum Io {
     /// Metadata that the record names.
     MetadataRead,
     /// New metadata of an operator's task.
-    MetadataWrite,
+    MetadataWrite { disk: DiskIndex },
     /// What a LUN is to have is zeroed.
     Zero { disk: DiskIndex },
     /// A read for a host.
@@ -125,10 +125,9 @@ impl Io {
             Io::Read { disk, .. } | Io::OldRead { disk, .. } | Io::Destage { disk, .. } | Io::Flush { disk } => {
                 Some(disk)
             }
-            Io::CopyRead { disk } | Io::CopyWrite { disk, .. } | Io::CopyFlush { disk } | Io::Zero { disk } => {
-                Some(disk)
-            }
-            Io::SlotRead(_) | Io::SlotWrite(_) | Io::MetadataRead | Io::MetadataWrite | Io::Probe { .. } => None,
+            Io::CopyRead { disk } | Io::CopyWrite { disk, .. } | Io::CopyFlush { disk } => Some(disk),
+            Io::Zero { disk } | Io::MetadataWrite { disk } => Some(disk),
+            Io::SlotRead(_) | Io::SlotWrite(_) | Io::MetadataRead | Io::Probe { .. } => None,
         }
     }
 }
@@ -703,8 +702,8 @@ impl Core {
             }
             Io::SlotRead(n) => self.quorum.read(n, Err(DiskError)),
             Io::MetadataRead => self.on_metadata_read(Err(DiskError)),
-            Io::MetadataWrite => self.on_task_io(result),
-            Io::Zero { .. } if overdue => {}
+            Io::Zero { .. } | Io::MetadataWrite { .. } if overdue => {}
+            Io::MetadataWrite { .. } => self.on_task_io(result),
             Io::Zero { .. } => self.on_zero(result),
             Io::Read { htb, extent, disk } => self.on_read(htb, extent, disk, result),
             Io::OldRead { transfer, disk } => self.on_old_read(transfer, disk),
@@ -737,6 +736,7 @@ impl Core {
             Io::CopyRead { .. } | Io::CopyWrite { .. } => self.on_copy_overdue(),
             Io::CopyFlush { disk } => self.on_copies_flushed(disk, Err(DiskError)),
             Io::Zero { .. } => self.on_zero(Err(DiskError)),
+            Io::MetadataWrite { .. } => self.on_task_io(Err(DiskError)),
             _ => {}
         }
         self.look_for_overdue = Some(self.now);
@@ -804,7 +804,10 @@ impl Core {
     }
 
     pub(crate) fn enqueue(&mut self, htb: Htb) {
-        let (h, _) = self.htbs.take(htb);
+        let (h, _) = self.htbs.take(Htb {
+            waits_since: self.now,
+            ..htb
+        });
         self.order.push_back(h);
         self.turn_may_have_come = true;
     }
@@ -833,6 +836,7 @@ impl Core {
                 self.finish(h, Status::Aborted);
                 continue;
             }
+            self.look_whether_it_is_overtaken(h);
             let is_write = matches!(self.htb(h).op, HostOp::Write { .. });
             let waits = memory_is_short && is_write || transfers_are_short && self.may_need_transfer(h);
             if waits || !self.may_lock(h, at - 1) {

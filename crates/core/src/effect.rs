@@ -75,7 +75,8 @@ pub enum Effect {
         /// Where to; its length says how much.
         into: Memory,
     },
-    /// Close the connection that this command came on: its host does not send what it was asked for, and others wait.
+    /// Close the connection that this command came on: its host does not send what it was asked for, and others wait; or it may have
+    /// given this path up (R12).
     /// `HostData` and `HostAbort` follow as with any connection that ends.
     EndHost {
         /// Which command.

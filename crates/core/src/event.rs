@@ -43,9 +43,9 @@ pub enum Event {
         /// How it ended.
         result: Result<(), DiskError>,
     },
-    /// A `DiskRead`, `DiskWrite` or `DiskFlush` has not ended for about a second. Its memory may be used until its answer,
-    /// which may come at any time, or never. Until all that is overdue on a disk has ended, whatever else is asked of
-    /// the disk is answered with an error.
+    /// A `DiskRead`, `DiskWrite`, `DiskFlush` or `MetadataWrite` has not ended for about a second, or a `DiskZero` for half a
+    /// minute. Its memory may be used, and its place written, until its answer, which may come at any time, or never. Until all
+    /// that is overdue on a disk has ended, whatever else is asked of the disk is answered with an error.
     DiskOverdue {
         /// Which.
         io: IoId,

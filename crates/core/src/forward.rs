@@ -230,6 +230,7 @@ impl Core {
         htb.may_be_done = false;
         let htb = self.htb(h);
         if htb.left() > 0 {
+            self.htb_mut(h).waits_since = self.now;
             self.await_turn_again(h);
         } else if htb.withdrawn && mutant::is("withdrawn-though-done") {
             self.finish(h, Status::Aborted);

@@ -151,6 +151,10 @@ pub struct Htb {
     pub data_in_transfer: bool,
     /// Since when its host is asked for data.
     pub fetching: Option<Time>,
+    /// Since when it waits for its turn: since it came, or since its last portion ended.
+    pub waits_since: Time,
+    /// It has waited here while the LUN was the partner's: what its host sends again may be done there meanwhile.
+    pub may_be_overtaken: bool,
     /// The host does not want it any more.
     pub withdrawn: bool,
     /// The present portion of a write was forwarded, and the owner fell silent: it may be done, or not.
@@ -183,6 +187,8 @@ impl Htb {
             transfer: None,
             data_in_transfer: false,
             fetching: None,
+            waits_since: Time(0),
+            may_be_overtaken: false,
             withdrawn: false,
             may_be_done: false,
             carries: false,

@@ -23,6 +23,7 @@ pub const MARKS: &[&str] = &[
     "a command is recalled before it was sent",
     "a disk is given up",
     "a controller that is blind gives way",
+    "a write has waited for too long to be forwarded",
     "reads wait until it is known whose fault it is",
     "a merging disk is given up",
     "a missing disk is made level",

@@ -1,14 +1,20 @@
 //! Who keeps others waiting: a host that does not send the data of its write, data that the mirror is armed for, and a
-//! disk that does not answer.
+//! disk that does not answer; and who has waited for so long that its host may be gone.
 
 use crate::controller::Core;
 use crate::effect::Effect;
-use crate::htb::Origin;
+use crate::host::{HostOp, Status};
+use crate::htb::{Origin, Stage};
 use crate::ids::Nanos;
+use crate::mark::mark;
 use crate::mutant;
 
 /// How often it is looked. The limits are several times as long.
 const LOOK_EVERY: Nanos = Nanos::from_millis(100);
+
+/// A write that has waited for so long while its LUN was the partner's is not begun any more: longer than a takeover takes, and no
+/// longer than hosts take to find that a path is dead which does not say so.
+const NOT_BEGUN_AFTER: Nanos = Nanos::from_millis(5000);
 
 impl Core {
     /// Somebody waits from now on.
@@ -22,6 +28,7 @@ impl Core {
             return;
         }
         self.end_silent_hosts();
+        self.end_overtaken_hosts();
         self.ask_for_late_data();
         let troubled = self.disks.any_in_trouble();
         if troubled {
@@ -29,8 +36,46 @@ impl Core {
             // Some may wait for a disk of which nothing is expected any more.
             self.turn_may_have_come = true;
         }
-        let waits = self.awaits_host_data() || self.awaits_mirror_data() || troubled;
+        let waits = self.awaits_host_data() || self.awaits_mirror_data() || self.may_any_be_overtaken() || troubled;
         self.look_for_overdue = waits.then_some(self.now + LOOK_EVERY);
+    }
+
+    /// R12: a write of a host that waits here for its turn while its LUN is the partner's. What the host sends again, once it has lost this
+    /// path, may be done there before this is. At the owner it waits behind it.
+    pub(crate) fn look_whether_it_is_overtaken(&mut self, h: u32) {
+        let htb = self.htb(h);
+        let is_hosts = matches!((htb.origin, htb.op), (Origin::Host(_), HostOp::Write { .. }));
+        if is_hosts && (htb.may_be_overtaken || !self.owns(htb.ncae)) {
+            self.htb_mut(h).may_be_overtaken = true;
+            self.watch_for_overdue();
+        }
+    }
+
+    fn may_any_be_overtaken(&self) -> bool {
+        self.order.iter().any(|h| self.may_be_overtaken(*h))
+    }
+
+    /// Whether it is one of these, and nothing of its present portion may be done already.
+    fn may_be_overtaken(&self, h: u32) -> bool {
+        let htb = self.htb(h);
+        htb.stage == Stage::AwaitTurn && htb.may_be_overtaken && !htb.may_be_done
+    }
+
+    /// Such a write is not begun any more when its host may have given this path up. The host is told nothing of it, and tries again.
+    fn end_overtaken_hosts(&mut self) {
+        if mutant::is("what-waits-to-be-forwarded-has-no-deadline") {
+            return;
+        }
+        let since = |h: u32| self.now.since(self.htb(h).waits_since);
+        let is_late = |h: &u32| self.may_be_overtaken(*h) && since(*h) >= NOT_BEGUN_AFTER;
+        let late: Vec<u32> = self.order.iter().copied().filter(is_late).collect();
+        for h in late {
+            mark!("a write has waited for too long to be forwarded");
+            if let Origin::Host(id) = self.htb(h).origin {
+                self.effects.push(Effect::EndHost { id });
+            }
+            self.finish(h, Status::Aborted);
+        }
     }
 
     fn awaits_host_data(&self) -> bool {

@@ -41,6 +41,15 @@ pub(crate) struct Sight {
     pub asked: List<XmfcId, 2>,
 }
 
+impl Sight {
+    /// The partner stops: it did not ask because it is blind.
+    pub(crate) fn asker_stopped(&mut self, now: Time) {
+        if !mutant::is("who-was-asked-by-one-that-stops-is-deaf") {
+            self.not_before = now;
+        }
+    }
+}
+
 impl Core {
     /// Looks while something fails, and asks the partner when there is nothing to be seen.
     pub(crate) fn settle_sight(&mut self) {

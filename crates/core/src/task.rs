@@ -214,14 +214,18 @@ impl Core {
     pub(crate) fn changes_metadata(&self) -> bool {
         // Where PSEGs are zeroed the partner must not give them away: A decides on.
         let gives_away = self.own() != Controller::A;
-        self.new_metadata.is_some() || gives_away && (self.zeroes().is_some() || self.may_zeroes_land())
+        self.new_metadata.is_some() || gives_away && (self.zeroes().is_some() || self.may_more_land())
     }
 
-    /// Whether zeroes are under way to a disk, though the task that wanted them has ended: the partner knows nothing of them,
-    /// and no fence is between the two.
-    fn may_zeroes_land(&self) -> bool {
-        let late = self.ios.iter().any(|(_, i)| matches!(i.io, Io::Zero { .. }));
-        late && !mutant::is("whoever-joins-knows-of-late-zeroes")
+    /// Whether zeroes or metadata are under way to a disk, though the task that wanted them has ended: the partner knows nothing of
+    /// them, and no fence is between the two.
+    fn may_more_land(&self) -> bool {
+        let is_late = |io: &Io| match io {
+            Io::Zero { .. } => !mutant::is("whoever-joins-knows-of-late-zeroes"),
+            Io::MetadataWrite { .. } => !mutant::is("whoever-joins-knows-of-late-metadata"),
+            _ => false,
+        };
+        self.ios.iter().any(|(_, i)| is_late(&i.io))
     }
 
     /// The partner that asked for the task cannot hear the answer any more.
@@ -947,7 +951,7 @@ impl Core {
         let members: Vec<DiskIndex> = self.quorum.members().to_vec();
         let in_flight = members.len();
         for disk in members {
-            let io = self.new_io(Io::MetadataWrite);
+            let io = self.new_io(Io::MetadataWrite { disk });
             self.effects.push(Effect::MetadataWrite { io, disk, copy });
         }
         self.set_stage(Stage::AwaitMetadata { in_flight, good: 0 });

@@ -465,6 +465,7 @@ impl Core {
     }
 
     fn finish_portion(&mut self, h: u32) {
+        let now = self.now;
         let htb = self.htb_mut(h);
         htb.done += htb.left().min(ATOMIC_BLOCKS);
         htb.data_in_transfer = false;
@@ -473,6 +474,7 @@ impl Core {
         }
         if htb.left() > 0 {
             htb.stage = Stage::AwaitTurn;
+            htb.waits_since = now;
             return;
         }
         let fua = matches!(htb.op, HostOp::Write { fua: true }) && !mutant::is("fua-from-memory");

@@ -99,10 +99,13 @@ struct Io {
 }
 
 impl Io {
-    /// Whether the core goes on by itself when this is overdue, and keeps the memory that is posted, or the place that is zeroed,
+    /// Whether the core goes on by itself when this is overdue, and keeps the memory that is posted, or the place that is written,
     /// from being used again until the answer. All else is answered with an error.
-    fn is_on_data(&self) -> bool {
-        matches!(self.kind, Kind::Read | Kind::Write | Kind::Flush | Kind::Zero { .. })
+    fn is_known_until_it_ends(&self) -> bool {
+        matches!(
+            self.kind,
+            Kind::Read | Kind::Write | Kind::Flush | Kind::Zero { .. } | Kind::MetadataWrite
+        )
     }
 
     /// Whether it writes, and makes that durable before it ends.
@@ -456,7 +459,7 @@ impl DiskIos {
             warn!(disk = %io.disk, io = ?io.kind, "a disk does not answer");
             io.overdue = true;
             self.overdue += 1;
-            io.answered = !io.is_on_data();
+            io.answered = !io.is_known_until_it_ends();
             tell(if io.answered {
                 io.ended(Err(io::ErrorKind::TimedOut.into()), self.cell).event
             } else {
@@ -653,7 +656,7 @@ impl DiskIos {
         if mem::take(&mut io.overdue) {
             warn!(disk = %disk.path.display(), io = ?io.kind, "a disk answers after all");
             self.overdue -= 1;
-            if matches!(io.kind, Kind::Zero { .. }) {
+            if matches!(io.kind, Kind::Zero { .. } | Kind::MetadataWrite) {
                 // The core has given it up: what is left of the place may be somebody else's soon.
                 ended = Err(io::ErrorKind::TimedOut.into());
             }

@@ -314,7 +314,10 @@ impl Hosts {
     pub(crate) fn end_host_of(&mut self, id: CommandId, shared: &mut Shared) {
         if let Some(task) = self.commands.get(id) {
             let key = task.connection;
-            warn!(key, "a host does not send the data of its write: its connection ends");
+            warn!(
+                key,
+                "a host does not send the data of its write, or its write has waited for too long: its connection ends"
+            );
             self.disconnect(key, shared);
         }
     }

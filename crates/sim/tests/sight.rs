@@ -171,3 +171,28 @@ fn who_stops_asks_whether_its_partner_sees_the_disks() {
         s.end();
     });
 }
+
+/// Who stops asks its partner first whether it sees the disks. That is no reason to go on blind later, when who stopped is back and
+/// can be asked.
+#[test]
+fn the_partner_of_one_that_was_stopped_goes_blind() {
+    trace(&["who-was-asked-by-one-that-stops-is-deaf"], || {
+        let mut s = Scenario::new().both_serving();
+        s.manage(B, ManageOp::Stop);
+        s.until("B -> operator: Ok");
+        s.pass(1_000);
+        s.start(B);
+        s.until_both_serve();
+        s.start_when_down();
+        s.fault(Fault::LoseSightOfAll(A, LONG));
+        let read = s.read(B, 64, 8);
+        s.retries(read);
+        let write = s.write_fua(B, 0, 8);
+        s.retries(write);
+        s.pass(8_000);
+        assert!(s.is_good(read) && s.is_good(write), "{}", s.story());
+        s.heal(Fault::LoseSightOfAll(A, LONG));
+        s.until_both_serve();
+        s.end();
+    });
+}

@@ -143,3 +143,23 @@ fn nobody_joins_whom_late_zeroes_would_surprise() {
         s.end();
     });
 }
+
+/// New metadata of B do not end in time on one disk. A, which comes back and decides from now on, could write newer ones there before
+/// they land: it is no partner until they have.
+#[test]
+fn nobody_joins_whom_late_metadata_would_surprise() {
+    trace(&["whoever-joins-knows-of-late-metadata"], || {
+        let mut s = Scenario::new().alone(B);
+        s.stall_disks(&[2]);
+        let [name, to] = ["lun0", "other"].map(|n| Name::new(n).expect("a name"));
+        s.manage(B, ManageOp::LunRename { name, to });
+        s.until("B -> operator: Ok");
+        s.unstall_disk(2, 10_000);
+        s.mark();
+        s.start(A);
+        s.pass(5_000);
+        assert!(s.serves(B) && !s.serves(A));
+        s.until_both_serve();
+        s.end();
+    });
+}

@@ -287,6 +287,7 @@ impl Core {
             }
             _ => return,
         }
+        self.sight.asker_stopped(self.now);
         self.leaver_may_go_until = Some(self.now + self.config.timing.silence);
     }
 }

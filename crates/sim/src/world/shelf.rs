@@ -75,11 +75,11 @@ impl Io {
         )
     }
 
-    /// Whether it is not answered before it ends: the memory that it uses is the core's, or it writes where LUNs are.
-    fn is_on_data(&self) -> bool {
+    /// Whether it is not answered before it ends: the memory that it uses is the core's, or it writes what the partner may write.
+    fn is_known_until_it_ends(&self) -> bool {
         matches!(
             self,
-            Io::Read { .. } | Io::Write { .. } | Io::Flush(_) | Io::Zero { .. }
+            Io::Read { .. } | Io::Write { .. } | Io::Flush(_) | Io::Zero { .. } | Io::MetadataWrite(..)
         )
     }
 
@@ -250,7 +250,7 @@ impl World {
             ref mut answered,
             ..
         } = *held.landing;
-        let event = if what.is_on_data() {
+        let event = if what.is_known_until_it_ends() {
             Event::DiskOverdue { io }
         } else {
             *answered = true;
