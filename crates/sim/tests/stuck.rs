@@ -313,7 +313,8 @@ fn forwarding_both_ways_behind_reads() {
         let of_a = s.read(A, 0, 24);
         s.use_lun(1);
         let of_b = s.read(B, 0, 24);
-        s.pass(7_000);
+        // Before what waits to be forwarded is given up.
+        s.pass(4_000);
         assert!(s.is_good(of_a) && s.is_good(of_b), "they wait for each other");
         s.end();
     });
