@@ -837,8 +837,7 @@ impl Core {
                 continue;
             }
             self.look_whether_it_is_overtaken(h);
-            let is_write = matches!(self.htb(h).op, HostOp::Write { .. });
-            let waits = memory_is_short && is_write || transfers_are_short && self.may_need_transfer(h);
+            let waits = memory_is_short && self.needs_memory(h) || transfers_are_short && self.may_need_transfer(h);
             if waits || !self.may_lock(h, at - 1) {
                 continue;
             }
@@ -855,6 +854,11 @@ impl Core {
     pub(crate) fn may_be_withdrawn(&self, h: u32) -> bool {
         let htb = self.htb(h);
         htb.withdrawn && (!htb.may_be_done || mutant::is("withdraw-what-may-be-done"))
+    }
+
+    fn needs_memory(&self, h: u32) -> bool {
+        let htb = self.htb(h);
+        matches!(htb.op, HostOp::Write { .. }) && (htb.left() > 0 || mutant::is("who-wants-nothing-waits-for-memory"))
     }
 
     /// A command of the partner brings its transfer buffer along. It must not wait behind one that needs another:

@@ -703,6 +703,23 @@ fn commands_for_no_blocks() {
     });
 }
 
+/// Nor does such a command wait for what it does not need, behind others that wait for it.
+#[test]
+fn a_write_of_nothing_waits_for_no_memory() {
+    trace(&["who-wants-nothing-waits-for-memory"], || {
+        let mut s = Scenario::small().both_serving();
+        s.host_data_takes(1_000);
+        for n in 0..3 {
+            // There are two RIEs.
+            s.write_long(A, 64 * n, 8);
+        }
+        let nothing = s.write(A, 512, 0);
+        s.pass(100);
+        assert!(s.is_good(nothing), "{}", s.story());
+        s.end();
+    });
+}
+
 /// What was posted for the data of a write may land whatever its host has said since: the write ends only once they came, or
 /// will not. Until then nobody else gets the memory.
 #[test]
