@@ -119,3 +119,10 @@ fn a_short_pause_when_all_is_well() {
 fn many_wait_for_one_transfer_buffer_and_a_slow_path() {
     ends_well(2_700_081_455);
 }
+
+/// A path that spoils what is large had been silent before, so that it showed only some time after the last of what was sent again that
+/// it answers. It was given up with whatever came next.
+#[test]
+fn a_path_that_spoils_is_given_up_when_it_has_answered_for_long_enough() {
+    ends_well(2_900_161_955);
+}

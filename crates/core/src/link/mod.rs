@@ -350,11 +350,13 @@ impl Link {
         Some(path.connection)
     }
 
-    /// When the path that messages leave on counts as one that spoils them: what was sent again is given time to arrive.
+    /// When the path that messages leave on counts as one that spoils them: what was sent again is given time to arrive, and the path
+    /// to show that it works.
     fn spoils_at(&self) -> Option<Time> {
         let e = self.established.as_ref().filter(|e| e.resends >= SPOILS_AFTER)?;
         let sent = e.resend_at?.0 - resend_after(self.retransmit, e.resends).0;
-        Some(Time(sent) + self.retransmit)
+        let settled = self.paths[e.active].map_or(Time(0), |path| path.settled_at());
+        Some((Time(sent) + self.retransmit).max(settled))
     }
 
     /// Whether a path is left alone because it spoils what it carries.

@@ -87,7 +87,12 @@ impl Path {
     /// after a pause of the partner the answers on all paths come one after the other.
     pub fn answers(&self, every: Nanos, now: Time) -> bool {
         let lately = now.since(self.answered) <= Nanos(every.0 * 3 / 2);
-        self.joined.is_some() && lately && now.since(self.answers_since) >= SETTLED_AFTER
+        self.joined.is_some() && lately && now >= self.settled_at()
+    }
+
+    /// From when on it has answered for long enough.
+    pub fn settled_at(&self) -> Time {
+        self.answers_since + SETTLED_AFTER
     }
 
     /// Whether it has worked for so long that messages come back to it.
