@@ -224,6 +224,7 @@ impl Hosts {
             let mut outside = HostOutside {
                 view: &self.view,
                 connection: key,
+                unsent: connection.stream.unsent(),
                 tags: &mut connection.tags,
                 commands: &mut self.commands,
                 shared,
@@ -284,8 +285,11 @@ impl Hosts {
     /// The completion of a send.
     pub(crate) fn sent(&mut self, key: u32, result: i32, shared: &mut Shared) {
         let key = key as usize;
-        if !self.connections[key].stream.sent(result) {
+        let connection = &mut self.connections[key];
+        if !connection.stream.sent(result) {
             self.disconnect(key, shared);
+        } else if !connection.ending {
+            self.with_session(key, shared, |session, outside| session.sent(outside));
         }
     }
 
@@ -359,7 +363,8 @@ impl Hosts {
         }
         debug!(key, "host connection ends");
         self.with_session(key, shared, |session, outside| {
-            session.output().clear();
+            // Its commands may take a while to end; what it had to say is not kept for so long.
+            *session.output() = Vec::new();
             session.disconnected(outside);
         });
         for id in self.connections[key].tags.values() {
@@ -442,6 +447,7 @@ impl Hosts {
         let mut outside = HostOutside {
             view: &self.view,
             connection: key,
+            unsent: connection.stream.unsent(),
             tags: &mut connection.tags,
             commands: &mut self.commands,
             shared,
@@ -504,6 +510,7 @@ fn keep_alive(socket: &Socket) {
 struct HostOutside<'a, 'b> {
     view: &'a View,
     connection: usize,
+    unsent: usize,
     tags: &'a mut HashMap<Tag, CommandId>,
     commands: &'a mut Commands,
     shared: &'a mut Shared<'b>,
@@ -570,6 +577,10 @@ impl Outside for HostOutside<'_, '_> {
         if let Some(id) = self.tags.get(&tag) {
             end_fetch(self.commands, *id, complete, self.shared.queue);
         }
+    }
+
+    fn unsent(&self) -> usize {
+        self.unsent
     }
 }
 

@@ -18,6 +18,8 @@ use twincell_core::ids::ATOMIC_GRANULES;
 const PIECES_MAX: usize = ATOMIC_GRANULES;
 /// A piece of payload of so many bytes or more is received straight into place.
 pub(crate) const IN_PLACE_BYTES: usize = 16 << 10;
+/// A buffer of more bytes is not kept when all of it was sent.
+const KEPT_BYTES_MAX: usize = 1 << 20;
 /// After a large piece so many receives are small.
 const SMALL_RECEIVES: u8 = 8;
 
@@ -250,6 +252,9 @@ impl Stream {
             mem::swap(&mut self.output, next);
         }
         if self.output.is_empty() {
+            // A host that was slow once would hold as much for as long as it is connected.
+            let_go_of_room(&mut self.output);
+            let_go_of_room(next);
             return;
         }
         let rest = &self.output[self.sent..];
@@ -297,6 +302,13 @@ impl Stream {
     /// Whether it was closed and nothing is posted any more.
     pub(crate) fn is_reaped(&self) -> bool {
         self.closed && !self.receiving && !self.sending
+    }
+}
+
+/// Gives back an empty buffer that has become large.
+fn let_go_of_room(buffer: &mut Vec<u8>) {
+    if buffer.capacity() > KEPT_BYTES_MAX {
+        *buffer = Vec::new();
     }
 }
 

@@ -59,6 +59,10 @@ pub trait Outside {
     fn data(&mut self, tag: Tag, offset: u64, bytes: &[u8]);
     /// The `fetch` is answered: everything came (`true`), or will never come.
     fn fetched(&mut self, tag: Tag, complete: bool);
+    /// Bytes that were taken from the session's output and are still held, because the host does not take them.
+    fn unsent(&self) -> usize {
+        0
+    }
 }
 
 /// Payload that comes next from the host, and what it belongs to.
@@ -92,6 +96,10 @@ pub trait Session {
     fn fetch(&mut self, tag: Tag, offset: BlockCount, blocks: BlockCount, outside: &mut dyn Outside);
     /// Data of a read, in pieces and in order; `bytes` belong at block `offset`.
     fn send_data(&mut self, tag: Tag, offset: BlockCount, bytes: &[u8]);
+    /// Some of what was taken from the output is held no more.
+    fn sent(&mut self, outside: &mut dyn Outside) {
+        let _ = outside;
+    }
     /// The command is over.
     fn complete(&mut self, tag: Tag, status: Status, outside: &mut dyn Outside);
     /// The view has changed.

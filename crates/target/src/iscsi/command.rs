@@ -149,7 +149,7 @@ impl IscsiSession {
                     self.request_data(tag, next, end);
                 }
             }
-            Some(_) => self.submit(tag, outside),
+            Some(_) => self.submit_if_room(tag, outside),
             None => {
                 task.data.truncate(task.wanted as usize);
                 match device::parameters(&task.cdb, lun::parse(task.lun), outside.view(), &task.data) {
@@ -160,10 +160,32 @@ impl IscsiSession {
         }
     }
 
+    /// Gives a command to the array, unless its Data-In have to wait until the initiator has taken earlier ones. Tasks that
+    /// move none pass those that wait: SIMPLE tasks are done in any order (mode page 0Ah), and ORDERED ones wait for them.
+    fn submit_if_room(&mut self, tag: Tag, outside: &mut dyn Outside) {
+        let bytes = self.tasks.get(tag).map_or(0, Task::data_in);
+        let is_in_turn = bytes == 0 || !self.tasks.any_waits_for_room();
+        if is_in_turn && self.has_room(bytes, outside) {
+            self.submit(tag, outside);
+        } else {
+            self.tasks.wait_for_room(tag);
+        }
+    }
+
+    /// Gives the array what waited for room and need not any more.
+    pub(super) fn give_room(&mut self, outside: &mut dyn Outside) {
+        while self.answers()
+            && let Some(next) = self.tasks.next_for_room()
+            && self.has_room(self.tasks.get(next).map_or(0, Task::data_in), outside)
+        {
+            self.submit(next, outside);
+        }
+    }
+
     fn submit(&mut self, tag: Tag, outside: &mut dyn Outside) {
+        self.tasks.enter_array(tag);
         let Some(task) = self.tasks.get_mut(tag) else { return };
         let Some(work) = task.work else { return };
-        task.state = State::InArray;
         let op = work.step.op();
         let in_hand = match op {
             HostOp::Write { .. } => task.burst.map_or(task.data_end(), |burst| burst.end as usize),
@@ -285,6 +307,7 @@ impl IscsiSession {
         {
             self.execute(next, outside);
         }
+        self.give_room(outside);
     }
 }
 

@@ -39,6 +39,7 @@ impl IscsiSession {
         let Some(task) = self.tasks.get_mut(tag) else { return };
         let limit = task.transfer.min(task.expects_in);
         let mut rest = &bytes[..bytes.len().min((limit - task.sent) as usize)];
+        self.tasks.gave(tag, rest.len());
         while !rest.is_empty() {
             let Some(task) = self.tasks.get_mut(tag) else { return };
             let most = segment_max.min(burst_max - task.sent_of_burst) as usize;

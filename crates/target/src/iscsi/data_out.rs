@@ -65,7 +65,7 @@ impl IscsiSession {
                 }
                 self.keep_wanted(tag, later);
             }
-            State::Free => {}
+            State::AwaitsRoom | State::Free => {}
         }
     }
 

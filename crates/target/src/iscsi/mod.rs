@@ -14,4 +14,4 @@ mod session;
 mod task;
 mod text;
 
-pub use session::{COMMAND_WINDOW, IscsiSession};
+pub use session::{COMMAND_WINDOW, DATA_IN_BYTES_MAX, IscsiSession};

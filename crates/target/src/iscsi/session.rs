@@ -15,6 +15,9 @@ use twincell_core::ids::BlockCount;
 
 /// How many commands a session may have in progress.
 pub const COMMAND_WINDOW: u32 = 128;
+/// Bytes of Data-In that a session holds, or that the array is about to give it: reads beyond it wait. An initiator that
+/// reads nothing could else have a whole window of the longest commands in memory.
+pub const DATA_IN_BYTES_MAX: usize = 16 << 20;
 /// Data segments that this target takes during login (13.12).
 const LOGIN_SEGMENT_BYTES_MAX: u32 = 8192;
 
@@ -291,6 +294,13 @@ impl IscsiSession {
         self.stat_sn
     }
 
+    /// Whether the array may be asked for so many bytes of Data-In now. For as long as there are others, something is still
+    /// to happen after which that is looked at again.
+    pub(super) fn has_room(&self, bytes: u32, outside: &dyn Outside) -> bool {
+        let held = self.output.len() + outside.unsent() + self.tasks.due;
+        bytes == 0 || held == 0 || held + bytes as usize <= DATA_IN_BYTES_MAX
+    }
+
     /// Appends a PDU to the output.
     pub(super) fn send(&mut self, header: Header, data: &[u8]) {
         self.tail = None;
@@ -408,6 +418,10 @@ impl Session for IscsiSession {
 
     fn send_data(&mut self, tag: Tag, offset: BlockCount, bytes: &[u8]) {
         self.blocks_read(tag, offset, bytes);
+    }
+
+    fn sent(&mut self, outside: &mut dyn Outside) {
+        self.give_room(outside);
     }
 
     fn complete(&mut self, tag: Tag, status: Status, outside: &mut dyn Outside) {

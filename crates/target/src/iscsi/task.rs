@@ -1,6 +1,6 @@
 //! Tasks: the commands of a session that are in progress
 
-use crate::scsi::device::Work;
+use crate::scsi::device::{Transfer, Work};
 use crate::scsi::lun;
 use crate::scsi::sense::Sense;
 use crate::session::Tag;
@@ -20,6 +20,8 @@ pub enum State {
     AwaitsOrder,
     /// All of its data, of which the answer depends.
     AwaitsData,
+    /// That the initiator takes Data-In of earlier commands.
+    AwaitsRoom,
     /// The array.
     InArray,
 }
@@ -80,6 +82,8 @@ pub struct Task {
     pub fetch: Option<u32>,
     /// Bytes of Data-In that were sent.
     pub sent: u32,
+    /// Bytes of Data-In that the array may still give it. `Tasks` has the sum.
+    due: u32,
     /// Bytes of Data-In in the current sequence.
     pub sent_of_burst: u32,
     /// Data-In or R2T PDUs that were sent.
@@ -115,6 +119,7 @@ impl Task {
             burst: None,
             fetch: None,
             sent: 0,
+            due: 0,
             sent_of_burst: 0,
             sequence: 0,
             transfer: 0,
@@ -122,6 +127,14 @@ impl Task {
             is_out: false,
             is_aborted: false,
             fault: None,
+        }
+    }
+
+    /// Bytes of Data-In that the array is to give it: no more than the initiator is ready for.
+    pub fn data_in(&self) -> u32 {
+        match self.work.map(|work| work.transfer) {
+            Some(Transfer::In) => self.transfer.min(self.expects_in),
+            _ => 0,
         }
     }
 
@@ -176,6 +189,10 @@ pub struct Tasks {
     pub immediate: u32,
     /// ORDERED tasks in progress.
     ordered: u32,
+    /// Tasks that wait for room.
+    waiting: u32,
+    /// Bytes of Data-In that the array may still give to tasks.
+    pub due: usize,
     arrivals: u64,
 }
 
@@ -206,7 +223,10 @@ impl Tasks {
     pub fn end(&mut self, tag: Tag) {
         let Some(task) = self.get_mut(tag) else { return };
         let (task_tag, is_immediate, attribute) = (task.task_tag, task.is_immediate, task.attribute);
+        let (due, waits) = (task.due, task.state == State::AwaitsRoom);
         task.clear();
+        self.due -= due as usize;
+        self.waiting -= u32::from(waits);
         self.ordered -= u32::from(attribute == Attribute::Ordered);
         self.by_task_tag.remove(&task_tag);
         self.free.push(tag);
@@ -265,6 +285,50 @@ impl Tasks {
         let waiting = self.iter().filter(|(_, task)| task.state == State::AwaitsOrder);
         let ready = waiting.filter(|(tag, _)| !self.must_wait(*tag));
         ready.min_by_key(|(_, task)| task.arrival).map(|(tag, _)| tag)
+    }
+
+    /// A task waits for room from now on.
+    pub fn wait_for_room(&mut self, tag: Tag) {
+        let Some(task) = self.get_mut(tag) else { return };
+        if std::mem::replace(&mut task.state, State::AwaitsRoom) != State::AwaitsRoom {
+            self.waiting += 1;
+        }
+    }
+
+    /// Whether a task waits for room.
+    pub fn any_waits_for_room(&self) -> bool {
+        self.waiting > 0
+    }
+
+    /// The task that is the next to have room: HEAD OF QUEUE before others, and then as they came.
+    pub fn next_for_room(&self) -> Option<Tag> {
+        if self.waiting == 0 {
+            return None;
+        }
+        let waiting = self.iter().filter(|(_, task)| task.state == State::AwaitsRoom);
+        let place = |task: &Task| (task.attribute != Attribute::HeadOfQueue, task.arrival);
+        waiting.min_by_key(|(_, task)| place(task)).map(|(tag, _)| tag)
+    }
+
+    /// The array has a task from now on, if it has not yet: what it may give it is due.
+    pub fn enter_array(&mut self, tag: Tag) {
+        let Some(task) = self.get_mut(tag) else { return };
+        let before = std::mem::replace(&mut task.state, State::InArray);
+        if before == State::InArray {
+            return;
+        }
+        task.due = task.data_in();
+        let due = task.due as usize;
+        self.due += due;
+        self.waiting -= u32::from(before == State::AwaitsRoom);
+    }
+
+    /// So many bytes of Data-In of a task are in the output.
+    pub fn gave(&mut self, tag: Tag, bytes: usize) {
+        let Some(task) = self.get_mut(tag) else { return };
+        let given = bytes.min(task.due as usize);
+        task.due -= given as u32;
+        self.due -= given;
     }
 
     /// All tasks in progress.

@@ -33,6 +33,8 @@ pub struct Array {
     /// Writes whose data are awaited.
     pub fetching: BTreeSet<Tag>,
     aborted: Vec<Tag>,
+    /// What the session has said and the initiator has not taken.
+    pub unsent: usize,
 }
 
 pub fn lun(number: u16) -> LunView {
@@ -71,6 +73,7 @@ impl Array {
             writes: BTreeMap::new(),
             fetching: BTreeSet::new(),
             aborted: Vec::new(),
+            unsent: 0,
         }
     }
 
@@ -157,6 +160,10 @@ impl Outside for Array {
     fn fetched(&mut self, tag: Tag, complete: bool) {
         self.fetching.remove(&tag);
         self.see(Seen::Fetched(tag, complete));
+    }
+
+    fn unsent(&self) -> usize {
+        self.unsent
     }
 }
 
