@@ -5,7 +5,8 @@ use crate::control::{Answer, Client, NoAnswer, Request};
 use crate::daemon::wait_until_ended;
 use crate::exit::{Code, Failure, Result};
 use crate::lock::Lock;
-use crate::output::{Report, log};
+use crate::log::{self, log};
+use crate::output::Report;
 use crate::recorder;
 use crate::server;
 use crate::status::{Seen, controller_table, look, look_at_both, summarize};
@@ -100,7 +101,7 @@ fn watch(mut signals: Signals, handle: Handle) -> Result<()> {
     let watcher = move || {
         for (count, signal) in signals.forever().enumerate() {
             if count > 0 {
-                std::process::exit(128 + signal);
+                log::exit(128 + signal);
             }
             let handle = handle.clone();
             std::thread::spawn(move || {
@@ -122,7 +123,7 @@ pub fn stop(handle: &Handle) -> bool {
     loop {
         match handle.manage(ManageOp::Stop, deadline.saturating_duration_since(Instant::now())) {
             Ok(Ok(_)) | Err(HandleError::Stopped) => return true,
-            Ok(Err(ManageError::NotServing)) => std::process::exit(0),
+            Ok(Err(ManageError::NotServing)) => log::exit(0),
             Ok(Err(ManageError::Busy)) if Instant::now() < deadline => std::thread::sleep(ASK_AGAIN),
             Ok(Err(_)) | Err(HandleError::TimedOut) => return false,
         }

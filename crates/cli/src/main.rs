@@ -14,6 +14,7 @@ mod health;
 mod journal;
 mod link;
 mod lock;
+mod log;
 mod loss;
 mod lun;
 mod output;
@@ -132,33 +133,25 @@ fn usage(error: &clap::Error, json: bool) -> ExitCode {
 
 /// `controller run` writes a log, in which an error is one line.
 fn serve(cli: &Cli, name: twincell_core::ids::Controller, detach: bool) -> ExitCode {
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .with_target(false)
-        // It would say so on standard error, which is the log, and panic where that fails, too.
-        .log_internal_errors(false)
-        .init();
-    tell_panics_last();
-    let result = load(cli).and_then(|config| controller::run(&config, name, detach));
-    let Err(failure) = result else { return ExitCode::SUCCESS };
-    if cli.json {
-        return ExitCode::from(output::print(Err(failure), true) as u8);
+    let started = log::start().map_err(|e| Failure::io("start", "a thread", &e));
+    let result = started
+        .and_then(|()| load(cli))
+        .and_then(|config| controller::run(&config, name, detach));
+    let code = result.as_ref().map_or_else(|failure| failure.code, |_| Code::Done);
+    if let Err(failure) = result {
+        tell_failure(failure, cli.json);
     }
-    let Failure { code, what, next } = failure;
-    let what = what.split_whitespace().collect::<Vec<_>>().join(" ");
-    output::log(&format!("{what}{}{next}", if next.is_empty() { "" } else { "; " }));
+    log::flush();
     ExitCode::from(code as u8)
 }
 
-/// The last line of the log of a controller that broke an invariant says which, after whatever the usual report adds.
-fn tell_panics_last() {
-    let usual = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        usual(panic);
-        let what = panic.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-        output::log(&format!("the controller ends, the other takes over: {what}"));
-    }));
+fn tell_failure(failure: Failure, json: bool) {
+    if json {
+        return log::within_last_words(move || _ = output::print(Err(failure), true));
+    }
+    let Failure { what, next, .. } = failure;
+    let what = what.split_whitespace().collect::<Vec<_>>().join(" ");
+    log::log(&format!("{what}{}{next}", if next.is_empty() { "" } else { "; " }));
 }
 
 fn load(cli: &Cli) -> Result<CellConfig> {

@@ -46,11 +46,6 @@ fn json(value: impl serde::Serialize) -> Value {
     serde_json::to_value(value).expect("our own types have string keys, so they are JSON")
 }
 
-/// A line of a controller's log. One that cannot be written, as on a file system that is full, is no reason to end.
-pub fn log(line: &str) {
-    let _ = writeln!(std::io::stderr(), "twincell: {line}");
-}
-
 /// Prints the result of a command and says how the process ends.
 pub fn print(result: Result<Report, Failure>, as_json: bool) -> Code {
     let report = result.unwrap_or_else(|failure| Report {

@@ -3,7 +3,7 @@
 use crate::config::CellConfig;
 use crate::exit::{Failure, Result};
 use crate::journal::{EventLine, Journal, LastMode, Takeover, ms_of};
-use crate::output::log;
+use crate::log::log;
 use crate::size::Size;
 use std::path::PathBuf;
 use std::thread::JoinHandle;
