@@ -15,16 +15,12 @@ use rustix::fs::Mode;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io::ErrorKind;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use twincell_core::ids::Controller;
-use twincell_core::manage::{ManageError, ManageOp};
-use twincell_engine::{Engine, Handle, HandleError, OpenError, Outcome};
+use twincell_engine::{Engine, Handle, OpenError, Outcome};
 
 /// How long a stop may take before it is only waited for: flushing a whole cache to slow disks.
-const STOP_ANSWER: Duration = Duration::from_secs(20);
-
-/// How long to wait before a busy controller is asked again.
-const ASK_AGAIN: Duration = Duration::from_millis(20);
+pub const STOP_ANSWER: Duration = Duration::from_secs(20);
 
 /// What can be done with controllers.
 #[derive(Debug, Subcommand)]
@@ -103,31 +99,17 @@ fn watch(mut signals: Signals, handle: Handle) -> Result<()> {
             if count > 0 {
                 log::exit(128 + signal);
             }
-            let handle = handle.clone();
-            std::thread::spawn(move || {
-                if !stop(&handle) {
-                    log("the controller goes on stopping; a second signal ends it at once");
-                }
-            });
+            if handle.stop().is_ok() {
+                std::thread::spawn(|| {
+                    // The process may be gone by then, and this thread with it.
+                    std::thread::sleep(STOP_ANSWER);
+                    log("the controller is still to stop; a second signal ends it at once");
+                });
+            }
         }
     };
     let thread = std::thread::Builder::new().name("signals".to_owned()).spawn(watcher);
     thread.map(|_| ()).map_err(|e| Failure::io("start", "a thread", &e))
-}
-
-/// Stops the controller, and says whether it will end now. One that serves nothing has nothing to hand over: its
-/// process ends, and what its NV memory holds stays there. One that is busy, because its partner has just left or
-/// another task runs, is asked again.
-pub fn stop(handle: &Handle) -> bool {
-    let deadline = Instant::now() + STOP_ANSWER;
-    loop {
-        match handle.manage(ManageOp::Stop, deadline.saturating_duration_since(Instant::now())) {
-            Ok(Ok(_)) | Err(HandleError::Stopped) => return true,
-            Ok(Err(ManageError::NotServing)) => log::exit(0),
-            Ok(Err(ManageError::Busy)) if Instant::now() < deadline => std::thread::sleep(ASK_AGAIN),
-            Ok(Err(_)) | Err(HandleError::TimedOut) => return false,
-        }
-    }
 }
 
 /// What an operator is told when a controller cannot start.
@@ -209,7 +191,7 @@ pub fn stop_and_wait(config: &CellConfig, controller: Controller) -> Result<bool
         Err(NoAnswer::NotRunning) => return Ok(true),
         Err(NoAnswer::Silent(why)) => return Err(silent(why)),
     };
-    match client.ask(&Request::Stop, STOP_ANSWER + Duration::from_secs(2)) {
+    match client.ask(&Request::Stop, STOP_ANSWER + Duration::from_secs(5)) {
         // A controller that ends may not get round to its answer.
         Ok(Answer::Done { .. }) | Err(_) => wait_until_ended(config, controller).map(|()| true),
         Ok(Answer::Error(refusal)) => Err(refusal.failure()),

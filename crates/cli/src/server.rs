@@ -4,6 +4,7 @@ use crate::control::{
     Answer, ControllerStatus, DiskStatus, Envelope, LinkCounters, LinkStatus, LunChange, LunStatus, Merged, PathStatus,
     REQUEST_MAX, Refusal, RefusalKind, Reply, Request, RoleName, SCHEMA, VERSION, short_path,
 };
+use crate::controller::STOP_ANSWER;
 use crate::exit::{Code, Failure};
 use crate::size::Size;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -11,7 +12,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use twincell_core::cell::Phase;
 use twincell_core::cell::record::Mode;
 use twincell_core::controller::Role;
@@ -27,6 +28,10 @@ const CONNECTIONS_MAX: usize = 64;
 const IDLE: Duration = Duration::from_secs(60);
 /// How long a change may take: a ballot after a silent partner, twice.
 const MANAGE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a busy controller is left alone before it is asked again to stop.
+const ASK_AGAIN: Duration = Duration::from_millis(20);
+/// How long the answer to something that cannot even begin may take.
+const ANSWER_AT_ONCE: Duration = Duration::from_millis(1500);
 
 /// Opens the control socket and serves it on threads of its own for as long as the process lives. The caller holds
 /// the controller's lock, so a socket that is there is of a dead predecessor.
@@ -108,8 +113,7 @@ fn answer(request: Request, controller: Controller, handle: &Handle) -> Answer {
     match request {
         Request::Status => ask_snapshot(handle, |s| Answer::Status(Box::new(status(controller, &s)))),
         Request::Link => ask_snapshot(handle, |s| Answer::Link(Box::new(link_status(controller, &s)))),
-        Request::Stop if crate::controller::stop(handle) => Answer::Done { already: false },
-        Request::Stop => Answer::Error(no_answer(HandleError::TimedOut)),
+        Request::Stop => stop(controller, handle),
         Request::AcceptLoss { missing } => accept_loss(&missing, controller, handle),
         Request::Lun(change) => make_change(&change, controller, handle),
         Request::ReplaceDisk { index, uuid, psegs } => replace_disk(DiskIndex(index), &uuid, psegs, controller, handle),
@@ -123,6 +127,51 @@ fn answer(request: Request, controller: Controller, handle: &Handle) -> Answer {
             Err(error) => Answer::Error(no_answer(error)),
         },
     }
+}
+
+/// Stops the controller. One that is busy, because its partner has just left or another task runs, and one that has just
+/// started anew, are asked again for a while. Whoever asked is there to hear that it did not stop, and nothing of it is kept.
+fn stop(controller: Controller, handle: &Handle) -> Answer {
+    let deadline = Instant::now() + STOP_ANSWER;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // What cannot begin is said at once.
+        match handle.manage(ManageOp::Stop, left.max(ANSWER_AT_ONCE)) {
+            Ok(Ok(_)) | Err(HandleError::Stopped) => return Answer::Done { already: false },
+            Ok(Err(ManageError::Busy | ManageError::Unknown)) if !left.is_zero() => std::thread::sleep(ASK_AGAIN),
+            Ok(Err(error)) => return Answer::Error(not_stopped(error, controller)),
+            Err(HandleError::TimedOut) => {
+                let what = format!(
+                    "controller {controller} has not stopped within {} s",
+                    STOP_ANSWER.as_secs()
+                );
+                let failure = Failure::new(Code::TimedOut, what)
+                    .next("it was asked to, and does when it can; `twincell status` says what it waits for");
+                return Answer::Error(Refusal::new(RefusalKind::Unknown, failure));
+            }
+        }
+    }
+}
+
+/// What an operator is told whose controller goes on.
+fn not_stopped(error: ManageError, controller: Controller) -> Refusal {
+    let (kind, code, why) = match error {
+        ManageError::Busy | ManageError::Unknown => (
+            RefusalKind::Busy,
+            Code::Conflict,
+            "what it is to be is still being decided, or another change is under way",
+        ),
+        ManageError::DiskError => (RefusalKind::Final, Code::Refused, "its partner does not see the disks"),
+        _ => (RefusalKind::Final, Code::Refused, "it refuses"),
+    };
+    let failure = Failure::new(
+        code,
+        format!("controller {controller} is not stopped, and goes on: {why}"),
+    );
+    Refusal::new(
+        kind,
+        failure.next("`twincell status` says what it waits for; SIGTERM stops it as soon as it can be stopped"),
+    )
 }
 
 fn accept_loss(missing: &str, controller: Controller, handle: &Handle) -> Answer {

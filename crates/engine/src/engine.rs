@@ -22,6 +22,7 @@ use crate::ring::{Completion, Ring, Token};
 use crate::settings::{FenceChoice, Settings};
 use crate::snapshot::{Counters, DiskSnapshot, Snapshot};
 use crate::space::FreeSpace;
+use crate::stop::StopOrder;
 use crate::story::Teller;
 use crate::view;
 use io_uring::{opcode, types};
@@ -44,7 +45,7 @@ use twincell_core::ids::{
 use twincell_core::layout::metadata::DiskState;
 use twincell_core::link::frame::Frame;
 use twincell_core::list::List;
-use twincell_core::manage::{ManageError, ManageReply};
+use twincell_core::manage::{ManageError, ManageOp, ManageReply};
 use twincell_core::memory::{Memory, Segment, Sgl};
 use twincell_target::iscsi::IscsiSession;
 use twincell_target::nbd::NbdSession;
@@ -116,6 +117,7 @@ pub struct Engine {
     inbox: Inbox,
     replies: HashMap<RequestId, Reply>,
     last_request: RequestId,
+    stop: StopOrder,
     story: Teller,
     counters: Counters,
     space: FreeSpace,
@@ -174,6 +176,7 @@ impl Engine {
             inbox,
             replies: HashMap::new(),
             last_request: RequestId(0),
+            stop: StopOrder::default(),
             counters: Counters::default(),
             space: FreeSpace::default(),
             placement: Placement::default(),
@@ -224,6 +227,7 @@ impl Engine {
             match end {
                 End::Exit => return Ok(Remains::Nothing),
                 End::Halt => return Ok(Remains::Image),
+                End::Restart if self.stop.is_given() => return Ok(Remains::Image),
                 End::Restart => self.restart(),
                 End::Damaged => return Ok(Remains::Damage),
             }
@@ -337,6 +341,7 @@ impl Engine {
             self.hosts.next_deadline(),
             self.disk_ios.next_deadline(),
             self.next_look_for_disks(),
+            self.stop.ask_at(),
         ];
         let now = clock::now();
         deadlines.into_iter().flatten().min().map(|at| clock::until(now, at))
@@ -436,6 +441,9 @@ impl Engine {
         });
         let (hosts, ring, mut shared) = self.hosts();
         hosts.poll(now, ring, &mut shared);
+        if self.stop.ask_at().is_some_and(|at| at <= now) && self.ending.is_none() {
+            self.ask_to_stop();
+        }
         if self.core.next_deadline().is_some_and(|at| at <= now) {
             self.queue.push(Event::Tick);
         }
@@ -566,11 +574,10 @@ impl Engine {
         while let Ok(request) = self.inbox.requests.try_recv() {
             match request {
                 Request::Manage { op, reply } => {
-                    self.last_request = self.last_request.next();
-                    let request = self.last_request;
+                    let request = self.manage(op);
                     self.replies.insert(request, reply);
-                    self.queue.push(Event::Manage { request, op });
                 }
+                Request::Stop => self.stop.give(clock::now()),
                 Request::Disks { paths, reply } => {
                     // Whoever asked may have given up.
                     let _ = reply.try_send(self.look_anew(paths));
@@ -581,6 +588,19 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Asks the core for something.
+    fn manage(&mut self, op: ManageOp) -> RequestId {
+        self.last_request = self.last_request.next();
+        let request = self.last_request;
+        self.queue.push(Event::Manage { request, op });
+        request
+    }
+
+    fn ask_to_stop(&mut self) {
+        let request = self.manage(ManageOp::Stop);
+        self.stop.ask(request);
     }
 
     fn snapshot(&mut self) -> Snapshot {
@@ -707,6 +727,8 @@ impl Engine {
                 let (hosts, _, mut shared) = self.hosts();
                 hosts.close(&mut shared);
             }
+            // Nobody comes in who would be sent away at once.
+            Effect::Serve if self.stop.is_given() => self.stop.hurry(now),
             Effect::Serve => self.hosts.serve(&mut self.ring),
             Effect::ViewChanged => {
                 self.look_at_disk_states();
@@ -719,6 +741,9 @@ impl Engine {
             Effect::Restart => self.ending = self.ending.or(Some(End::Restart)),
             Effect::Exit => self.ending = self.ending.or(Some(End::Exit)),
             Effect::Halt => self.ending = self.ending.or(Some(End::Halt)),
+            Effect::Note(Note::Serving { .. }) if self.stop.is_given() => {
+                info!("could serve now, and stops instead");
+            }
             Effect::Note(note) => self.note(note),
             Effect::DiskRead { .. }
             | Effect::DiskWrite { .. }
@@ -942,6 +967,9 @@ impl Engine {
     }
 
     fn reply(&mut self, request: RequestId, result: Result<ManageReply, ManageError>) {
+        if let Some(error) = self.stop.answered(request, result, clock::now()) {
+            info!(?error, "cannot stop yet, and does as soon as it can");
+        }
         if let Some(reply) = self.replies.remove(&request) {
             // Whoever asked may have given up.
             let _ = reply.try_send(result);

@@ -37,6 +37,8 @@ pub(crate) enum Request {
         paths: Vec<PathBuf>,
         reply: SyncSender<bool>,
     },
+    /// That the controller stops.
+    Stop,
     /// Of the engine itself.
     Snapshot { reply: SyncSender<Box<Snapshot>> },
 }
@@ -86,6 +88,15 @@ impl Handle {
         let (reply, answer) = sync_channel(1);
         self.send(Request::Manage { op, reply })?;
         wait(&answer, timeout)
+    }
+
+    /// Has the controller stop as soon as it can, whatever it does now: it serves nobody from now on whom it does not serve
+    /// yet. It is not asked twice, and cannot refuse; when it has stopped is for the engine's end to say.
+    ///
+    /// # Errors
+    /// The engine does not run any more.
+    pub fn stop(&self) -> Result<(), HandleError> {
+        self.send(Request::Stop)
     }
 
     /// Has disks that are missing looked for at these paths, one for each disk of the cell, from now on. One that is found

@@ -33,6 +33,7 @@ mod ring;
 mod settings;
 mod snapshot;
 mod space;
+mod stop;
 mod story;
 mod stream;
 #[cfg(test)]
