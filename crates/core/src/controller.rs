@@ -824,6 +824,7 @@ impl Core {
     /// Whoever waits for its turn and can begin, begins, in order of arrival.
     fn give_turns(&mut self) {
         let (mut memory_is_short, mut transfers_are_short) = (false, false);
+        let (mut begun, mut passed_over) = (false, false);
         let mut at = 0;
         self.disks_awaited.clear();
         while at < self.order.len() {
@@ -837,16 +838,21 @@ impl Core {
                 continue;
             }
             self.look_whether_it_is_overtaken(h);
-            let waits = memory_is_short && self.needs_memory(h) || transfers_are_short && self.may_need_transfer(h);
+            let lacks_memory = memory_is_short && self.needs_memory(h);
+            let waits = lacks_memory || transfers_are_short && self.may_need_transfer(h);
             if waits || !self.may_lock(h, at - 1) {
+                passed_over |= lacks_memory;
                 continue;
             }
             match self.admit(h) {
-                Lacks::Nothing | Lacks::Leave => {}
+                Lacks::Nothing => begun = true,
+                Lacks::Leave => {}
                 Lacks::Memory => memory_is_short = true,
                 Lacks::Transfer => transfers_are_short = true,
             }
         }
+        // With what they took, those for which others were passed over may wait for something else by now.
+        self.turn_may_have_come |= begun && passed_over && !mutant::is("who-is-passed-over-waits-for-an-event");
     }
 
     /// Whether a command that waits for its turn is not wanted any more. A write that may be done is carried out all the same:

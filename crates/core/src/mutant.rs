@@ -59,6 +59,7 @@ pub const MUTANTS: &[Mutant] = &[
     code("an-rtr-of-an-earlier-use", "an RTR for an earlier use of an RIE is taken for one of the present use"),
     code("a-full-disk-hides-a-lack", "a read looks for a transfer buffer only once its disk has room for it"),
     code("only-who-is-waited-for-is-written", "what nobody waits for goes to disk only when nothing else is to go"),
+    code("who-is-passed-over-waits-for-an-event", "turns are given once, though those that began change what others wait for"),
     code("who-wants-nothing-waits-for-memory", "a write of no blocks waits for NV memory, behind others"),
     code("what-waits-to-be-forwarded-has-no-deadline", "a write begins though its host may have sent it again through the partner"),
     code("who-was-asked-by-one-that-stops-is-deaf", "a controller that told one that stops that it sees the disks asks nobody for long"),

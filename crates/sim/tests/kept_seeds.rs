@@ -2,7 +2,7 @@
 //! else, so those for which a script could be written are scripts.
 
 use twincell_sim::plan::Plan;
-use twincell_sim::run_plan;
+use twincell_sim::{run_plan, trace};
 
 /// As it was then: nothing outlived its connection, and no path was slow.
 fn ends_well(seed: u64) {
@@ -125,4 +125,11 @@ fn many_wait_for_one_transfer_buffer_and_a_slow_path() {
 #[test]
 fn a_path_that_spoils_is_given_up_when_it_has_answered_for_long_enough() {
     ends_well(2_900_161_955);
+}
+
+/// A large write began, and one behind it that had waited for memory waited for its disk's share from then on: it held up no other any
+/// more.
+#[test]
+fn a_write_is_passed_over_for_one_that_waits_for_something_else() {
+    trace(&["who-is-passed-over-waits-for-an-event"], || ends_well(3_000_117_933));
 }
