@@ -1,8 +1,7 @@
 //! `twincell cell`: making a cell, starting and stopping both of its controllers.
 
-use crate::config::{
-    CellConfig, DISKS_MAX, FILE_NAME, Section, check_address, check_name, dir_of_environment, make_private_dir,
-};
+use crate::claim::{Claim, PATIENCE, disks_dir};
+use crate::config::{CellConfig, DISKS_MAX, FILE_NAME, Section, check_address, check_name, dir_of_environment};
 use crate::controller::stop_and_wait;
 use crate::daemon;
 use crate::exit::{Code, Failure, Result};
@@ -23,7 +22,7 @@ const DISK_STEP: u64 = 4096;
 /// What can be done with a cell.
 #[derive(Debug, Subcommand)]
 pub enum CellVerb {
-    /// Make a cell in a directory.
+    /// Make a cell in a directory. What a `cell create` that was interrupted has left there goes first.
     Create(Box<Create>),
     /// Start whichever of the two controllers is not running.
     Start,
@@ -86,23 +85,25 @@ pub fn directory(dir: Option<&Path>) -> Result<PathBuf> {
 /// `cell create`.
 pub fn create(dir: &Path, asked: &Create) -> Result<Report> {
     let file = dir.join(FILE_NAME);
-    if file.exists() {
-        let config = CellConfig::load(&file)?;
-        same_as(&config, dir, asked)?;
-        return Ok(report(&config, "exists already, just like that"));
+    if !file.exists() {
+        let config = plan(dir, file.clone(), asked)?;
+        if let Some(claim) = Claim::take(dir, PATIENCE)? {
+            build(claim, &config, dir, &new_disks(&config, asked))?;
+            return Ok(report(&config, "is there"));
+        }
     }
-    let config = plan(dir, file, asked)?;
-    let disks: Vec<NewDisk> = config
-        .disks
-        .iter()
-        .map(|path| NewDisk {
-            path: path.clone(),
-            size_bytes: asked.paths.is_empty().then_some(asked.disk_size.0),
-        })
-        .collect();
-    let existed = check_empty(dir)?;
-    build(&config, dir, &disks).inspect_err(|_| remove(dir, existed))?;
-    Ok(report(&config, "is there"))
+    let config = CellConfig::load(&file)?;
+    same_as(&config, dir, asked)?;
+    Ok(report(&config, "exists already, just like that"))
+}
+
+fn new_disks(config: &CellConfig, asked: &Create) -> Vec<NewDisk> {
+    let size_bytes = asked.paths.is_empty().then_some(asked.disk_size.0);
+    let disk = |path: &PathBuf| NewDisk {
+        path: path.clone(),
+        size_bytes,
+    };
+    config.disks.iter().map(disk).collect()
 }
 
 /// Checks everything that was asked for, and changes nothing.
@@ -170,7 +171,7 @@ fn disk_paths(dir: &Path, asked: &Create) -> Result<Vec<PathBuf>> {
     let width = (asked.disks - 1).to_string().len();
     if asked.paths.is_empty() {
         return Ok((0..asked.disks)
-            .map(|n| dir.join("disks").join(format!("{n:0width$}")))
+            .map(|n| disks_dir(dir).join(format!("{n:0width$}")))
             .collect());
     }
     let absolute = |path: &PathBuf| std::path::absolute(path).map_err(|e| Failure::io("find", path.display(), &e));
@@ -213,36 +214,17 @@ pub fn free_port(held: &mut Vec<TcpListener>) -> Result<String> {
     .next("name the link's addresses with --link-a and --link-b"))
 }
 
-/// Whether DIR is there; it must be empty then.
-fn check_empty(dir: &Path) -> Result<bool> {
-    match std::fs::read_dir(dir) {
-        Ok(mut entries) => match entries.next() {
-            None => Ok(true),
-            Some(_) => Err(Failure::new(
-                Code::Conflict,
-                format!("{} is not empty, and not a cell", dir.display()),
-            )
-            .next("name an empty directory, or one that is not there yet")),
-        },
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(e) => Err(Failure::io("look into", dir.display(), &e)),
-    }
-}
-
 /// Makes the cell. `cell.toml` comes last, and whole: a directory without it is not a cell.
-fn build(config: &CellConfig, dir: &Path, disks: &[NewDisk]) -> Result<()> {
-    let made = |path: &Path| std::fs::create_dir_all(path).map_err(|e| Failure::io("make", path.display(), &e));
-    made(dir)?;
+fn build(mut claim: Claim, config: &CellConfig, dir: &Path, disks: &[NewDisk]) -> Result<()> {
+    claim.announce(config)?;
     if disks.iter().any(|d| d.size_bytes.is_some()) {
-        make_private_dir(&dir.join("disks"))?;
+        claim.make_dir(disks_dir(dir))?;
     }
     for controller in Controller::BOTH {
-        make_private_dir(&config.controller_dir(controller))?;
+        claim.make_dir(config.controller_dir(controller))?;
     }
     create_disks(config.uuid, &config.name, disks).map_err(|e| disks_refused(&e))?;
-    let new = dir.join(".cell.toml.new");
-    std::fs::write(&new, config.to_text()).map_err(|e| Failure::io("write", new.display(), &e))?;
-    std::fs::rename(&new, &config.file).map_err(|e| Failure::io("write", config.file.display(), &e))
+    claim.make_it_a_cell()
 }
 
 /// A disk that cannot be made one of a cell.
@@ -261,14 +243,13 @@ pub fn disks_refused(error: &CreateError) -> Failure {
     Failure::new(code, error.to_string()).next("nothing was made")
 }
 
-/// Removes what `build` made, and the directory if it was not there before.
+/// Removes a cell, and its directory if that was not there before. It must be the caller's own, with nobody running.
 pub fn remove(dir: &Path, existed: bool) {
     // The file first: what cannot be removed after it is no cell all the same.
     let _ = std::fs::remove_file(dir.join(FILE_NAME));
     for part in ["disks", "A", "B"] {
         let _ = std::fs::remove_dir_all(dir.join(part));
     }
-    let _ = std::fs::remove_file(dir.join(".cell.toml.new"));
     if !existed {
         let _ = std::fs::remove_dir(dir);
     }
@@ -489,5 +470,57 @@ mod tests {
         let failure = create(dir.path(), &asked(&["--disks", "1", "--disk-size", "64M"])).unwrap_err();
         assert_eq!(failure.code, Code::Conflict);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    const SMALL: [&str; 4] = ["--disks", "2", "--disk-size", "64M"];
+
+    /// The state that a signal leaves behind in the middle of the disks.
+    fn interrupt(dir: &Path) {
+        let config = plan(dir, dir.join(FILE_NAME), &asked(&["--disks", "12"])).unwrap();
+        for part in ["disks", "A", "B"] {
+            std::fs::create_dir_all(dir.join(part)).unwrap();
+        }
+        std::fs::write(dir.join(".cell.toml.new"), config.to_text()).unwrap();
+        for disk in &config.disks[..7] {
+            std::fs::write(disk, "").unwrap();
+        }
+    }
+
+    #[test]
+    fn the_rest_of_one_that_was_interrupted_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        interrupt(dir.path());
+        create(dir.path(), &asked(&SMALL)).unwrap();
+        let names = |dir: &Path| {
+            let entries = std::fs::read_dir(dir).unwrap();
+            let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names(dir.path()), ["A", "B", "cell.toml", "disks"]);
+        assert_eq!(names(&dir.path().join("disks")), ["0", "1"]);
+    }
+
+    #[test]
+    fn what_somebody_has_put_beside_the_rest_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        interrupt(dir.path());
+        let mine = ["mine", "disks/mine", "A/mine"].map(|name| dir.path().join(name));
+        mine.iter().for_each(|path| std::fs::write(path, "x").unwrap());
+        let failure = create(dir.path(), &asked(&SMALL)).unwrap_err();
+        assert_eq!(failure.code, Code::Conflict);
+        assert!(mine.iter().all(|path| path.exists()));
+    }
+
+    /// Disks that cannot be made are the end of it; a cell that is there by then would stay, as does all else.
+    #[test]
+    fn what_fails_leaves_nothing() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join("cell");
+        let disk = parent.path().join("disk");
+        std::fs::write(&disk, "too small").unwrap();
+        let failure = create(&dir, &asked(&["--disk", disk.to_str().unwrap()])).unwrap_err();
+        assert_eq!(failure.code, Code::Usage);
+        assert!(!dir.exists() && disk.exists());
     }
 }

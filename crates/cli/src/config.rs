@@ -174,7 +174,8 @@ impl CellConfig {
         })
     }
 
-    fn parse(file: PathBuf, text: &str) -> Result<CellConfig> {
+    /// Reads the text of `file`, and checks it.
+    pub fn parse(file: PathBuf, text: &str) -> Result<CellConfig> {
         let parsed: File = toml::from_str(text).map_err(|e| Failure::usage(e.to_string().trim_end().to_owned()))?;
         if parsed.format != FORMAT {
             return Err(Failure::usage(format!(

@@ -1,6 +1,7 @@
 //! `twincell`: the controller, and the commands of its operator.
 
 mod cell;
+mod claim;
 mod config;
 mod confirm;
 mod control;
