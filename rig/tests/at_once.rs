@@ -4,7 +4,7 @@ use rustix::process::Signal;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
-use twincell_rig::cell::{addresses_on, binary, signal, twincell_in};
+use twincell_rig::cell::{Cell, Shape, addresses_on, binary, signal, twincell_in};
 use twincell_rig::ports::Ports;
 use twincell_rig::wait_for;
 
@@ -93,4 +93,20 @@ fn a_create_that_is_interrupted_is_done_again() {
     twincell_in(&dir, &args).success();
     assert!(dir.join("cell.toml").exists() && !dir.join(CLAIM).exists());
     twincell_in(&dir, &args).success();
+}
+
+/// Each of them ends well, though each controller is started by one of them only.
+#[test]
+fn a_cell_that_is_started_twice_at_once_serves() {
+    let cell = Cell::create(Shape {
+        disks: 4,
+        disk_size: "64M",
+        cache: "4M",
+    });
+    for _ in 0..3 {
+        let starts = (0..3).map(|_| begin(&cell.dir(), &["cell", "start"])).collect();
+        all_succeed(starts, || cell.logs());
+        cell.wait_until_mirrored();
+        cell.twincell(&["cell", "stop"]).success();
+    }
 }

@@ -10,6 +10,7 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+use twincell_client::iscsi::discover;
 use twincell_core::ids::Controller;
 
 /// How long both controllers may take until they serve every protocol.
@@ -18,6 +19,10 @@ pub const START_TIMEOUT: Duration = Duration::from_secs(30);
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(40);
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long a portal may take until it has said something.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(1);
+/// What an NBD server says first.
+const NBD_GREETING: &[u8; 8] = b"NBDMAGIC";
 
 /// Starts a controller, detached from the caller's terminal and session.
 pub fn spawn(config: &CellConfig, controller: Controller) -> Result<Child> {
@@ -90,21 +95,35 @@ pub fn lacks(config: &CellConfig, controller: Controller) -> Option<String> {
         });
     }
     let section = config.section(controller);
-    let protocols = [("iSCSI", &section.iscsi), ("NBD", &section.nbd)];
-    let portals = protocols
-        .iter()
-        .flat_map(|(protocol, portals)| portals.iter().map(move |p| (protocol, p)));
-    for (protocol, portal) in portals {
-        let connected = resolve(portal).map(|a| TcpStream::connect_timeout(&a, CONNECT_TIMEOUT).is_ok());
-        if connected != Ok(true) {
-            return Some(format!("does not serve {protocol} on {portal}"));
-        }
-    }
-    None
+    let silent_iscsi = section.iscsi.iter().find(|p| !greets_iscsi(p)).map(|p| ("iSCSI", p));
+    let silent = || section.nbd.iter().find(|p| !greets_nbd(p)).map(|p| ("NBD", p));
+    silent_iscsi
+        .or_else(silent)
+        .map(|(protocol, portal)| format!("does not serve {protocol} on {portal}"))
 }
 
-/// Waits until all of `controllers` serve every protocol. `started` are those of them that this process started:
-/// one that has ended is not waited for.
+/// Whether a portal logs a host in. That it can be connected to says nothing: the kernel does that, and who listens may end
+/// each connection at once.
+fn greets_iscsi(portal: &str) -> bool {
+    discover(portal, GREETING_TIMEOUT).is_ok()
+}
+
+/// Whether a portal says first what an NBD server does.
+fn greets_nbd(portal: &str) -> bool {
+    let Ok(address) = resolve(portal) else { return false };
+    let greeting = || -> std::io::Result<[u8; 8]> {
+        let mut stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT)?;
+        stream.set_read_timeout(Some(GREETING_TIMEOUT))?;
+        let mut greeting = [0; 8];
+        stream.read_exact(&mut greeting)?;
+        Ok(greeting)
+    };
+    greeting().is_ok_and(|said| said == *NBD_GREETING)
+}
+
+/// Waits until all of `controllers` serve every protocol. `started` are those of them that this process started: one that
+/// has ended is not waited for, unless another process is that controller: somebody else has started it at the same time, and
+/// ours found its lock taken.
 pub fn wait_until_serving(
     config: &CellConfig,
     controllers: &[Controller],
@@ -120,6 +139,7 @@ pub fn wait_until_serving(
             };
             let child = started.iter_mut().find(|(c, _)| c == controller);
             let ended = child.and_then(|(_, child)| child.try_wait().ok().flatten());
+            let ended = ended.filter(|_| !is_running(config, *controller));
             match ended {
                 Some(status) => lacking.push((*controller, format!("ended ({status})"))),
                 None => {
@@ -202,6 +222,8 @@ pub fn wait_until_ended(config: &CellConfig, controller: Controller) -> Result<(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
+    use std::net::TcpListener;
 
     #[test]
     fn the_last_line_is_the_last_that_says_anything() {
@@ -219,5 +241,36 @@ mod tests {
         }
         std::fs::write(&log, "x".repeat(9000) + "\nthe end\n").unwrap();
         assert_eq!(last_line(&log).as_deref(), Some("the end"));
+    }
+
+    /// A portal that takes one connection and does `then` with it.
+    fn portal(then: impl FnOnce(TcpStream) + Send + 'static) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        std::thread::spawn(move || then(listener.accept().unwrap().0));
+        address
+    }
+
+    #[test]
+    fn a_portal_that_ends_each_connection_does_not_serve() {
+        assert!(!greets_nbd(&portal(drop)));
+        assert!(!greets_iscsi(&portal(drop)));
+        let free = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .to_string();
+        assert!(!greets_nbd(&free) && !greets_iscsi(&free));
+        // The kernel connects, and nobody accepts.
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = silent.local_addr().unwrap().to_string();
+        assert!(!greets_nbd(&address) && !greets_iscsi(&address));
+    }
+
+    #[test]
+    fn an_nbd_portal_serves_that_says_so() {
+        let says = |words: &'static [u8]| portal(move |mut host| host.write_all(words).unwrap());
+        assert!(greets_nbd(&says(b"NBDMAGICIHAVEOPT")));
+        assert!(!greets_nbd(&says(b"HTTP/1.1 200 OK")));
     }
 }
