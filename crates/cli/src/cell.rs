@@ -51,7 +51,7 @@ pub struct Create {
     /// A block device or file to use instead, whole; once for each disk.
     #[arg(long = "disk", value_name = "PATH", conflicts_with_all = ["disks", "disk_size"])]
     pub paths: Vec<PathBuf>,
-    /// The cache of each controller.
+    /// The cache of each controller, 2M to 128G.
     #[arg(long, default_value = "64M", value_name = "SIZE")]
     pub cache: Size,
     /// The iSCSI portal of A.

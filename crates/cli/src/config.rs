@@ -6,9 +6,10 @@ use rustix::fs::{Access, access, statfs};
 use serde::{Deserialize, Serialize};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
-use twincell_core::ids::{Controller, Uuid};
+use twincell_core::ids::{BUFFER_BYTES, Controller, Uuid};
 use twincell_core::link::path::PATHS_MAX;
 use twincell_engine::{FenceChoice, Settings};
+use twincell_wire::nv::BUFFERS_MAX;
 
 /// The version of this file that this binary reads and writes.
 pub const FORMAT: u32 = 1;
@@ -18,8 +19,8 @@ pub const FILE_NAME: &str = "cell.toml";
 const DEFAULT_FILE: &str = "/etc/twincell/cell.toml";
 /// The smallest cache of a controller. What one disk may hold of a pair leaves room there for the largest atomic write.
 pub const CACHE_MIN: u64 = 2 << 20;
-/// The largest: buffers are numbered with 32 bits, and nobody means more.
-pub const CACHE_MAX: u64 = 1 << 40;
+/// The largest: half of it is for each of the two segment pairs, which have at most so many buffers.
+pub const CACHE_MAX: u64 = 2 * BUFFERS_MAX as u64 * BUFFER_BYTES as u64;
 /// The most disks of a cell.
 pub const DISKS_MAX: usize = 240;
 /// The longest name of a cell.
@@ -500,6 +501,8 @@ fn first_repeated<T: Ord>(all: &[T]) -> Option<&T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use twincell_core::config::Geometry;
+    use twincell_wire::nv::NvLayout;
 
     fn section(n: u16) -> Section {
         let on = |port: u16| vec![format!("127.0.0.1:{}", port + n)];
@@ -589,6 +592,7 @@ mod tests {
             ("format = 1", "format = 2", "format"),
             ("format = 1", "format = 1\ncolour = 3", "colour"),
             ("cache = \"64M\"", "cache = \"64K\"", "cache"),
+            ("cache = \"64M\"", "cache = \"129G\"", "between 2M and 128G"),
             ("cache = \"64M\"", "cache = \"lots\"", "cache"),
             ("\"disks/0\"", "\"disks/2\"", "disks"),
             ("127.0.0.1:3261", "127.0.0.1:0", "controller.B.iscsi"),
@@ -603,6 +607,18 @@ mod tests {
             let failure = CellConfig::parse("/cells/demo/cell.toml".into(), &changed).unwrap_err();
             assert_eq!(failure.code, Code::Usage);
             assert!(failure.what.contains(named), "{from} -> {to}: {failure}");
+        }
+    }
+
+    /// What is taken when a cell is made can be laid out when it starts.
+    #[test]
+    fn the_largest_cache_has_a_layout() {
+        for cache in [CACHE_MIN, CACHE_MAX] {
+            let geometry = Geometry::for_cache(cache);
+            let layout = NvLayout::of(&geometry);
+            let halves = u64::from(layout.buffers) * BUFFER_BYTES as u64;
+            assert_eq!(halves, cache, "{geometry:?}");
+            assert!(layout.bytes > cache);
         }
     }
 
