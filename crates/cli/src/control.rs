@@ -7,7 +7,7 @@ use crate::exit::{Code, Failure};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt};
 use serde::{Deserialize, Serialize};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -401,7 +401,8 @@ impl Client {
             Ok(stream)
         };
         let stream = connected().map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => NoAnswer::NotRunning,
+            // Where the directory of a controller is none, no controller can be.
+            ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::ConnectionRefused => NoAnswer::NotRunning,
             _ => NoAnswer::Silent(e.to_string()),
         })?;
         let pid = sockopt::socket_peercred(&stream)
@@ -428,7 +429,7 @@ impl Client {
         match read {
             Ok(0) => Err(NoAnswer::Silent("it closed the connection".to_owned())),
             Ok(_) => parse_reply(&answer),
-            Err(e) if matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                 Err(NoAnswer::Silent(format!("no answer within {timeout:?}")))
             }
             Err(e) => Err(silent(e)),

@@ -9,6 +9,7 @@ use crate::output::{Report, table};
 use crate::size::Size;
 use serde::Serialize;
 use std::fmt::Write;
+use std::path::Path;
 use std::time::Duration;
 use twincell_core::ids::Controller;
 
@@ -72,21 +73,7 @@ pub fn look(config: &CellConfig, controller: Controller) -> Seen {
     let dir = config.controller_dir(controller);
     let mut client = match Client::connect(&config.control(controller)) {
         Ok(client) => client,
-        Err(NoAnswer::NotRunning) => {
-            return match holder(&dir) {
-                Holder::Process(pid) => Seen::Opening { pid },
-                Holder::Nobody => Seen::Stopped,
-                Holder::Never if dir.is_dir() => Seen::Stopped,
-                Holder::Never => Seen::Elsewhere,
-            };
-        }
-        Err(NoAnswer::Silent(why)) => {
-            let pid = match holder(&dir) {
-                Holder::Process(pid) => pid,
-                _ => None,
-            };
-            return Seen::Silent { pid, why };
-        }
+        Err(why) => return without_connection(&dir, holder(&dir), why),
     };
     let pid = client.pid;
     match client.ask(&Request::Status, ANSWER_TIMEOUT) {
@@ -98,6 +85,19 @@ pub fn look(config: &CellConfig, controller: Controller) -> Seen {
         },
         Err(NoAnswer::Silent(why)) => Seen::Silent { pid, why },
         Err(NoAnswer::NotRunning) => Seen::Stopped,
+    }
+}
+
+/// What a controller does that cannot be connected to. The lock says whether there is one at all.
+fn without_connection(dir: &Path, holder: Holder, why: NoAnswer) -> Seen {
+    match (holder, why) {
+        (Holder::Nobody, _) => Seen::Stopped,
+        (Holder::Process(pid), NoAnswer::NotRunning) => Seen::Opening { pid },
+        (Holder::Process(pid), NoAnswer::Silent(why)) => Seen::Silent { pid, why },
+        // The lock cannot be looked at either: another user's, for one.
+        (Holder::Never, NoAnswer::Silent(why)) => Seen::Silent { pid: None, why },
+        (Holder::Never, NoAnswer::NotRunning) if dir.exists() => Seen::Stopped,
+        (Holder::Never, NoAnswer::NotRunning) => Seen::Elsewhere,
     }
 }
 
@@ -474,6 +474,27 @@ pub(crate) mod tests {
             panic!("not answered")
         };
         change(status);
+    }
+
+    #[test]
+    fn a_controller_that_nobody_is_does_not_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = config().to_text();
+        let config = CellConfig::parse(dir.path().join("cell.toml"), &text).unwrap();
+        assert!(matches!(look(&config, Controller::A), Seen::Elsewhere));
+        let own = dir.path().join("A");
+        std::fs::write(&own, "a plain file").unwrap();
+        assert!(matches!(look(&config, Controller::A), Seen::Stopped));
+        std::fs::remove_file(&own).unwrap();
+        std::fs::create_dir(&own).unwrap();
+        assert!(matches!(look(&config, Controller::A), Seen::Stopped));
+        // Nobody holds the lock, whatever stands in the socket's place.
+        std::fs::write(own.join("lock"), "").unwrap();
+        std::os::unix::fs::symlink("control.sock", own.join("control.sock")).unwrap();
+        assert!(matches!(look(&config, Controller::A), Seen::Stopped));
+        // The lock cannot be looked at: then it is not known.
+        std::fs::remove_file(own.join("lock")).unwrap();
+        assert!(matches!(look(&config, Controller::A), Seen::Silent { .. }));
     }
 
     #[test]
