@@ -2,10 +2,11 @@
 
 use serde_json::Value;
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use twincell_client::Url;
 use twincell_client::checker::{Checker, Options, Regions};
+use twincell_client::device::{Request, execute};
 use twincell_client::multipath::Timing;
 use twincell_rig::cell::{Cell, Pool, SETTLE, addresses_on};
 use twincell_rig::poll_for;
@@ -18,6 +19,9 @@ const DISKS: usize = 4;
 const DISK_BYTES: u64 = 192 << 20;
 /// What the load writes, in blocks: all of the LUN.
 const REGION: u64 = (64 << 20) / 512;
+
+/// What is over is told for two seconds more; here the machine is slow. What nobody has tried since is told for 30 s.
+const TOLD_MAX: Duration = Duration::from_secs(20);
 
 /// A cell on disks that fail when they are told to, and its load.
 struct Bed {
@@ -140,4 +144,34 @@ fn a_disk_is_replaced_by_an_empty_one() {
     let listed = bed.until_disk(PAIR[0], "normal");
     assert_eq!(listed["disks"][PAIR[0]]["path"], path, "{listed}");
     bed.ends_without_the_other();
+}
+
+/// Every disk fails, and soon none does any more: then nobody is told for long that all is lost.
+#[test]
+fn what_works_again_is_soon_told() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let shelf = Shelf::mount(dir.path(), DISKS, DISK_BYTES).expect("disks");
+    let ports = Ports::reserve();
+    let addresses = addresses_on(&ports);
+    let root = tempfile::tempdir_in(dir.path()).expect("a directory");
+    let cell = Cell::create_in(root, ports, &Pool::Given(shelf.paths()), "16M", &addresses).expect("a cell");
+    cell.twincell(&["cell", "start"]).success();
+    cell.wait_until_mirrored();
+    let lun = cell.lun("data", "64M", "vraid1");
+    let url: Url = cell.nbd_url(&lun, "A").parse().expect("an address");
+    let mut host = url.connect(SETTLE).expect("a host");
+    (0..DISKS).for_each(|n| shelf.tell(n, Trouble::WriteErrors));
+    // A block of each PSEG is in memory, and no disk takes it.
+    for start in (0..REGION).step_by((2 << 20) / 512) {
+        let (data, fua) = (vec![7; 8 * 512].into(), false);
+        execute(host.as_mut(), Request::Write { start, data, fua }).expect("it is in memory");
+    }
+    cell.wait_until("no disk that works", |s| {
+        let problems = s["problems"].as_array().cloned().unwrap_or_default();
+        problems.iter().any(|p| p["kind"] == "quorum_lost")
+    });
+    (0..DISKS).for_each(|n| shelf.tell(n, Trouble::None));
+    let over = Instant::now();
+    cell.wait_until("nothing to tell", |s| s["problems"] == serde_json::json!([]));
+    assert!(over.elapsed() < TOLD_MAX, "{:?}\n{}", over.elapsed(), cell.logs());
 }

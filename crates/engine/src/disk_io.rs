@@ -2,6 +2,7 @@
 
 use crate::clock;
 use crate::disk::Disk;
+use crate::failures::Asked;
 use crate::memory::{Pages, Piece};
 use crate::ring::{Ring, Token};
 use io_uring::{opcode, squeue, types};
@@ -433,6 +434,16 @@ impl DiskIos {
     /// Whether this I/O is a look at what disk it is.
     pub(crate) fn is_probe(&self, key: u32) -> bool {
         matches!(self.ios[key as usize].kind, Kind::Probe { .. })
+    }
+
+    /// What this I/O asks of its disk.
+    pub(crate) fn asked(&self, key: u32) -> Asked {
+        match self.ios[key as usize].kind {
+            Kind::Read | Kind::SlotRead { .. } | Kind::MetadataRead | Kind::Probe { .. } => Asked::Read,
+            Kind::Write | Kind::Flush | Kind::Zero { .. } | Kind::SlotWrite { .. } | Kind::MetadataWrite => {
+                Asked::Write
+            }
+        }
     }
 
     /// When the oldest step in flight was posted.

@@ -5,6 +5,7 @@ use crate::clock;
 use crate::disk::{self, Disk};
 use crate::disk_io::{DiskIos, Ended};
 use crate::error::{OpenError, RunError};
+use crate::failures::Failures;
 use crate::fence;
 use crate::handle::{self, Handle, Inbox, Request};
 use crate::hosts::{Greet, Hosts, Protocol, Shared};
@@ -51,11 +52,6 @@ use twincell_target::iscsi::IscsiSession;
 use twincell_target::nbd::NbdSession;
 use twincell_wire::frame::decode_mfcs;
 
-/// A disk of which something failed counts as failing for this long.
-const FAILING: Nanos = Nanos::from_millis(30_000);
-
-/// A disk of which something failed within this time fails now: what is failing is asked again more often than that.
-const FAILS: Nanos = Nanos::from_millis(2000);
 /// A disk that fails, has another device at its path, and was not given up for this long, is opened by starting anew.
 const MOVED: Nanos = Nanos::from_millis(5000);
 
@@ -122,8 +118,8 @@ pub struct Engine {
     counters: Counters,
     space: FreeSpace,
     placement: Placement,
-    /// When something that was asked of a disk failed last.
-    failed_at: Vec<Option<Time>>,
+    /// By disk, what has failed of what was asked of it.
+    failures: Vec<Failures>,
     /// The metadata that were looked at last.
     generation: u64,
     /// By disk: it is another one than these metadata mean.
@@ -165,7 +161,7 @@ impl Engine {
             link,
             hosts,
             memories: Memories::new(nv, geometry.transfers + 1),
-            failed_at: vec![None; disks.len()],
+            failures: vec![Failures::default(); disks.len()],
             generation: 0,
             strange: vec![false; disks.len()],
             unheld: vec![false; disks.len()],
@@ -369,7 +365,7 @@ impl Engine {
                 if result == -libc::EBADE {
                     self.on_reservation_conflict();
                 }
-                let probe = self.disk_ios.is_probe(key);
+                let (probe, asked) = (self.disk_ios.is_probe(key), self.disk_ios.asked(key));
                 let disk = self.disks[of].as_ref().expect("something was posted to it");
                 let ended = self.disk_ios.completed(&mut self.ring, key, disk, result);
                 if let Some(disk) = self.disk_ios.take_failed_flush() {
@@ -378,7 +374,9 @@ impl Engine {
                 if let Some(ended) = ended {
                     if is_error(&ended.event) {
                         self.counters.disk_errors += 1;
-                        self.failed_at[of] = Some(clock::now());
+                        self.failures[of].failed(asked, clock::now());
+                    } else {
+                        self.failures[of].done(asked);
                     }
                     if probe && is_error(&ended.event) && wanted {
                         self.reopener.look_for(of, &self.settings, clock::now());
@@ -476,7 +474,7 @@ impl Engine {
 
     fn look_for_disks(&mut self, now: Time) {
         for n in 0..self.disks.len() {
-            let fails = self.failed_at[n].is_some_and(|at| now.since(at) < FAILS);
+            let fails = self.failures[n].is_now(now);
             if self.disks[n].is_none() && self.may_open(n) || fails {
                 self.reopener.look_for(n, &self.settings, now);
             }
@@ -552,7 +550,7 @@ impl Engine {
         }
         info!(disk = %disk.path.display(), "a disk that came back is open");
         self.disks[n] = Some(disk);
-        self.failed_at[n] = None;
+        self.failures[n] = Failures::default();
         self.moved[n] = None;
         self.admit(n);
         self.look_whether_strange(n);
@@ -662,15 +660,14 @@ impl Engine {
     /// Whether each disk works, as far as anybody has tried.
     fn working_disks(&self) -> Vec<bool> {
         let now = clock::now();
-        let works = |(n, failed_at): (usize, &Option<Time>)| {
-            let fails = failed_at.is_some_and(|at| now.since(at) < FAILING);
+        let works = |(n, failures): (usize, &Failures)| {
             self.disks[n].is_some()
                 && !self.strange[n]
                 && !self.unheld[n]
-                && !fails
+                && !failures.counts(now)
                 && !self.disk_ios.is_overdue(DiskIndex(n as u16))
         };
-        self.failed_at.iter().enumerate().map(works).collect()
+        self.failures.iter().enumerate().map(works).collect()
     }
 
     // ---- What the core wants done. ----
@@ -764,9 +761,9 @@ impl Engine {
             return;
         };
         self.generation = metadata.generation;
-        for (disk, failed_at) in metadata.disks.iter().zip(&mut self.failed_at) {
+        for (disk, failures) in metadata.disks.iter().zip(&mut self.failures) {
             if disk.state == DiskState::Merging {
-                *failed_at = None;
+                *failures = Failures::default();
             }
         }
         (0..self.disks.len()).for_each(|n| self.look_whether_strange(n));

@@ -12,6 +12,7 @@ mod disk;
 mod disk_io;
 mod engine;
 mod error;
+mod failures;
 mod fence;
 mod handle;
 mod hosts;

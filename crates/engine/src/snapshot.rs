@@ -46,7 +46,7 @@ pub struct DiskSnapshot {
     pub uuid: Uuid,
     /// The redundant store set that it belongs to, and its index there.
     pub place: (RssIndex, u8),
-    /// Whether it works: it is there, and nothing that was asked of it failed of late.
+    /// Whether it works: it is there, and what failed of late, if anything did, is done again.
     pub works: bool,
     /// Whether it votes.
     pub quorum: bool,
