@@ -214,7 +214,8 @@ impl NbdSession {
             self.expects = Expects::Data { of, left };
         }
         if !is_write || length > IN_HAND_MAX {
-            self.requests.enqueue(of, outside);
+            self.requests.enqueue(of);
+            self.go_on(outside);
         }
     }
 
@@ -228,7 +229,8 @@ impl NbdSession {
         };
         let length = self.requests.arrived(of, bytes, outside);
         if left == 0 && length <= IN_HAND_MAX {
-            self.requests.enqueue(of, outside);
+            self.requests.enqueue(of);
+            self.go_on(outside);
         }
         left == 0
     }
@@ -244,6 +246,18 @@ impl NbdSession {
         put_reply(&mut self.output, error, cookie);
         self.expects = Expects::Request;
         true
+    }
+
+    /// Begins what may begin now.
+    fn go_on(&mut self, outside: &mut dyn Outside) {
+        let held = self.output.len() + outside.unsent();
+        self.requests.submit_waiting(held, outside);
+    }
+
+    /// The same, what was refused first.
+    fn retry(&mut self, outside: &mut dyn Outside) {
+        self.requests.retry();
+        self.go_on(outside);
     }
 
     /// Replies to a request that is over.
@@ -272,7 +286,7 @@ fn put_reply(output: &mut Vec<u8>, error: u32, cookie: u64) {
 
 impl Session for NbdSession {
     fn receive(&mut self, bytes: &[u8], outside: &mut dyn Outside) {
-        self.requests.retry(outside);
+        self.retry(outside);
         let mut rest = bytes;
         while !self.over && self.take_next(&mut rest, outside) {}
     }
@@ -290,12 +304,16 @@ impl Session for NbdSession {
             self.requests.refused(tag, outside);
         } else if let Some(request) = self.requests.remove(tag) {
             self.reply(tag, request, status);
-            self.requests.retry(outside);
+            self.retry(outside);
         }
     }
 
     fn view_changed(&mut self, outside: &mut dyn Outside) {
-        self.requests.retry(outside);
+        self.retry(outside);
+    }
+
+    fn sent(&mut self, outside: &mut dyn Outside) {
+        self.go_on(outside);
     }
 
     fn wants_view_changed(&self) -> bool {

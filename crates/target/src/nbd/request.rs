@@ -15,6 +15,9 @@ const SUBMITTED_MAX: usize = 128;
 pub const HELD_MAX: usize = 4096;
 /// Bytes that they read and write; more are refused with `ENOMEM`.
 pub const HELD_BYTES_MAX: u64 = 256 << 20;
+/// Bytes of replies to reads that a connection holds, or that the array is about to give it: reads beyond it wait, and what comes after
+/// them. A client that reads nothing could else have all that it may ask for in memory.
+pub const REPLY_BYTES_MAX: usize = 16 << 20;
 /// How often a command that the array refuses is submitted again at once.
 const DIRECT_RETRIES: u8 = 4;
 /// Buffers that are kept for later requests.
@@ -90,6 +93,15 @@ impl Request {
     /// Whether data follow it.
     pub fn is_write(&self) -> bool {
         matches!(self.op, HostOp::Write { .. })
+    }
+
+    /// Bytes that the array gives for it.
+    fn data_in(&self) -> usize {
+        if self.op == HostOp::Read {
+            self.length as usize
+        } else {
+            0
+        }
     }
 
     /// What NBD calls that status.
@@ -173,6 +185,8 @@ pub struct Requests {
     free: Vec<u32>,
     held_bytes: u64,
     submitted: usize,
+    /// Bytes that the array is about to give.
+    due: usize,
     /// Wait for their turn.
     waiting: VecDeque<Tag>,
     /// Refused for the moment.
@@ -221,7 +235,7 @@ impl Requests {
         self.free.push(tag.0);
         self.held_bytes -= u64::from(request.length);
         if request.state == State::Submitted {
-            self.submitted -= 1;
+            self.left_array(request.data_in());
         }
         (!self.disconnected).then_some(request)
     }
@@ -236,19 +250,29 @@ impl Requests {
     }
 
     /// A request may begin when it is its turn.
-    pub fn enqueue(&mut self, tag: Tag, outside: &mut dyn Outside) {
+    pub fn enqueue(&mut self, tag: Tag) {
         self.waiting.push_back(tag);
-        self.submit_waiting(outside);
     }
 
-    /// Begins requests that wait, as many as may be.
-    fn submit_waiting(&mut self, outside: &mut dyn Outside) {
-        while self.submitted < SUBMITTED_MAX {
-            let Some(tag) = self.waiting.pop_front() else {
+    /// Begins requests that wait, in order and as many as may be: `held` bytes of replies wait for the client.
+    pub fn submit_waiting(&mut self, held: usize, outside: &mut dyn Outside) {
+        while self.submitted < SUBMITTED_MAX
+            && let Some(tag) = self.waiting.front().copied()
+        {
+            let bytes = self.get(tag).map_or(0, |request| request.data_in());
+            let before = held + self.due;
+            if bytes > 0 && before > 0 && before + bytes > REPLY_BYTES_MAX {
                 return;
-            };
+            }
+            self.waiting.pop_front();
             self.submit(tag, outside);
         }
+    }
+
+    /// The array has done with a request that gives so many bytes.
+    fn left_array(&mut self, data_in: usize) {
+        self.submitted -= 1;
+        self.due -= data_in;
     }
 
     fn submit(&mut self, tag: Tag, outside: &mut dyn Outside) {
@@ -260,8 +284,9 @@ impl Requests {
         if request.op == HostOp::Read {
             request.begin_read_reply();
         }
-        let command = request.command(export);
+        let (command, data_in) = (request.command(export), request.data_in());
         self.submitted += 1;
+        self.due += data_in;
         outside.submit(tag, command);
     }
 
@@ -324,7 +349,8 @@ impl Requests {
         request.wanted = None;
         let at_once = request.retries < DIRECT_RETRIES;
         request.retries += u8::from(at_once);
-        self.submitted -= 1;
+        let data_in = request.data_in();
+        self.left_array(data_in);
         if at_once {
             self.submit(tag, outside);
         } else {
@@ -337,12 +363,11 @@ impl Requests {
         !self.refused.is_empty()
     }
 
-    /// Submits again what was refused, before what waits, as many as may be.
-    pub fn retry(&mut self, outside: &mut dyn Outside) {
+    /// What was refused comes before what waits.
+    pub fn retry(&mut self) {
         while let Some(tag) = self.refused.pop() {
             self.waiting.push_front(tag);
         }
-        self.submit_waiting(outside);
     }
 
     /// The host is gone: withdraws what the array has, forgets the rest.

@@ -23,6 +23,7 @@ enum Call {
 struct Recorder {
     view: View,
     calls: Vec<Call>,
+    unsent: usize,
 }
 
 impl Outside for Recorder {
@@ -44,6 +45,10 @@ impl Outside for Recorder {
 
     fn fetched(&mut self, tag: Tag, complete: bool) {
         self.calls.push(Call::Fetched(tag, complete));
+    }
+
+    fn unsent(&self) -> usize {
+        self.unsent
     }
 }
 
@@ -71,7 +76,11 @@ fn outside_with(luns: Vec<LunView>) -> Recorder {
         paths_generation: 1,
         partner_in: true,
     };
-    Recorder { view, calls: vec![] }
+    Recorder {
+        view,
+        calls: vec![],
+        unsent: 0,
+    }
 }
 
 const BLOCKS: u64 = 0x20000;
@@ -480,6 +489,34 @@ fn statuses_become_errors() {
         rig.complete(tag, status);
         assert_eq!(rig.sent(), simple_reply(error, 1), "{kind} {status:?}");
     }
+}
+
+/// A client asks for far more than it reads. What comes after a read that waits for room waits behind it; all comes in the end.
+#[test]
+fn reads_wait_for_a_client_that_reads_nothing() {
+    let mut rig = Rig::transmitting();
+    let long = 8 << 20;
+    for cookie in 1..=3 {
+        rig.receive(&request(0, 0, cookie, 0, long));
+    }
+    rig.receive(&write(4, 0, &pattern(512)));
+    let calls = rig.calls();
+    let [Call::Submit(first, _), Call::Submit(second, _)] = calls[..] else {
+        panic!("two have room: {calls:?}")
+    };
+    let data = vec![7; long as usize];
+    rig.session.send_data(first, BlockCount(0), &data);
+    rig.complete(first, Status::Good);
+    assert_eq!(rig.calls(), [], "the reply is held");
+    rig.outside.unsent = rig.sent().len();
+    rig.session.sent(&mut rig.outside);
+    assert_eq!(rig.calls(), [], "the client has not taken it");
+    rig.outside.unsent = 0;
+    rig.session.sent(&mut rig.outside);
+    assert_eq!(rig.calls().len(), 2, "the third read and the write");
+    rig.session.send_data(second, BlockCount(0), &data);
+    rig.complete(second, Status::Good);
+    assert_eq!(rig.sent().len(), 16 + long as usize);
 }
 
 #[test]
