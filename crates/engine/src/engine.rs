@@ -681,8 +681,7 @@ impl Engine {
             Effect::Seal { buffer, mask } => self.memories.nv.seal(buffer, mask),
             Effect::Merge { from, to, mask } => self.merge(from, to, mask),
             Effect::Gather { from, transfer, first } => {
-                self.check(&Memory::Buffers(from));
-                self.copy(&Memory::Buffers(from), &Memory::transfer(transfer, first, &from))
+                self.copy(&Memory::Buffers(from), &Memory::transfer(transfer, first, &from));
             }
             Effect::Scatter { transfer, first, into } => {
                 self.copy(&Memory::transfer(transfer, first, &into), &Memory::Buffers(into));
@@ -787,15 +786,23 @@ impl Engine {
             first: 0,
             count: 8,
         };
-        self.check(&Memory::Buffers(Sgl::from_slice(&[whole(from)])));
+        let is_sound = self.check(&Memory::Buffers(Sgl::from_slice(&[whole(from)])));
         self.memories.nv.unseal(to);
         self.memories.merge(whole(from), whole(to), mask);
+        if !is_sound {
+            self.memories.nv.damage(to);
+        }
         self.counters.bytes_copied += u64::from(mask.count_ones()) * 512;
     }
 
+    /// What is damaged stays so in its copy.
     fn copy(&mut self, from: &Memory, to: &Memory) {
+        let is_sound = self.check(from);
         self.memories.unseal(to);
         self.memories.copy(from, to);
+        if !is_sound {
+            self.memories.damage(to);
+        }
         self.counters.bytes_copied += u64::from(to.blocks()) * 512;
     }
 
@@ -929,14 +936,13 @@ impl Engine {
         }
     }
 
-    /// Whether what is about to be used of NV memory is what was sealed. If it is not, and the partner has it too, this
-    /// controller ends on the spot: its partner takes over, with memory that is sound.
+    /// Whether what is about to be used of NV memory, or was copied from there, is what was sealed. If it is not, and the partner
+    /// has it too, this controller ends on the spot: its partner takes over, with memory that is sound.
     fn check(&mut self, memory: &Memory) -> bool {
-        let Memory::Buffers(sgl) = memory else { return true };
-        let Some(damaged) = sgl.iter().find(|segment| !self.memories.nv.is_intact(**segment)) else {
+        if self.memories.is_intact(memory) {
             return true;
-        };
-        error!(buffer = %damaged.buffer, "NV memory is damaged: a checksum is wrong");
+        }
+        error!(?memory, "NV memory is damaged: a checksum is wrong");
         let view = self.core.cell_view();
         if view.linked && view.record.is_some_and(|r| r.mode == Mode::Both) {
             self.ending = Some(End::Damaged);

@@ -6,6 +6,7 @@
 use crate::crc;
 use crate::nv::NvMemory;
 use std::alloc::{self, Layout};
+use std::cell::Cell;
 use std::ptr::NonNull;
 use twincell_core::ids::{ATOMIC_GRANULES, BLOCK_BYTES, BUFFER_BYTES, TransferIndex};
 use twincell_core::memory::{Memory, Segment};
@@ -173,6 +174,8 @@ pub(crate) struct Memories {
     /// NV memory.
     pub nv: NvMemory,
     transfers: Pages,
+    /// By block of the transfer buffers: what was copied there from NV memory was damaged.
+    damaged: Vec<Cell<bool>>,
 }
 
 impl Memories {
@@ -182,7 +185,11 @@ impl Memories {
         // What is zero already is there only after a write.
         pages.bytes_mut().chunks_mut(4096).for_each(|page| page[0] = 1);
         pages.bytes_mut().chunks_mut(4096).for_each(|page| page[0] = 0);
-        Memories { nv, transfers: pages }
+        Memories {
+            nv,
+            transfers: pages,
+            damaged: vec![Cell::new(false); usize::from(transfers) * TRANSFER_BLOCKS],
+        }
     }
 
     /// The pieces that `memory` is made of, in order, neighbours as one.
@@ -248,11 +255,42 @@ impl Memories {
         }
     }
 
-    /// Before the bytes of `memory` change: a checksum of what was there says nothing any more.
+    /// Before the bytes of `memory` change: a checksum of what was there says nothing any more, nor that it was damaged.
     pub(crate) fn unseal(&self, memory: &Memory) {
-        if let Memory::Buffers(sgl) = memory {
-            sgl.iter().for_each(|segment| self.nv.unseal(segment.buffer));
+        match memory {
+            Memory::Buffers(sgl) => sgl.iter().for_each(|segment| self.nv.unseal(segment.buffer)),
+            Memory::Transfer { .. } => self.damaged_in(memory).iter().for_each(|block| block.set(false)),
         }
+    }
+
+    /// Damaged data were copied to `memory`: until its bytes change it is not intact, whatever is sealed of it.
+    pub(crate) fn damage(&self, memory: &Memory) {
+        match memory {
+            Memory::Buffers(sgl) => sgl.iter().for_each(|segment| self.nv.damage(segment.buffer)),
+            Memory::Transfer { .. } => self.damaged_in(memory).iter().for_each(|block| block.set(true)),
+        }
+    }
+
+    /// Whether `memory` is what was sealed, or copied from what was, as far as can be told.
+    pub(crate) fn is_intact(&self, memory: &Memory) -> bool {
+        match memory {
+            Memory::Buffers(sgl) => sgl.iter().all(|segment| self.nv.is_intact(*segment)),
+            Memory::Transfer { .. } => !self.damaged_in(memory).iter().any(Cell::get),
+        }
+    }
+
+    /// By block of `memory`, whether it is damaged; of a transfer buffer only, because NV memory has checksums.
+    fn damaged_in(&self, memory: &Memory) -> &[Cell<bool>] {
+        let Memory::Transfer {
+            transfer,
+            first,
+            blocks,
+        } = *memory
+        else {
+            return &[];
+        };
+        let at = transfer.index() * TRANSFER_BLOCKS + usize::from(first);
+        &self.damaged[at..][..blocks.into()]
     }
 
     /// The CRC-32C of `memory`, from what is sealed where all of that is meant.
@@ -350,6 +388,32 @@ mod tests {
     use crate::testing::{TempDir, settings};
     use twincell_core::config::Geometry;
     use twincell_core::ids::{BufferIndex, Controller, Uuid};
+
+    #[test]
+    fn a_damaged_block_of_a_transfer_buffer_stays_so_until_it_is_filled_anew() {
+        let dir = TempDir::in_memory("memory");
+        let settings = settings(&dir, Controller::A);
+        let nv = NvMemory::open(&settings, &Geometry::for_cache(0), Uuid(1)).expect("NV memory");
+        let memories = Memories::new(nv, 2);
+        let part = |transfer, first, blocks| Memory::Transfer {
+            transfer: TransferIndex(transfer),
+            first,
+            blocks,
+        };
+        memories.damage(&part(0, 8, 8));
+        for (memory, is_intact) in [
+            (part(0, 0, 8), true),
+            (part(0, 0, 9), false),
+            (part(0, 15, 1), false),
+            (part(0, 16, 8), true),
+            (part(1, 0, 64), true),
+        ] {
+            assert_eq!(memories.is_intact(&memory), is_intact, "{memory:?}");
+        }
+        memories.unseal(&part(0, 0, 12));
+        assert!(memories.is_intact(&part(0, 0, 12)));
+        assert!(!memories.is_intact(&part(0, 0, 13)));
+    }
 
     #[test]
     fn what_was_absorbed_is_sealed_as_it_came() {

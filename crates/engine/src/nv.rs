@@ -24,11 +24,14 @@ use twincell_wire::{Error as WireError, crc32c_append};
 /// Bits of a seal that are checksum; above them is the mask of the blocks that it covers.
 const SEAL_CRC_BITS: u32 = 32;
 
+/// In place of what the seal of a buffer will be: it has damaged data, and gets a wrong one. No mask, and no checksum.
+const DAMAGED: u64 = 1 << 40;
+
 /// The NV memory of this controller.
 pub(crate) struct NvMemory {
     map: Mapping,
     layout: NvLayout,
-    /// By buffer, what its seal will be if nothing changes until then; 0 where that is not known. Volatile.
+    /// By buffer, what its seal will be if nothing changes until then; 0 where that is not known, or `DAMAGED`. Volatile.
     known: Vec<Cell<u64>>,
     path: PathBuf,
     /// Locked as long as this lives: no second process uses this memory.
@@ -110,13 +113,18 @@ impl NvMemory {
 
     /// Notes the checksum of the blocks `mask` of a buffer.
     pub(crate) fn seal(&self, buffer: BufferIndex, mask: u8) {
-        let known = self.known[buffer.index()].get();
-        let seal = if mask_of(known) == mask {
-            known
-        } else {
-            self.checksum(buffer, mask)
+        let seal = match self.known[buffer.index()].get() {
+            // It would vouch for what is there now.
+            DAMAGED => self.checksum(buffer, mask) ^ 1,
+            known if mask_of(known) == mask => known,
+            _ => self.checksum(buffer, mask),
         };
         self.seal_of(buffer).store(seal, Ordering::Release);
+    }
+
+    /// Damaged data were copied to a buffer: until its bytes change, whatever is sealed of it passes no check.
+    pub(crate) fn damage(&self, buffer: BufferIndex) {
+        self.known[buffer.index()].set(DAMAGED);
     }
 
     /// Forgets the checksum of a buffer.
@@ -551,6 +559,22 @@ mod tests {
         assert!(!memory.is_intact(segment(buffer, 3, 2)));
         memory.unseal(buffer);
         assert!(memory.is_intact(segment(buffer, 3, 3)));
+    }
+
+    #[test]
+    fn what_is_sealed_of_damaged_data_passes_no_check_until_it_changes() {
+        let dir = TempDir::in_memory("nv");
+        let memory = open(&settings(&dir, Controller::A));
+        let buffer = BufferIndex(1);
+        fill(&memory, buffer, 10);
+        memory.damage(buffer);
+        for mask in [0xff, 0b0001_1000] {
+            memory.seal(buffer, mask);
+            assert!(!memory.is_intact(segment(buffer, 3, 2)), "{mask:#b}");
+        }
+        memory.unseal(buffer);
+        memory.seal(buffer, 0xff);
+        assert!(memory.is_intact(segment(buffer, 0, 8)));
     }
 
     #[test]
