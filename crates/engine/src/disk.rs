@@ -11,7 +11,8 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
-use twincell_core::ids::BLOCK_BYTES;
+use twincell_core::ids::{BLOCK_BYTES, DiskIndex, QUORUM_MAX};
+use twincell_core::list::List;
 use twincell_wire::label::{self, LABEL_BYTES, Label};
 use twincell_wire::layout::LABEL_OFFSETS;
 
@@ -95,6 +96,15 @@ pub(crate) fn await_paths(paths: &[PathBuf]) {
     }
 }
 
+/// The disks that vote.
+pub(crate) type Voters = List<DiskIndex, QUORUM_MAX>;
+
+/// Whether something is so on most of the disks that vote.
+pub(crate) fn is_majority(voters: &Voters, is_so: impl Fn(usize) -> bool) -> bool {
+    let votes = voters.iter().filter(|disk| is_so(disk.index())).count();
+    votes > voters.len() / 2
+}
+
 /// Whether the disk is gone: not there, or not answering even to who it is.
 fn is_missing(error: &OpenError) -> bool {
     const GONE: [i32; 4] = [libc::EIO, libc::ENXIO, libc::ENODEV, libc::EREMOTEIO];
@@ -103,6 +113,12 @@ fn is_missing(error: &OpenError) -> bool {
         OpenError::Disk { source, .. } => source.raw_os_error().is_some_and(|e| GONE.contains(&e)),
         _ => false,
     }
+}
+
+/// Those that vote, as the labels have it.
+pub(crate) fn voters(disks: &[Option<Disk>]) -> Voters {
+    let first = disks.iter().flatten().next();
+    first.map_or_else(List::new, |disk| disk.label.quorum)
 }
 
 /// Whether enough is there to decide anything.

@@ -45,14 +45,14 @@ use twincell_core::ids::{
 };
 use twincell_core::layout::metadata::DiskState;
 use twincell_core::link::frame::Frame;
-use twincell_core::list::List;
 use twincell_core::manage::{ManageError, ManageOp, ManageReply};
 use twincell_core::memory::{Memory, Segment, Sgl};
 use twincell_target::iscsi::IscsiSession;
 use twincell_target::nbd::NbdSession;
 use twincell_wire::frame::decode_mfcs;
 
-/// A disk that fails, has another device at its path, and was not given up for this long, is opened by starting anew.
+/// A disk that fails, has another device at its path, and was not given up for this long, is opened by starting anew. So is
+/// one that this controller could not enter when it began.
 const MOVED: Nanos = Nanos::from_millis(5000);
 
 /// How a run ended.
@@ -104,9 +104,13 @@ pub struct Engine {
     memories: Memories,
     /// `None` where a disk is not there.
     disks: Vec<Option<Disk>>,
-    /// By disk: it was opened while the cell runs, and what is held on the others is not held there yet.
+    /// By disk: what is held on the others is not held there yet. It was opened while the cell runs, or could not be locked
+    /// when the others were.
     unheld: Vec<bool>,
-    /// By disk: it fails, and since then there is another device at its path.
+    /// When to try again to hold what is held on the others there.
+    admit_at: Time,
+    /// By disk: it fails, and since then there is another device at its path; or it answers, and lacks what only the next
+    /// beginning gives it.
     moved: Vec<Option<Time>>,
     reopener: Reopener,
 
@@ -156,6 +160,7 @@ impl Engine {
             locks: Locks::new(
                 settings.controller,
                 disks.iter().map(|d| d.as_ref().map(Disk::fd)).collect(),
+                &disk::voters(&disks),
                 fence,
             ),
             link,
@@ -165,6 +170,7 @@ impl Engine {
             generation: 0,
             strange: vec![false; disks.len()],
             unheld: vec![false; disks.len()],
+            admit_at: Time(0),
             moved: vec![None; disks.len()],
             reopener: Reopener::new(disks.len(), inbox.wake.clone()),
             disks,
@@ -448,8 +454,27 @@ impl Engine {
     }
 
     fn poll_locks(&mut self, now: Time) {
-        let (queue, ios) = (&mut self.queue, &self.disk_ios);
-        self.locks.poll(now, || ios.oldest(), |event| queue.push(event));
+        let (ios, mut happened) = (&self.disk_ios, Vec::new());
+        self.locks.poll(now, || ios.oldest(), |event| happened.push(event));
+        for event in happened {
+            self.set_aside(&event);
+            self.queue.push(event);
+        }
+    }
+
+    /// A disk that could not be locked when the others were, or where the partner could not be fenced, is not used before it is
+    /// as they are: what is on its way to it may still land there.
+    fn set_aside(&mut self, event: &Event) {
+        for n in 0..self.disks.len() {
+            let is_held = match event {
+                Event::LocksTaken => self.locks.has_taken(n),
+                _ => self.locks.hold(n),
+            };
+            if let Some(disk) = self.disks[n].as_ref().filter(|_| !is_held) {
+                warn!(disk = %disk.path.display(), "a disk is not used: what is held on the others is not held there");
+                self.unheld[n] = true;
+            }
+        }
     }
 
     // ---- Disks that are not open. ----
@@ -468,7 +493,7 @@ impl Engine {
     fn next_look_for_disks(&self) -> Option<Time> {
         let closed = (0..self.disks.len()).filter(|n| self.disks[*n].is_none() && self.may_open(*n));
         let looks = closed.filter_map(|n| self.reopener.next_look(n));
-        let locks = self.unheld.contains(&true).then(|| clock::now() + fence::RETRY);
+        let locks = self.unheld.contains(&true).then_some(self.admit_at);
         looks.chain(locks).min()
     }
 
@@ -478,25 +503,45 @@ impl Engine {
             if self.disks[n].is_none() && self.may_open(n) || fails {
                 self.reopener.look_for(n, &self.settings, now);
             }
-            self.moved[n].take_if(|_| !fails);
-            if self.unheld[n] {
-                self.admit(n);
+            match self.must_enter_anew(n) {
+                true => self.moved[n] = self.moved[n].or(Some(now)),
+                false => _ = self.moved[n].take_if(|_| !fails),
             }
         }
+        if now >= self.admit_at && self.unheld.contains(&true) {
+            self.admit_at = now + fence::RETRY;
+            self.admit_disks();
+        }
         if self.moved.iter().flatten().any(|since| now.since(*since) >= MOVED) && self.ending.is_none() {
-            warn!(
-                "disks have come back as other devices, and no majority is left to say so: the controller starts anew"
-            );
+            warn!("disks have come back that are used only by starting anew: the controller does");
             self.ending = Some(End::Restart);
         }
     }
 
-    /// A disk that was opened while the cell runs is used once what is held on the others is held there. With persistent
-    /// reservations both have to say first that it is written.
+    fn admit_disks(&mut self) {
+        for n in 0..self.disks.len() {
+            if self.unheld[n] {
+                self.admit(n);
+            }
+        }
+    }
+
+    /// A disk that was opened while the cell runs, or set aside, is used once what is held on the others is held there. With
+    /// persistent reservations both have to say first that it is written.
     fn admit(&mut self, n: usize) {
-        let known = self.core.metadata().and_then(|m| m.disks.get(n));
-        let written = known.is_some_and(|d| d.state.is_written()) || self.settings.fence != FenceChoice::Pr;
+        let written = self.is_written(n) || self.settings.fence != FenceChoice::Pr;
         self.unheld[n] = !(written && self.locks.admit(n));
+    }
+
+    fn is_written(&self, n: usize) -> bool {
+        let known = self.core.metadata().and_then(|m| m.disks.get(n));
+        known.is_some_and(|d| d.state.is_written())
+    }
+
+    /// Whether disk `n` was out of reach when this controller entered, answers again, and was not given up: where it is another
+    /// way to come back.
+    fn must_enter_anew(&self, n: usize) -> bool {
+        self.unheld[n] && self.is_written(n) && self.locks.must_enter_anew(n)
     }
 
     /// The paths of disks may have changed: from now on they are looked for there.
@@ -1052,11 +1097,7 @@ fn config(settings: &Settings, disks: &[Option<Disk>], geometry: Geometry, proce
         geometry,
         timing: Timing::default(),
         disks: disks.len() as u16,
-        quorum: disks
-            .iter()
-            .flatten()
-            .next()
-            .map_or_else(List::new, |disk| disk.label.quorum),
+        quorum: disk::voters(disks),
     }
 }
 

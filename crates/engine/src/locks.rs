@@ -3,7 +3,7 @@
 //! kernel's own uses for disk I/O in flight included: that is what makes it a drain. A process may hold both bytes: that
 //! of its partner is a fence (`fence::kill`).
 
-use crate::disk::Disk;
+use crate::disk::{Disk, Voters, is_majority};
 use crate::error::OpenError;
 use crate::fence::{Fence, RETRY};
 use std::io;
@@ -12,63 +12,90 @@ use tracing::{info, warn};
 use twincell_core::event::Event;
 use twincell_core::ids::{Controller, ProcessId, Time};
 
+/// What is known of a byte on a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lock {
+    /// Nobody has asked, or another holds it.
+    Open,
+    Held,
+    /// Nobody could say: whoever holds the locks of this disk does not answer, or has none.
+    Unknown,
+}
+
 /// One controller's byte on every disk.
 pub(crate) struct Byte {
     offset: i64,
-    /// By disk: held, or on a disk that cannot be reached.
-    settled: Vec<bool>,
+    voters: Voters,
+    /// By disk.
+    locks: Vec<Lock>,
+    /// It is held, or may be, on some disk: then it is wanted on all.
+    wanted: bool,
 }
 
 impl Byte {
-    pub(crate) fn new(of: Controller, disks: usize) -> Byte {
+    pub(crate) fn new(of: Controller, disks: usize, voters: &Voters) -> Byte {
         Byte {
             offset: of.index() as i64,
-            settled: vec![false; disks],
+            voters: *voters,
+            locks: vec![Lock::Open; disks],
+            wanted: false,
         }
     }
 
-    /// Tries to take what is missing; whether nothing is missing any more.
+    /// Tries to take what is missing; whether it is held wherever anybody can say who holds it, and on most of the disks that
+    /// vote. Nobody writes or serves who does not hold its own on so many: so whoever has the byte of another there knows that
+    /// this one does neither. Of a disk where it is not held nothing is known, and nothing may be posted there (`has`).
     pub(crate) fn take(&mut self, disks: &[Option<RawFd>]) -> bool {
-        for (fd, settled) in disks.iter().zip(&mut self.settled) {
-            let Some(fd) = fd.filter(|_| !*settled) else { continue };
-            match set_lock(fd, libc::F_WRLCK, self.offset) {
-                Ok(()) => *settled = true,
-                Err(e) if is_held_by_another(&e) => {}
-                Err(e) => {
-                    warn!(
-                        offset = self.offset,
-                        "a disk cannot be locked and counts as out of reach: {e}"
-                    );
-                    *settled = true;
-                }
+        for (n, fd) in disks.iter().enumerate() {
+            if let Some(fd) = fd.filter(|_| !self.has(n)) {
+                self.try_at(n, fd);
             }
         }
-        self.settled
-            .iter()
-            .zip(disks)
-            .all(|(settled, fd)| *settled || fd.is_none())
+        self.wanted |= self.locks.iter().any(|lock| *lock != Lock::Open);
+        let is_open = |(lock, fd): (&Lock, &Option<RawFd>)| *lock == Lock::Open && fd.is_some();
+        !self.locks.iter().zip(disks).any(is_open) && is_majority(&self.voters, |n| self.has(n))
+    }
+
+    /// Whether it is held on disk `n`.
+    pub(crate) fn has(&self, n: usize) -> bool {
+        self.locks.get(n) == Some(&Lock::Held)
     }
 
     /// Whether it is held on disk `n`, or can be had there now. Also true where it is wanted on none.
     pub(crate) fn hold(&mut self, n: usize, disk: RawFd) -> bool {
-        let held = !self.is_wanted() || set_lock(disk, libc::F_WRLCK, self.offset).is_ok();
-        self.settled[n] |= held && self.is_wanted();
-        held
+        !self.wanted || self.try_at(n, disk)
+    }
+
+    fn try_at(&mut self, n: usize, disk: RawFd) -> bool {
+        let lock = match set_lock(disk, libc::F_WRLCK, self.offset) {
+            Ok(()) => Lock::Held,
+            Err(e) if is_held_by_another(&e) => Lock::Open,
+            Err(e) => {
+                if self.locks[n] != Lock::Unknown {
+                    warn!(
+                        disk = n,
+                        offset = self.offset,
+                        "a disk cannot be locked, and is not used: {e}"
+                    );
+                }
+                Lock::Unknown
+            }
+        };
+        self.locks[n] = lock;
+        lock == Lock::Held
     }
 
     /// The descriptor of disk `n` is closed, and with it what was held there.
     pub(crate) fn forget(&mut self, n: usize) {
-        self.settled[n] = false;
+        self.locks[n] = Lock::Open;
     }
 
-    /// Whether it is settled on any disk.
-    fn is_wanted(&self) -> bool {
-        self.settled.contains(&true)
-    }
-
+    /// Also where nobody could say: what was asked for there may have been given.
     pub(crate) fn release(&mut self, disks: &[Option<RawFd>]) {
-        for (fd, settled) in disks.iter().zip(&mut self.settled) {
-            if let Some(fd) = fd.filter(|_| std::mem::take(settled))
+        self.wanted = false;
+        for (fd, lock) in disks.iter().zip(&mut self.locks) {
+            let was = std::mem::replace(lock, Lock::Open);
+            if let Some(fd) = fd.filter(|_| was != Lock::Open)
                 && let Err(e) = set_lock(fd, libc::F_UNLCK, self.offset)
             {
                 warn!(offset = self.offset, "a lock was not given back: {e}");
@@ -89,9 +116,14 @@ pub(crate) struct Locks {
 
 impl Locks {
     /// Nothing is held yet. The descriptors stay open until `close` says that they do not.
-    pub(crate) fn new(controller: Controller, disks: Vec<Option<RawFd>>, fence: Box<dyn Fence>) -> Locks {
+    pub(crate) fn new(
+        controller: Controller,
+        disks: Vec<Option<RawFd>>,
+        voters: &Voters,
+        fence: Box<dyn Fence>,
+    ) -> Locks {
         Locks {
-            own: Byte::new(controller, disks.len()),
+            own: Byte::new(controller, disks.len(), voters),
             disks,
             retry_at: None,
             fence,
@@ -113,10 +145,21 @@ impl Locks {
         self.fence.release();
     }
 
+    /// Whether this controller's own byte is held on disk `n`, and its writes are let through there: also when `LocksTaken` was
+    /// told that may be missing on some.
+    pub(crate) fn has_taken(&mut self, n: usize) -> bool {
+        self.own.has(n) && self.fence.has_entered(n)
+    }
+
     /// Whether what is held on all disks is so on disk `n`, which may have been out of reach when the others were locked.
     pub(crate) fn hold(&mut self, n: usize) -> bool {
         let Some(disk) = self.disks[n] else { return false };
         self.own.hold(n, disk) && self.fence.holds(n)
+    }
+
+    /// Whether only taking everything anew would let this controller's writes through on disk `n`, which answers.
+    pub(crate) fn must_enter_anew(&self, n: usize) -> bool {
+        self.fence.must_enter_anew(n)
     }
 
     /// Has disk `n`, which was opened since the others were locked, locked as they are and this controller's writes let through
@@ -201,6 +244,9 @@ mod tests {
     use crate::testing::{FORKS, TempDir};
     use std::fs::{File, OpenOptions};
     use std::os::fd::AsRawFd;
+    use twincell_core::ids::DiskIndex;
+
+    const DISKS: usize = 3;
 
     struct World {
         dir: TempDir,
@@ -209,7 +255,7 @@ mod tests {
     impl World {
         fn new() -> World {
             let dir = TempDir::on_disk("locks");
-            for i in 0..2 {
+            for i in 0..DISKS {
                 std::fs::write(dir.path(&format!("disk{i}")), [0; 512]).expect("a disk");
             }
             World { dir }
@@ -217,14 +263,22 @@ mod tests {
 
         /// A controller with descriptors of its own, as another process would have them.
         fn controller(&self, controller: Controller) -> (Vec<File>, Locks) {
-            let open = |i| {
-                let path = self.dir.path(&format!("disk{i}"));
-                OpenOptions::new().read(true).write(true).open(path).expect("a disk")
+            self.controller_without(controller, &[])
+        }
+
+        /// One that gets errors when it locks some of the disks.
+        fn controller_without(&self, controller: Controller, not_locked: &[usize]) -> (Vec<File>, Locks) {
+            let open = |n| {
+                let path = self.dir.path(&format!("disk{n}"));
+                // What cannot be written cannot be locked for that: EBADF.
+                let writes = !not_locked.contains(&n);
+                OpenOptions::new().read(true).write(writes).open(path).expect("a disk")
             };
-            let files: Vec<File> = (0..2).map(open).collect();
+            let files: Vec<File> = (0..DISKS).map(open).collect();
             let fds: Vec<_> = files.iter().map(|f| Some(f.as_raw_fd())).collect();
-            let fence = KillFence::new(controller.other(), fds.clone(), false);
-            (files, Locks::new(controller, fds, Box::new(fence)))
+            let voters = (0..DISKS as u16).map(DiskIndex).collect();
+            let fence = KillFence::new(controller.other(), fds.clone(), &voters, false);
+            (files, Locks::new(controller, fds, &voters, Box::new(fence)))
         }
     }
 
@@ -276,6 +330,89 @@ mod tests {
         assert_eq!(poll(&mut again, 20), [Event::LocksTaken]);
     }
 
+    /// The other descriptors of a disk are this one from now on, as when whoever has the locks answers again.
+    fn answers_again(world: &World, file: &File, n: usize) {
+        let path = world.dir.path(&format!("disk{n}"));
+        let opened = OpenOptions::new().read(true).write(true).open(path).expect("a disk");
+        // SAFETY: changes a descriptor that the test owns, and that stays open.
+        let result = unsafe { libc::dup2(opened.as_raw_fd(), file.as_raw_fd()) };
+        assert!(result >= 0, "{}", io::Error::last_os_error());
+    }
+
+    #[test]
+    fn what_cannot_be_locked_anywhere_is_not_taken_for_held() {
+        let _forks = FORKS.read();
+        let world = World::new();
+        let (_a_files, mut a) = world.controller(Controller::A);
+        a.take_own(Time(0));
+        assert_eq!(poll(&mut a, 0), [Event::LocksTaken]);
+
+        for not_locked in [&[0, 1, 2][..], &[0, 2]] {
+            let (_files, mut b) = world.controller_without(Controller::B, not_locked);
+            b.take_own(Time(0));
+            b.fence(Time(0), ProcessId::default());
+            for ms in [0, 20, 40] {
+                assert_eq!(poll(&mut b, ms), [], "without {not_locked:?}");
+            }
+        }
+        // The partner has gone: but nobody says so of most of the disks.
+        a.release_all();
+        let (files, mut b) = world.controller_without(Controller::B, &[0, 2]);
+        b.take_own(Time(0));
+        b.fence(Time(0), ProcessId::default());
+        assert_eq!(poll(&mut b, 0), []);
+        answers_again(&world, &files[2], 2);
+        assert_eq!(poll(&mut b, 20), [Event::LocksTaken, Event::Fenced]);
+    }
+
+    #[test]
+    fn a_disk_that_cannot_be_locked_holds_nobody_up_and_is_not_held() {
+        let _forks = FORKS.read();
+        let world = World::new();
+        let (a_files, mut a) = world.controller(Controller::A);
+        a.take_own(Time(0));
+        assert_eq!(poll(&mut a, 0), [Event::LocksTaken]);
+
+        let (files, mut b) = world.controller_without(Controller::B, &[1]);
+        b.take_own(Time(0));
+        assert_eq!(poll(&mut b, 0), [Event::LocksTaken]);
+        assert_eq!([0, 1, 2].map(|n| b.has_taken(n)), [true, false, true]);
+        b.fence(Time(0), ProcessId::default());
+        assert_eq!(poll(&mut b, 20), [], "A holds its locks");
+        // A write of A is still on its way to disk 1: its process is gone, and the lock is there.
+        let last_write = a_files[1].try_clone().expect("the same open file");
+        drop((a, a_files));
+        assert_eq!(poll(&mut b, 40), [Event::Fenced]);
+        assert_eq!([0, 1, 2].map(|n| b.hold(n)), [true, false, true]);
+        assert!(!b.admit(1), "nobody can say whether A writes there");
+        answers_again(&world, &files[1], 1);
+        assert!(!b.admit(1), "A writes there");
+        drop(last_write);
+        assert!(b.admit(1));
+
+        // B is the only one that can write there now.
+        let (_files, mut again) = world.controller(Controller::A);
+        again.take_own(Time(0));
+        assert_eq!(poll(&mut again, 0), []);
+        b.unfence();
+        assert_eq!(poll(&mut again, 20), [Event::LocksTaken]);
+    }
+
+    #[test]
+    fn a_partner_whose_locks_cannot_be_had_is_killed_all_the_same() {
+        let _forks = FORKS.write();
+        let world = World::new();
+        let (files, mut b) = world.controller_without(Controller::B, &[0, 1, 2]);
+        let mut hanging = hold(&world);
+        b.fence(Time(0), process::id_of(hanging.id()).expect("its id"));
+        assert_eq!(poll(&mut b, 0), []);
+        assert_eq!(poll(&mut b, 20), []);
+        hanging.wait().expect("its end");
+        assert_eq!(poll(&mut b, 40), [], "nobody knows whether its last write is over");
+        (0..DISKS).for_each(|n| answers_again(&world, &files[n], n));
+        assert_eq!(poll(&mut b, 60), [Event::Fenced]);
+    }
+
     /// A process that holds A's byte on all disks of the world, as a controller that hangs would.
     fn hold(world: &World) -> std::process::Child {
         let (files, mut locks) = world.controller(Controller::A);
@@ -283,7 +420,7 @@ mod tests {
         assert_eq!(poll(&mut locks, 0), [Event::LocksTaken]);
         let mut command = std::process::Command::new("sleep");
         // The child has the same open file descriptions, so the locks are its own too.
-        for (at, file) in [10, 11].into_iter().zip(&files) {
+        for (at, file) in (10..).zip(&files) {
             let fd = file.as_raw_fd();
             // SAFETY: dup2 may be called between fork and exec, and changes descriptors of the child only.
             unsafe {

@@ -1,7 +1,7 @@
 //! Fence driver `kill`: both controllers on one machine, or disks whose file locks both see.
 
 use super::{Fence, Proof, RETRY};
-use crate::disk::Disk;
+use crate::disk::{self, Disk, Voters};
 use crate::error::OpenError;
 use crate::locks::Byte;
 use crate::process::{self, Kill};
@@ -10,7 +10,8 @@ use std::os::fd::RawFd;
 use tracing::{info, warn};
 use twincell_core::ids::{Controller, ProcessId, Time};
 
-/// Ends the partner's process where it can be seen; the proof is its lock byte on every disk.
+/// Ends the partner's process where it can be seen; the proof is its lock byte on every disk that is used, and on most of
+/// those that vote.
 ///
 /// A process without it neither writes to disks nor serves. So one that is about to leave may go by itself, and one that
 /// has just started and waits to join is left alone.
@@ -30,7 +31,12 @@ pub(super) fn open(settings: &Settings, disks: &[Option<Disk>]) -> Result<KillFe
     let apart = b.is_some() && a != b;
     disks.iter().flatten().try_for_each(|d| check(d, apart))?;
     let fds = disks.iter().map(|d| d.as_ref().map(Disk::fd)).collect();
-    Ok(KillFence::new(settings.controller.other(), fds, apart))
+    Ok(KillFence::new(
+        settings.controller.other(),
+        fds,
+        &disk::voters(disks),
+        apart,
+    ))
 }
 
 /// Locks on a block device are those of one machine: they prove nothing of a process on another.
@@ -47,10 +53,10 @@ fn check(disk: &Disk, apart: bool) -> Result<(), OpenError> {
 
 impl KillFence {
     /// Against `partner`, on these disks. The descriptors stay open until `close` says that they do not.
-    pub(crate) fn new(partner: Controller, disks: Vec<Option<RawFd>>, apart: bool) -> KillFence {
+    pub(crate) fn new(partner: Controller, disks: Vec<Option<RawFd>>, voters: &Voters, apart: bool) -> KillFence {
         KillFence {
             apart,
-            byte: Byte::new(partner, disks.len()),
+            byte: Byte::new(partner, disks.len(), voters),
             disks,
             kill: None,
             retry_at: None,

@@ -3,8 +3,8 @@
 //!
 //! | driver | how | what it proves |
 //! |---|---|---|
-//! | [`kill`](kill) | ends the partner's process where it can be seen, then takes its lock byte on every disk | the process is gone or has given its locks up, and its last disk write is over |
-//! | [`pr`](pr) | SCSI-3 persistent reservations: PREEMPT AND ABORT of the partner's key on every disk, then the grant is waited out | the disks refuse its writes; it says nothing to hosts any more |
+//! | [`kill`](kill) | ends the partner's process where it can be seen, then takes its lock byte on every disk | the process is gone or has given its locks up, and its last write is over on the disks where its byte is held |
+//! | [`pr`](pr) | SCSI-3 persistent reservations: PREEMPT AND ABORT of the partner's key on every disk, then the grant is waited out | the disks that did so refuse its writes; it says nothing to hosts any more |
 //! | [`own`](own) | waits until the partner must have ended by itself | with a hardware watchdog, that it has; without one, nothing |
 
 mod kill;
@@ -22,17 +22,27 @@ use twincell_core::ids::{Nanos, ProcessId, Time};
 #[cfg(test)]
 pub(crate) use kill::KillFence;
 
-/// How often what cannot be had yet is tried again.
+/// How often what cannot be had yet is tried again where something waits for it.
 pub(crate) const RETRY: Nanos = Nanos::from_millis(20);
 
 /// A way to keep the partner out.
 pub(crate) trait Fence: Send {
-    /// Has this controller's own disk writes let through; whether they are. Asked again until they are.
+    /// Has this controller's own disk writes let through; whether they are, on the disks of which `has_entered` says so. Asked
+    /// again until they are.
     fn enter(&mut self, now: Time) -> bool;
+    /// Whether they are let through on disk `n`, which may have been out of reach.
+    fn has_entered(&self, _n: usize) -> bool {
+        true
+    }
+    /// Whether disk `n` answers, and only by entering anew the writes are let through there.
+    fn must_enter_anew(&self, _n: usize) -> bool {
+        false
+    }
     /// Begins to keep the partner out.
     fn take(&mut self, now: Time, partner: ProcessId);
-    /// What is proven now, once for each `take`: the partner is out, and stays so until `release`. `oldest_io` tells when
-    /// the oldest of this controller's own disk I/Os in flight was posted.
+    /// What is proven now, once for each `take`: the partner is out, and stays so until `release`. It is proven for the disks
+    /// that `holds` names, which are enough that the partner serves nobody; what is out of reach waits until it does. `oldest_io`
+    /// tells when the oldest of this controller's own disk I/Os in flight was posted.
     fn poll(&mut self, now: Time, oldest_io: &dyn Fn() -> Option<Time>) -> Option<Proof>;
     /// Whether a partner that is kept out is so on disk `n`, too, which may have been out of reach when it was fenced.
     fn holds(&mut self, n: usize) -> bool;
@@ -59,9 +69,9 @@ pub(crate) trait Fence: Send {
 /// What a fence that holds has proven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Proof {
-    /// The partner's locks are held: no process of its writes to a disk, and its last write is over.
+    /// The partner's locks are held: no process of its writes to a disk that is used, and its last write there is over.
     Locks,
-    /// No disk has its key any more, its tasks there are aborted, and its last grant is over.
+    /// No disk that is used has its key any more, its tasks there are aborted, and its last grant is over.
     Reservations,
     /// A partner that hung was reset by its watchdog, any other has stopped by itself.
     Watchdog,

@@ -5,23 +5,30 @@
 //! submitted (PREEMPT AND ABORT, SPC-4 section 5.13.11.2); what still waits in the partner's kernel is refused when it
 //! comes. Reads are not refused, so the partner's last grant is waited out.
 //!
+//! A disk that is out of reach holds up neither an entry nor a fence, if most of those that vote are there. It is not used
+//! until it has carried the command out: after a fence it is asked again and again, for the partner's key may be there still.
+//!
 //! A controller registers its key when the core takes its locks, and at no other time: when the record says that it is
 //! in, which it reads once more with the key registered, or when the partner, which is in, attaches it for joining. So a
 //! key that was preempted comes back only when its owner may write.
 
 use super::{Fence, Proof, RETRY};
-use crate::disk::Disk;
+use crate::disk::{self, Disk, Voters, is_majority};
 use crate::error::OpenError;
 use crate::settings::Settings;
+use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use tracing::{error, warn};
 use twincell_core::ids::{Controller, Nanos, ProcessId, Time, Uuid};
+
+/// How often a disk is asked again that was out of reach.
+const AGAIN: Nanos = Nanos::from_millis(1000);
 
 /// A reservation key; 0 is none.
 type Key = u64;
@@ -58,7 +65,7 @@ pub(super) fn open(settings: &Settings, disks: &[Option<Disk>], grant: Nanos) ->
     let partner = key(settings.cell, settings.controller.other());
     let device = |disk: &Option<Disk>| disk.as_ref().map(|d| checked(d, own)).transpose();
     let devices = disks.iter().map(device).collect::<Result<_, _>>()?;
-    Ok(PrFence::new(devices, own, partner, grant))
+    Ok(PrFence::new(devices, &disk::voters(disks), (own, partner), grant))
 }
 
 fn checked(disk: &Disk, own: Key) -> Result<Box<dyn Reservations>, OpenError> {
@@ -110,8 +117,11 @@ fn is_unsupported(e: &io::Error) -> bool {
 /// What the thread is to do that talks to the disks: a command may take as long as the disk likes.
 enum Job {
     Enter,
-    Take,
+    /// What jobs up to this number have done counts for nothing.
+    Take(u64),
     Leave,
+    /// Looks whether disks answer that do not have this controller's key.
+    Look,
     /// A disk is open that was not. Its path, for the log, and whether it is a block device.
     Open(usize, Device, PathBuf, bool),
     /// It may be written.
@@ -127,12 +137,34 @@ struct State {
     missed: AtomicBool,
     /// It was opened since, and nobody knows yet whether it has reservations at all.
     unknown: AtomicBool,
+    /// It has missed this controller's entry, and answers.
+    answers: AtomicBool,
+    /// The last job that found the partner's key gone, or removed it.
+    fenced_by: AtomicU64,
+}
+
+impl State {
+    fn is_fenced_since(&self, job: u64) -> bool {
+        self.fenced_by.load(Ordering::Acquire) > job
+    }
 }
 
 /// A disk on the thread.
 struct Device {
     reservations: Box<dyn Reservations>,
     state: Arc<State>,
+    /// It was out of reach when it was asked last.
+    is_gone: Cell<bool>,
+}
+
+impl Device {
+    fn new(reservations: Box<dyn Reservations>, state: Arc<State>) -> Device {
+        Device {
+            reservations,
+            state,
+            is_gone: Cell::new(false),
+        }
+    }
 }
 
 /// A disk as its user knows it.
@@ -143,7 +175,7 @@ struct Opened {
     asked: bool,
 }
 
-/// What it has done: which job, by its number, and whether every disk that answers has carried it out.
+/// What it has done: which job, by its number, and whether every disk that answers has carried it out, and enough of them do.
 struct Done {
     number: u64,
     good: bool,
@@ -179,32 +211,45 @@ pub(super) struct PrFence {
     poll_at: Option<Time>,
     /// The partner is kept out, or is to be.
     keeps_out: bool,
+    /// The last job before that was so.
+    before_it: u64,
+    /// When to ask those disks again that were out of reach, and the job that does.
+    again_at: Option<Time>,
+    again: Option<u64>,
     /// By disk, while it is open.
     disks: Vec<Option<Opened>>,
     grant: Nanos,
 }
 
 impl PrFence {
-    fn new(devices: Vec<Option<Box<dyn Reservations>>>, own: Key, partner: Key, grant: Nanos) -> PrFence {
+    fn new(
+        devices: Vec<Option<Box<dyn Reservations>>>,
+        voters: &Voters,
+        (own, partner): (Key, Key),
+        grant: Nanos,
+    ) -> PrFence {
         let (jobs, jobs_of_thread) = channel();
         let (done_by_thread, done) = channel();
         let opened = |state: &Arc<State>| Opened {
             state: state.clone(),
             asked: true,
         };
-        let device = |reservations| Device {
-            reservations,
-            state: Arc::default(),
-        };
+        let device = |reservations| Device::new(reservations, Arc::default());
         let devices: Vec<_> = devices.into_iter().map(|d| d.map(device)).collect();
         let open: Vec<_> = devices.iter().map(|d| d.as_ref().map(|d| opened(&d.state))).collect();
-        let mut disks = Disks { devices, own, partner };
+        let mut disks = Disks {
+            devices,
+            voters: *voters,
+            own,
+            partner,
+        };
         std::thread::spawn(move || {
             for (number, job) in jobs_of_thread {
                 let good = match job {
                     Job::Enter => disks.enter(),
-                    Job::Take => disks.take(),
+                    Job::Take(before_it) => disks.take(number, before_it),
                     Job::Leave => disks.leave(),
+                    Job::Look => disks.look(),
                     Job::Open(n, device, path, is_block_device) => disks.open(n, device, &path, is_block_device),
                     Job::Admit(n) => disks.admit(n),
                     Job::Close(n) => {
@@ -225,6 +270,9 @@ impl PrFence {
             taking: Taking::Not,
             poll_at: None,
             keeps_out: false,
+            before_it: 0,
+            again_at: None,
+            again: None,
             disks: open,
             grant,
         }
@@ -234,12 +282,13 @@ impl PrFence {
         let state = Arc::new(State {
             missed: AtomicBool::new(true),
             unknown: AtomicBool::new(true),
+            ..State::default()
         });
         self.disks[n] = Some(Opened {
             state: state.clone(),
             asked: false,
         });
-        let device = Device { reservations, state };
+        let device = Device::new(reservations, state);
         self.ask(Job::Open(n, device, path.into(), is_block_device));
     }
 
@@ -254,8 +303,10 @@ impl PrFence {
     /// Takes in what the thread has done. What was asked before it was not wanted any more counts for nothing.
     fn hear(&mut self, now: Time) {
         while let Ok(Done { number, good }) = self.done.try_recv() {
+            self.again.take_if(|again| *again == number);
             if self.entry == Entry::Asked(number) {
                 self.entry = if good { Entry::In } else { Entry::Out };
+                self.again_at = self.lacks_some().then_some(now + AGAIN);
             }
             if self.taking == Taking::Asked(number) {
                 self.taking = match good {
@@ -265,35 +316,75 @@ impl PrFence {
             }
         }
     }
+
+    /// Whether a disk that was there lacks what the others have. One that was opened since is a matter of `admit`.
+    fn lacks_some(&self) -> bool {
+        let mut disks = self.disks.iter().flatten().filter(|disk| disk.asked);
+        disks.any(|disk| match self.keeps_out {
+            true => !disk.state.is_fenced_since(self.before_it),
+            false => disk.state.missed.load(Ordering::Acquire),
+        })
+    }
+
+    /// Asks those disks again that were out of reach, if it is time.
+    fn ask_again(&mut self, now: Time) {
+        if self.again_at.is_none_or(|at| now < at) {
+            return;
+        }
+        self.hear(now);
+        let lacks_some = self.lacks_some();
+        self.again_at = lacks_some.then_some(now + AGAIN);
+        if lacks_some && self.again.is_none() && self.taking == Taking::Not {
+            let job = match self.keeps_out {
+                true => Job::Take(self.before_it),
+                false => Job::Look,
+            };
+            self.again = Some(self.ask(job));
+        }
+    }
 }
 
 impl Fence for PrFence {
     fn enter(&mut self, now: Time) -> bool {
         self.hear(now);
         if self.entry == Entry::Out {
+            self.disks.iter_mut().flatten().for_each(|disk| disk.asked = true);
             self.entry = Entry::Asked(self.ask(Job::Enter));
         }
         self.entry == Entry::In
+    }
+
+    fn has_entered(&self, n: usize) -> bool {
+        let disk = self.disks[n].as_ref();
+        disk.is_some_and(|disk| !disk.state.missed.load(Ordering::Acquire))
+    }
+
+    fn must_enter_anew(&self, n: usize) -> bool {
+        let disk = self.disks[n].as_ref().filter(|disk| disk.asked && !self.keeps_out);
+        disk.is_some_and(|disk| disk.state.answers.load(Ordering::Acquire))
     }
 
     fn take(&mut self, now: Time, _: ProcessId) {
         self.taking = Taking::AskAgain(now);
         self.poll_at = Some(now);
         self.keeps_out = true;
+        self.before_it = self.asked;
     }
 
     fn poll(&mut self, now: Time, _: &dyn Fn() -> Option<Time>) -> Option<Proof> {
+        self.ask_again(now);
         if self.poll_at.is_none_or(|at| now < at) {
             return None;
         }
         self.hear(now);
         match self.taking {
             Taking::AskAgain(at) if now >= at => {
-                self.taking = Taking::Asked(self.ask(Job::Take));
+                self.taking = Taking::Asked(self.ask(Job::Take(self.before_it)));
             }
             Taking::UntilGrantEnds(until) if now >= until => {
                 self.taking = Taking::Not;
                 self.poll_at = None;
+                self.again_at = self.lacks_some().then_some(now + AGAIN);
                 return Some(Proof::Reservations);
             }
             _ => {}
@@ -306,12 +397,13 @@ impl Fence for PrFence {
     }
 
     /// A disk that was gone when the partner was preempted may still let its writes through: such a disk comes back only when
-    /// the partner is in again, and says itself that it has none. One that was gone when this controller entered refuses its
-    /// writes until it enters again.
+    /// the partner is preempted there, too, or is in again, and says itself that it has none. One that was gone when this
+    /// controller entered refuses its writes until it enters again.
     fn holds(&mut self, n: usize) -> bool {
-        let Some(disk) = self.disks[n].as_ref().filter(|_| !self.keeps_out) else {
+        let Some(disk) = &self.disks[n] else { return false };
+        if self.keeps_out && !disk.state.is_fenced_since(self.before_it) {
             return false;
-        };
+        }
         let lacks = if disk.asked {
             &disk.state.missed
         } else {
@@ -347,7 +439,7 @@ impl Fence for PrFence {
     }
 
     fn next_deadline(&self) -> Option<Time> {
-        self.poll_at
+        [self.poll_at, self.again_at].into_iter().flatten().min()
     }
 
     /// The partner registers its key itself, once it hears of this.
@@ -359,6 +451,7 @@ impl Fence for PrFence {
 
     fn leave(&mut self) {
         self.release();
+        self.again_at = None;
         self.entry = Entry::Out;
         self.ask(Job::Leave);
     }
@@ -369,7 +462,8 @@ impl Fence for PrFence {
 const ATTEMPTS: u32 = 6;
 
 /// Whether the disk is not there any more, or no path to it. It counts as out of reach then, as a disk does that cannot be
-/// locked: nothing is read from it either, and it is given up before a write counts that it lacks.
+/// locked: nothing is read from it either, because `has_entered` and `holds` say no, and it is given up before a write counts
+/// that it lacks.
 fn is_gone(e: &io::Error) -> bool {
     matches!(
         e.raw_os_error(),
@@ -377,21 +471,28 @@ fn is_gone(e: &io::Error) -> bool {
     )
 }
 
+/// Whether this controller's key is not there.
+fn has_missed(device: &Device) -> bool {
+    device.state.missed.load(Ordering::Acquire)
+}
+
 /// The disks and both keys, on a thread of their own.
 struct Disks {
     /// Those that are open.
     devices: Vec<Option<Device>>,
+    voters: Voters,
     own: Key,
     partner: Key,
 }
 
 impl Disks {
     fn enter(&self) -> bool {
-        self.each("this controller cannot enter", |device, missed| {
-            let entered = self.enter_one(device);
-            missed.store(entered.as_ref().is_err_and(is_gone), Ordering::Release);
-            entered
-        })
+        let entered = self.each(
+            "this controller cannot enter",
+            |_| true,
+            |device| self.enter_one(device),
+        );
+        self.are_enough(entered)
     }
 
     fn open(&mut self, n: usize, device: Device, path: &Path, is_block_device: bool) -> bool {
@@ -407,37 +508,56 @@ impl Disks {
     fn admit(&self, n: usize) -> bool {
         let what = "this controller cannot enter a disk that was opened";
         let Some(device) = &self.devices[n] else { return false };
-        let entered = self.one(n, device, what, &|device, _| self.enter_one(device)) == Some(true);
-        device.state.missed.store(!entered, Ordering::Release);
-        entered
+        self.one(n, device, what, &|device| self.enter_one(device)) == Some(true)
     }
 
-    fn enter_one(&self, device: &dyn Reservations) -> io::Result<Answer> {
-        match device.register_anyway(self.own)? {
-            Answer::Good => device.reserve(self.own),
-            Answer::Conflict => Ok(Answer::Conflict),
+    fn enter_one(&self, device: &Device) -> io::Result<Answer> {
+        device.state.missed.store(true, Ordering::Release);
+        device.state.answers.store(false, Ordering::Release);
+        if device.reservations.register_anyway(self.own)? == Answer::Conflict {
+            return Ok(Answer::Conflict);
         }
+        let entered = device.reservations.reserve(self.own)?;
+        device.state.missed.store(entered != Answer::Good, Ordering::Release);
+        Ok(entered)
+    }
+
+    /// Asks for what changes nothing. The key cannot be registered now: the partner may have fenced this controller meanwhile,
+    /// and found none there.
+    fn look(&self) -> bool {
+        for device in self.devices.iter().flatten().filter(|d| has_missed(d)) {
+            let answers = device.reservations.register(self.own, self.own).is_ok();
+            device.state.answers.store(answers, Ordering::Release);
+        }
+        true
     }
 
     /// First the disks that have the own key. That it is there still says that this controller was not fenced: so where the
     /// key is not only because the disk was gone when this controller entered, it may come now.
-    fn take(&self) -> bool {
+    fn take(&self, number: u64, before_it: u64) -> bool {
         let what = "the partner is not fenced: the own key is gone";
-        let entered = self.each(what, |device, missed| match missed.load(Ordering::Acquire) {
-            true => Ok(Answer::Good),
-            false => self.preempt(device),
-        });
-        entered
-            && self.each(what, |device, missed| {
-                if missed.load(Ordering::Acquire) {
-                    if self.enter_one(device)? == Answer::Conflict {
-                        return Ok(Answer::Conflict);
-                    }
-                    missed.store(false, Ordering::Release);
-                    return self.preempt(device);
-                }
-                Ok(Answer::Good)
-            })
+        let fence = |device: &Device| {
+            let answer = match device.state.is_fenced_since(before_it) {
+                true => device.reservations.register(self.own, self.own)?,
+                false => self.preempt(device.reservations.as_ref())?,
+            };
+            if answer == Answer::Good {
+                device.state.fenced_by.store(number, Ordering::Release);
+            }
+            Ok(answer)
+        };
+        let fenced = self.each(what, |device| !has_missed(device), fence);
+        let enter_and_fence = |device: &Device| match self.enter_one(device)? {
+            Answer::Good => fence(device),
+            Answer::Conflict => Ok(Answer::Conflict),
+        };
+        self.are_enough(fenced) && self.each(what, has_missed, enter_and_fence).is_some()
+    }
+
+    /// Whether there are none that failed, and enough that did not: two controllers that each had most of those that vote had
+    /// one in common, which has told the later one of the earlier one.
+    fn are_enough(&self, disks: Option<Vec<usize>>) -> bool {
+        disks.is_some_and(|disks| is_majority(&self.voters, |n| disks.contains(&n)))
     }
 
     /// A conflict means that the own key is gone: then the partner has fenced this controller, and not the other way round.
@@ -459,14 +579,23 @@ impl Disks {
         left.filter(|result| result.is_err()).count() == 0
     }
 
-    /// Whether every disk that is not gone has carried the command out.
-    fn each(&self, what: &str, command: impl Fn(&dyn Reservations, &AtomicBool) -> io::Result<Answer>) -> bool {
+    /// Those of the disks that are meant which have carried the command out; `None` if one has not that is not gone.
+    fn each(
+        &self,
+        what: &str,
+        is_meant: impl Fn(&Device) -> bool,
+        command: impl Fn(&Device) -> io::Result<Answer>,
+    ) -> Option<Vec<usize>> {
         let open = self.devices.iter().enumerate();
         let open = open.filter_map(|(n, device)| Some((n, device.as_ref()?)));
+        let meant = open.filter(|(_, device)| is_meant(device));
         // Each is asked, whatever became of the others.
-        open.filter(|(n, device)| self.one(*n, device, what, &command) == Some(false))
-            .count()
-            == 0
+        let ended: Vec<_> = meant
+            .map(|(n, device)| (n, self.one(n, device, what, &command)))
+            .collect();
+        let failed = ended.iter().any(|(_, ended)| *ended == Some(false));
+        let done = ended.into_iter().filter(|(_, ended)| *ended == Some(true));
+        (!failed).then(|| done.map(|(n, _)| n).collect())
     }
 
     /// Whether a disk has carried the command out; `None` where it is gone.
@@ -475,13 +604,15 @@ impl Disks {
         n: usize,
         device: &Device,
         what: &str,
-        command: &dyn Fn(&dyn Reservations, &AtomicBool) -> io::Result<Answer>,
+        command: &dyn Fn(&Device) -> io::Result<Answer>,
     ) -> Option<bool> {
-        let mut tries = (0..ATTEMPTS).map(|_| command(device.reservations.as_ref(), &device.state.missed));
+        let mut tries = (0..ATTEMPTS).map(|_| command(device));
         let ended = tries.find(|result| result.as_ref().map_or_else(is_gone, |_| true));
+        let was_gone = device.is_gone.replace(matches!(ended, Some(Err(_))));
         match ended {
             Some(Ok(Answer::Good)) => return Some(true),
             Some(Ok(Answer::Conflict)) => error!(disk = n, "{what}: reservation conflict"),
+            Some(Err(_)) if was_gone => return None,
             Some(Err(e)) => {
                 warn!(disk = n, "a disk counts as out of reach: {e}");
                 return None;
@@ -603,6 +734,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::sync::{Arc, Mutex};
     use std::time::{Duration, Instant};
+    use twincell_core::ids::DiskIndex;
 
     const A: Key = 0xaa01;
     const B: Key = 0xaa02;
@@ -744,7 +876,8 @@ mod tests {
         fn fence(&self, initiator: u8) -> PrFence {
             let devices = self.disks.iter().map(|d| Some(d.from(initiator))).collect();
             let (own, partner) = if initiator == 1 { (A, B) } else { (B, A) };
-            PrFence::new(devices, own, partner, GRANT)
+            let voters = (0..self.disks.len() as u16).map(DiskIndex).collect();
+            PrFence::new(devices, &voters, (own, partner), GRANT)
         }
 
         /// A controller that may write.
@@ -783,6 +916,17 @@ mod tests {
         })
     }
 
+    fn until_two_attempts_failed(fence: &mut PrFence, now: &mut Time) {
+        let mut failed = 0;
+        until("two attempts", || {
+            *now = *now + RETRY;
+            assert_eq!(poll(fence, *now), None);
+            assert!(!matches!(fence.taking, Taking::UntilGrantEnds(_)), "the fence holds");
+            failed += u32::from(matches!(fence.taking, Taking::AskAgain(_)));
+            (failed == 2).then_some(())
+        });
+    }
+
     #[test]
     fn a_fenced_controller_writes_no_disk_and_what_it_had_submitted_is_aborted() {
         let cell = Controllers::new(3);
@@ -812,11 +956,7 @@ mod tests {
         b.take(now, ProcessId::default());
         until_preempted(&mut b, &mut now);
         a.take(now, ProcessId::default());
-        until("two attempts", || {
-            now = now + RETRY;
-            assert_eq!(poll(&mut a, now), None);
-            (now.since(cell.now).0 > 20 * GRANT.0).then_some(())
-        });
+        until_two_attempts_failed(&mut a, &mut now);
         assert_ne!(a.taking, Taking::Not);
         assert!(
             cell.disks.iter().all(|d| d.unit().keys.values().eq(&[B])),
@@ -853,8 +993,10 @@ mod tests {
         assert_eq!(cell.disks[0].write(2), Answer::Conflict);
     }
 
+    /// It holds nobody up, and is not used before the partner is fenced there, too: its key is there still, and what it had
+    /// submitted is on its way.
     #[test]
-    fn a_disk_that_does_not_answer_is_out_of_reach() {
+    fn a_disk_that_does_not_answer_is_out_of_reach_until_the_partner_is_fenced_there() {
         let cell = Controllers::new(3);
         let (_a, mut b) = (cell.entered(1), cell.entered(2));
         cell.disks[1].unit().gone = true;
@@ -866,6 +1008,62 @@ mod tests {
             (cell.disks[0].write(1), cell.disks[2].write(1)),
             (Answer::Conflict, Answer::Conflict)
         );
+        assert_eq!([0, 1, 2].map(|n| b.holds(n)), [true, false, true]);
+
+        cell.disks[1].unit().gone = false;
+        assert!(!b.holds(1) && !b.admit(1), "nobody has asked it again");
+        assert_eq!(cell.disks[1].write(1), Answer::Good, "A is fenced there by nobody");
+        let mut now = ends;
+        until("the end of A's key", || {
+            now = b.next_deadline().unwrap_or(now);
+            assert_eq!(poll(&mut b, now), None, "a proof is given once");
+            b.admit(1).then_some(())
+        });
+        assert!(now.since(ends) >= AGAIN, "it was asked before its time");
+        assert_eq!(cell.disks[1].write(1), Answer::Conflict);
+        assert!(cell.disks[1].unit().tasks.is_empty(), "a task of A goes on");
+        until("the end of the questions", || {
+            now = b.next_deadline().unwrap_or(now);
+            poll(&mut b, now);
+            b.next_deadline().is_none().then_some(())
+        });
+    }
+
+    /// A later fence is one of its own.
+    #[test]
+    fn a_disk_that_was_fenced_once_is_not_so_for_ever() {
+        let cell = Controllers::new(3);
+        let (mut a, mut b) = (cell.entered(1), cell.entered(2));
+        let mut now = cell.now;
+        b.take(now, ProcessId::default());
+        let ends = until_preempted(&mut b, &mut now);
+        assert_eq!(poll(&mut b, ends), Some(Proof::Reservations));
+        a.leave();
+        b.release();
+        until("entry", || a.enter(ends).then_some(()));
+        cell.disks[1].unit().gone = true;
+        let mut now = ends;
+        b.take(now, ProcessId::default());
+        assert!(!(0..3).any(|n| b.holds(n)), "A is not fenced yet");
+        until_preempted(&mut b, &mut now);
+        assert_eq!([0, 1, 2].map(|n| b.holds(n)), [true, false, true]);
+    }
+
+    #[test]
+    fn where_most_disks_are_out_of_reach_nobody_enters_and_nothing_is_proven() {
+        let cell = Controllers::new(3);
+        let mut b = cell.entered(2);
+        (1..3).for_each(|n| cell.disks[n].unit().gone = true);
+        let mut a = cell.fence(1);
+        let mut now = cell.now;
+        b.take(now, ProcessId::default());
+        until_two_attempts_failed(&mut b, &mut now);
+        until("two entries", || {
+            assert!(!a.enter(now));
+            (a.asked > 2).then_some(())
+        });
+        cell.disks[1].unit().gone = false;
+        until_preempted(&mut b, &mut now);
     }
 
     /// It has no key there: its writes would be refused, so the disk does not come back before it enters again, or fences.
@@ -876,8 +1074,19 @@ mod tests {
         let mut a = cell.entered(1);
         cell.disks[1].unit().gone = false;
         let _b = cell.entered(2);
-        assert_eq!((0..3).map(|n| a.holds(n)).collect::<Vec<_>>(), [true, false, true]);
+        assert_eq!([0, 1, 2].map(|n| a.holds(n)), [true, false, true]);
+        assert_eq!([0, 1, 2].map(|n| a.has_entered(n)), [true, false, true]);
+        assert!(!a.must_enter_anew(1), "nobody knows that it answers");
         let mut now = cell.now;
+        until("its answer", || {
+            now = a.next_deadline()?;
+            poll(&mut a, now);
+            a.must_enter_anew(1).then_some(())
+        });
+        assert!(
+            !cell.disks[1].unit().keys.contains_key(&1),
+            "the question has changed something"
+        );
         a.take(now, ProcessId::default());
         let ends = until_preempted(&mut a, &mut now);
         assert_eq!(poll(&mut a, ends), Some(Proof::Reservations));
