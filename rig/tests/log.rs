@@ -27,6 +27,8 @@ struct Bed {
     cell: Cell,
     lun: Value,
     a: Child,
+    /// Ends with the cell.
+    _b: Child,
 }
 
 impl Bed {
@@ -45,10 +47,10 @@ impl Bed {
         };
         let a = run("A", Stdio::piped());
         let log = File::create(cell.dir().join("B").join("log")).unwrap();
-        run("B", log.into());
+        let b = run("B", log.into());
         cell.wait_until_mirrored();
         let lun = cell.lun("data", "8M", "vraid1");
-        Bed { cell, lun, a }
+        Bed { cell, lun, a, _b: b }
     }
 
     /// Somebody connects to the port of the link, says what makes no sense, and is sent away: a line of the log.

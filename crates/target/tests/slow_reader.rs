@@ -138,7 +138,7 @@ fn a_reset_ends_those_that_wait() {
     );
     host.exchange(&Pdu::new(0x40, 0x80, 5).set32(24, host.cmd_sn));
     let attention = host.command(read_all(SIMPLE));
-    assert_eq!(attention[0].sense(), (6, 0x29, 0), "the reset of the LUN");
+    assert_eq!(attention[0].sense(), (6, 0x29, 3), "the reset of the LUN");
     assert_eq!(ended(&host.command(read_all(SIMPLE))), [host.task_tag]);
 }
 

@@ -593,6 +593,8 @@ fn what_one_connection_holds_is_bounded() {
     };
     rig.complete(tag, Status::ReadError);
     assert_eq!(rig.sent(), simple_reply(5, 0));
+    rig.calls();
+    rig.session.sent(&mut rig.outside);
     assert_eq!(rig.submitted().1.blocks, BlockCount(65536), "one that long at a time");
     rig.receive(&request(0, 0, 10, 0, 512));
     assert_eq!(rig.sent(), b"", "there is room again");
