@@ -184,17 +184,18 @@ impl Hosts {
         let Some(socket) = listener.accepted(completion, ring) else {
             return;
         };
-        if self.connections.len() >= CONNECTIONS_MAX {
-            warn!("{CONNECTIONS_MAX} host connections are open; one more is refused");
+        if self.connections.len() >= CONNECTIONS_MAX && !end_a_stranger(&mut self.connections) {
+            warn!("{CONNECTIONS_MAX} hosts are connected; one more is refused");
             return;
         }
+        let protocol = *protocol;
         keep_alive(&socket);
         debug!(?protocol, peer = ?socket.peer_addr().ok().and_then(|a| a.as_socket()), "host connection open");
         self.last_serial += 1;
         let connection = self.connections.vacant_entry();
         let handle = NonZeroU16::MIN.saturating_add(connection.key() as u16);
         connection.insert(Connection {
-            session: (self.greet)(*protocol, handle),
+            session: (self.greet)(protocol, handle),
             stream: Stream::new(socket, INPUT_BYTES, AHEAD_BYTES),
             tags: HashMap::new(),
             ending: false,
@@ -496,6 +497,15 @@ fn end_fetch(commands: &mut Commands, id: CommandId, complete: bool, queue: &mut
     }
 }
 
+/// Ends the oldest connection of which nobody knows whose it is, so that those who only connect keep no host out. Returns whether
+/// there is one.
+fn end_a_stranger(connections: &mut Slab<Connection>) -> bool {
+    let open = connections.iter_mut().map(|(_, c)| c);
+    let strangers = open.filter(|c| !c.ending && !c.stream.is_closed() && c.session.is_stranger());
+    let oldest = strangers.min_by_key(|c| c.serial);
+    oldest.map(|stranger| stranger.stream.close()).is_some()
+}
+
 /// A host that vanished without a word is noticed after a minute.
 fn keep_alive(socket: &Socket) {
     let keepalive = TcpKeepalive::new()
@@ -629,6 +639,10 @@ mod tests {
     }
 
     impl Session for Letters {
+        fn is_stranger(&self) -> bool {
+            false
+        }
+
         fn receive(&mut self, bytes: &[u8], outside: &mut dyn Outside) {
             for letter in bytes {
                 match letter {
@@ -713,6 +727,10 @@ mod tests {
     const BULK_BYTES: usize = 64 * 512;
 
     impl Session for Bulk {
+        fn is_stranger(&self) -> bool {
+            false
+        }
+
         fn receive(&mut self, mut bytes: &[u8], outside: &mut dyn Outside) {
             while !bytes.is_empty() {
                 let Some(came) = self.came else {

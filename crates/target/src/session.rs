@@ -114,6 +114,8 @@ pub trait Session {
     /// Bytes for the host. The caller removes from the front what it has sent, or all of it to send it; what it leaves
     /// the session may still change.
     fn output(&mut self) -> &mut Vec<u8>;
+    /// Whether the host has not said yet what it wants: its handshake, or its login, is not over.
+    fn is_stranger(&self) -> bool;
     /// Whether the connection should end once the output is sent.
     fn is_over(&self) -> bool;
     /// The initiator's name and its part of the session identifier, once known, where the protocol has such things. A

@@ -446,6 +446,10 @@ impl Session for IscsiSession {
         matches!(self.phase, Phase::Over)
     }
 
+    fn is_stranger(&self) -> bool {
+        matches!(self.phase, Phase::Login(_))
+    }
+
     fn initiator(&self) -> Option<(&str, [u8; 6])> {
         let is_normal = !matches!(self.phase, Phase::Login(_)) && !self.is_discovery;
         is_normal.then_some((&self.initiator_name, self.isid))

@@ -329,6 +329,13 @@ impl Session for NbdSession {
         &mut self.output
     }
 
+    fn is_stranger(&self) -> bool {
+        matches!(
+            self.expects,
+            Expects::ClientFlags | Expects::Option | Expects::OptionData { .. }
+        )
+    }
+
     fn is_over(&self) -> bool {
         self.over || matches!(self.expects, Expects::Nothing) && self.requests.is_empty()
     }
