@@ -27,8 +27,17 @@ struct Bed {
     cell: Cell,
     lun: Value,
     a: Child,
-    /// Ends with the cell.
-    _b: Child,
+    b: Child,
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        for child in [&mut self.a, &mut self.b] {
+            // It may have ended already.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
 }
 
 impl Bed {
@@ -50,7 +59,7 @@ impl Bed {
         let b = run("B", log.into());
         cell.wait_until_mirrored();
         let lun = cell.lun("data", "8M", "vraid1");
-        Bed { cell, lun, a, _b: b }
+        Bed { cell, lun, a, b }
     }
 
     /// Somebody connects to the port of the link, says what makes no sense, and is sent away: a line of the log.

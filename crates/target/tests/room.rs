@@ -136,7 +136,6 @@ fn a_reset_ends_those_that_wait() {
         "those that waited are gone, all of {}",
         tags.len()
     );
-    host.exchange(&Pdu::new(0x40, 0x80, 5).set32(24, host.cmd_sn));
     let attention = host.command(read_all(SIMPLE));
     assert_eq!(attention[0].sense(), (6, 0x29, 3), "the reset of the LUN");
     assert_eq!(ended(&host.command(read_all(SIMPLE))), [host.task_tag]);
