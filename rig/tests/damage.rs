@@ -1,7 +1,6 @@
 //! A bit of NV memory flips while a controller runs. What it has is not given to a host nor to a disk: the partner has the
-//! same, and takes over. Where there is no partner it is lost, and a host that asks for it gets an error.
+//! same, and takes over.
 
-use rustix::process::Signal;
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -10,7 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use twincell_client::Url;
 use twincell_client::multipath::{Timing, Volume};
-use twincell_rig::cell::{Cell, Shape, signal, wait_until_gone};
+use twincell_rig::cell::{Cell, Shape};
 use twincell_rig::paths::TwoPaths;
 use twincell_rig::proxy::Proxy;
 use twincell_rig::wait_for;
@@ -75,102 +74,6 @@ fn says_why(cell: &Cell, owner: &str, flipped: usize) {
         log.contains("NV memory is damaged"),
         "the log of {owner} does not say why:\n{log}"
     );
-}
-
-/// A controller that is alone, with damaged data in its memory: what it cannot write to a disk without telling stays there.
-struct Alone {
-    cell: Cell,
-    owner: String,
-    volume: Volume,
-    /// What was written from block 0 on.
-    written: Vec<u8>,
-}
-
-impl Alone {
-    /// The owner stands still while the bit flips and its partner ends: when it goes on it has nobody who has the same.
-    fn new() -> Alone {
-        let cell = Cell::start(Shape {
-            disks: 3,
-            disk_size: "64M",
-            cache: "4M",
-        });
-        let lun = cell.lun("data", "32M", "vraid1");
-        let owner = cell.owner("data");
-        let other = if owner == "A" { "B" } else { "A" };
-        let pids = [&owner[..], other].map(|c| cell.pid(c).unwrap());
-        let urls = [&owner[..], other].map(|c| cell.iscsi_url(&lun, c).parse().unwrap());
-        let written: Vec<u8> = (0..BLOCKS as usize * 512)
-            .map(|i| (i * 7 + i / 512 * 31) as u8)
-            .collect();
-        let mut volume = Volume::new(&urls, Timing::default());
-        let flipped = while_writing(Volume::new(&urls, Timing::default()), || {
-            volume.write(0, written.clone().into(), false).expect("written");
-            signal(pids[0], Signal::STOP);
-            let flipped = flip(&cell.nv_memory(&owner), &written);
-            signal(pids[1], Signal::KILL);
-            wait_until_gone(pids[1]);
-            signal(pids[0], Signal::CONT);
-            flipped
-        });
-        assert!(flipped > 0, "nothing was in NV memory when it was damaged");
-        let sound = volume.read(1000, BLOCKS).expect("a read of what is sound");
-        assert!(sound.data.iter().all(|b| *b == 0));
-        let patience = Timing {
-            request: Duration::from_secs(10),
-            give_up: Duration::from_secs(12),
-            ..Timing::default()
-        };
-        Alone {
-            volume: Volume::new(&urls[..1], patience),
-            cell,
-            owner,
-            written,
-        }
-    }
-
-    /// What is damaged is given to no host, whatever else is asked for with it.
-    fn gives_nothing_of_it(&mut self) {
-        for (start, blocks) in [(0, 16), (0, BLOCKS), (0, 16)] {
-            let read = self.volume.read(start, blocks);
-            let first = read.as_ref().map(|ack| ack.data[..16].to_vec());
-            assert!(
-                read.is_err(),
-                "{blocks} blocks, and in the place of what is damaged: {first:?}"
-            );
-        }
-    }
-
-    /// It serves all else, has said why, and nothing of it is on a disk.
-    fn has_said_why(mut self) {
-        let sound = self.volume.read(1000, BLOCKS).expect("a read of what is sound");
-        assert!(sound.data.iter().all(|b| *b == 0));
-        says_why(&self.cell, &self.owner, 1);
-        let mut damaged = self.written[..512].to_vec();
-        damaged[0] ^= 1;
-        for disk in std::fs::read_dir(self.cell.dir().join("disks")).unwrap() {
-            let path = disk.unwrap().path();
-            let has_it = std::fs::read(&path).unwrap().chunks_exact(512).any(|c| c == damaged);
-            assert!(!has_it, "what is damaged is on {}", path.display());
-        }
-    }
-}
-
-/// The data of a read are gathered from the cache and from the disks.
-#[test]
-fn a_flipped_bit_does_not_reach_a_host_that_reads_more() {
-    let mut alone = Alone::new();
-    alone.gives_nothing_of_it();
-    alone.has_said_why();
-}
-
-/// What a write leaves of old data is merged with the new ones, and sealed with them.
-#[test]
-fn a_flipped_bit_is_not_merged_into_what_is_sound() {
-    let mut alone = Alone::new();
-    let written = alone.volume.write(4, vec![9; 4 * 512].into(), false);
-    println!("the write: {written:?}");
-    alone.gives_nothing_of_it();
-    alone.has_said_why();
 }
 
 #[test]
