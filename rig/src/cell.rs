@@ -2,6 +2,7 @@
 
 use crate::keeper::Keeper;
 use crate::ports::Ports;
+use crate::shelf::Shelf;
 use crate::tool::{Ended, run_command};
 use crate::wait_for;
 use rustix::process::{Pid, Signal, kill_process};
@@ -118,6 +119,17 @@ impl Cell {
     /// Makes a cell and starts both controllers; returns when it is mirrored.
     pub fn start(shape: Shape) -> Cell {
         let cell = Cell::create(shape);
+        cell.twincell(&["cell", "start"]).success();
+        cell.wait_until_mirrored();
+        cell
+    }
+
+    /// The same on disks that fail when they are told to, in a directory of its own within `dir`.
+    pub fn start_on(shelf: &Shelf, dir: &Path, cache: &str) -> Cell {
+        let ports = Ports::reserve();
+        let addresses = addresses_on(&ports);
+        let root = tempfile::tempdir_in(dir).expect("a directory");
+        let cell = Cell::create_in(root, ports, &Pool::Given(shelf.paths()), cache, &addresses).expect("a cell");
         cell.twincell(&["cell", "start"]).success();
         cell.wait_until_mirrored();
         cell

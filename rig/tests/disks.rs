@@ -8,9 +8,8 @@ use twincell_client::Url;
 use twincell_client::checker::{Checker, Options, Regions};
 use twincell_client::device::{Request, execute};
 use twincell_client::multipath::Timing;
-use twincell_rig::cell::{Cell, Pool, SETTLE, addresses_on};
+use twincell_rig::cell::{Cell, SETTLE};
 use twincell_rig::poll_for;
-use twincell_rig::ports::Ports;
 use twincell_rig::shelf::{Shelf, Trouble};
 
 /// The disk that fails, and the other of its pair.
@@ -36,12 +35,7 @@ impl Bed {
     fn new() -> Bed {
         let dir = tempfile::tempdir().expect("a directory");
         let shelf = Shelf::mount(dir.path(), DISKS, DISK_BYTES).expect("disks");
-        let ports = Ports::reserve();
-        let addresses = addresses_on(&ports);
-        let root = tempfile::tempdir_in(dir.path()).expect("a directory");
-        let cell = Cell::create_in(root, ports, &Pool::Given(shelf.paths()), "16M", &addresses).expect("a cell");
-        cell.twincell(&["cell", "start"]).success();
-        cell.wait_until_mirrored();
+        let cell = Cell::start_on(&shelf, dir.path(), "16M");
         let lun = cell.lun("data", "64M", "vraid1");
         let url = |c| [cell.iscsi_url(&lun, c), cell.nbd_url(&lun, c)];
         let urls = [url("A"), url("B")].concat();
@@ -151,12 +145,7 @@ fn a_disk_is_replaced_by_an_empty_one() {
 fn what_works_again_is_soon_told() {
     let dir = tempfile::tempdir().expect("a directory");
     let shelf = Shelf::mount(dir.path(), DISKS, DISK_BYTES).expect("disks");
-    let ports = Ports::reserve();
-    let addresses = addresses_on(&ports);
-    let root = tempfile::tempdir_in(dir.path()).expect("a directory");
-    let cell = Cell::create_in(root, ports, &Pool::Given(shelf.paths()), "16M", &addresses).expect("a cell");
-    cell.twincell(&["cell", "start"]).success();
-    cell.wait_until_mirrored();
+    let cell = Cell::start_on(&shelf, dir.path(), "16M");
     let lun = cell.lun("data", "64M", "vraid1");
     let url: Url = cell.nbd_url(&lun, "A").parse().expect("an address");
     let mut host = url.connect(SETTLE).expect("a host");

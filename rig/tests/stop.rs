@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use twincell_client::Url;
 use twincell_client::device::{Request, execute};
-use twincell_rig::cell::{Cell, Pool, SETTLE, addresses_on, is_alive, signal, wait_until_gone};
-use twincell_rig::ports::Ports;
+use twincell_rig::cell::{Cell, SETTLE, is_alive, signal, wait_until_gone};
 use twincell_rig::shelf::{Shelf, Trouble};
 use twincell_rig::{poll_for, wait_for};
 
@@ -31,12 +30,7 @@ impl Bed {
     fn start() -> Bed {
         let dir = tempfile::tempdir().expect("a directory");
         let shelf = Shelf::mount(dir.path(), DISKS, DISK_BYTES).expect("disks");
-        let ports = Ports::reserve();
-        let addresses = addresses_on(&ports);
-        let root = tempfile::tempdir_in(dir.path()).expect("a directory");
-        let cell = Cell::create_in(root, ports, &Pool::Given(shelf.paths()), "4M", &addresses).expect("a cell");
-        cell.twincell(&["cell", "start"]).success();
-        cell.wait_until_mirrored();
+        let cell = Cell::start_on(&shelf, dir.path(), "4M");
         let lun = cell.lun("data", "8M", "vraid1");
         Bed {
             cell,
