@@ -38,7 +38,7 @@ use crate::pool::Pool;
 use crate::read::Extent;
 use crate::sight::Sight;
 use crate::task::Task;
-use crate::write::Lacks;
+use crate::write::{Lacks, Turns};
 use std::collections::VecDeque;
 
 /// What a controller is doing.
@@ -823,13 +823,10 @@ impl Core {
 
     /// Whoever waits for its turn and can begin, begins, in order of arrival.
     fn give_turns(&mut self) {
-        let (mut memory_is_short, mut transfers_are_short) = (false, false);
-        let (mut begun, mut passed_over) = (false, false);
-        let mut at = 0;
+        let mut turns = Turns::default();
         self.disks_awaited.clear();
-        while at < self.order.len() {
+        for at in 0..self.order.len() {
             let h = self.order[at];
-            at += 1;
             if self.htb(h).stage != Stage::AwaitTurn {
                 continue;
             }
@@ -838,21 +835,27 @@ impl Core {
                 continue;
             }
             self.look_whether_it_is_overtaken(h);
-            let lacks_memory = memory_is_short && self.needs_memory(h);
-            let waits = lacks_memory || transfers_are_short && self.may_need_transfer(h);
-            if waits || !self.may_lock(h, at - 1) {
-                passed_over |= lacks_memory;
-                continue;
-            }
-            match self.admit(h) {
-                Lacks::Nothing => begun = true,
-                Lacks::Leave => {}
-                Lacks::Memory => memory_is_short = true,
-                Lacks::Transfer => transfers_are_short = true,
-            }
+            self.give_turn(h, at, &mut turns);
         }
         // With what they took, those for which others were passed over may wait for something else by now.
-        self.turn_may_have_come |= begun && passed_over && !mutant::is("who-is-passed-over-waits-for-an-event");
+        let again = turns.begun && turns.passed_over;
+        self.turn_may_have_come |= again && !mutant::is("who-is-passed-over-waits-for-an-event");
+    }
+
+    /// Unless somebody before it, at `at` in the order of arrival, waits for the same.
+    fn give_turn(&mut self, h: u32, at: usize, turns: &mut Turns) {
+        let lacks_memory = turns.memory_is_short && self.needs_memory(h);
+        let waits = lacks_memory || turns.transfers_are_short && self.may_need_transfer(h);
+        if waits || !self.may_lock(h, at) {
+            turns.passed_over |= lacks_memory;
+            return;
+        }
+        match self.admit(h) {
+            Lacks::Nothing => turns.begun = true,
+            Lacks::Leave => {}
+            Lacks::Memory => turns.memory_is_short = true,
+            Lacks::Transfer => turns.transfers_are_short = true,
+        }
     }
 
     /// Whether a command that waits for its turn is not wanted any more. A write that may be done is carried out all the same:

@@ -224,14 +224,14 @@ impl Core {
                 self.effects.push(Effect::SendData { id, offset, from: into });
             }
         }
+        let now = self.now;
         let htb = self.htb_mut(h);
         htb.done += blocks;
         htb.data_in_transfer = false;
         htb.may_be_done = false;
-        let htb = self.htb(h);
         if htb.left() > 0 {
-            self.htb_mut(h).waits_since = self.now;
-            self.await_turn_again(h);
+            htb.await_next_turn(now);
+            self.turn_may_have_come = true;
         } else if htb.withdrawn && mutant::is("withdrawn-though-done") {
             self.finish(h, Status::Aborted);
         } else {

@@ -214,6 +214,12 @@ impl Htb {
         self.start.0 + u64::from(self.done)
     }
 
+    /// A portion is done, and there are more.
+    pub fn await_next_turn(&mut self, now: Time) {
+        self.stage = Stage::AwaitTurn;
+        self.waits_since = now;
+    }
+
     fn granule_range(&self) -> (u64, u64) {
         let size = u64::from(BUFFER_BLOCKS);
         let end = self.start.0 + u64::from(self.blocks.0);

@@ -51,6 +51,17 @@ pub(crate) enum Lacks {
     Memory,
 }
 
+/// How it stands while turns are given: what no more are left of, and to whom that has happened.
+#[derive(Default)]
+pub(crate) struct Turns {
+    pub memory_is_short: bool,
+    pub transfers_are_short: bool,
+    /// Somebody has begun.
+    pub begun: bool,
+    /// Somebody waits only because another before it waits for memory.
+    pub passed_over: bool,
+}
+
 impl Core {
     /// The next portion of a write begins, if everything that it needs is there.
     pub(crate) fn admit_write(&mut self, h: u32) -> Lacks {
@@ -473,9 +484,7 @@ impl Core {
             return self.finish(h, Status::Good);
         }
         if htb.left() > 0 {
-            htb.stage = Stage::AwaitTurn;
-            htb.waits_since = now;
-            return;
+            return htb.await_next_turn(now);
         }
         let fua = matches!(htb.op, HostOp::Write { fua: true }) && !mutant::is("fua-from-memory");
         let alone = self.is_write_through() && !mutant::is("write-back-while-alone");

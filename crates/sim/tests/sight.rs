@@ -196,3 +196,31 @@ fn the_partner_of_one_that_was_stopped_goes_blind() {
         s.end();
     });
 }
+
+/// The answer that the partner sees the disks is lost, and comes again when there is a request to mirror behind it: who is blind
+/// goes for the one, and has nothing to say to the other.
+#[test]
+fn who_gives_way_hears_nothing_more() {
+    trace(&["who-is-out-hears-the-rest"], || {
+        let mut s = Scenario::new().both_serving();
+        s.start_when_down();
+        let name = Name::new("lun1").expect("a name");
+        s.manage(A, ManageOp::LunMove { name, to: B });
+        s.until("A -> operator: Ok");
+        s.mark();
+        s.fault(Fault::LoseSightOfAll(A, LONG));
+        let read = s.read(A, 64, 8);
+        s.retries(read);
+        s.until("B <- A: manage SeesDisks");
+        s.fault(Fault::LoseFrame(A));
+        s.until("B -> A: managed Ok(Done)");
+        s.use_lun(1);
+        let write = s.write_long(B, 0, 8);
+        s.until("A restarts");
+        s.good(read);
+        s.good(write);
+        s.heal(Fault::LoseSightOfAll(A, LONG));
+        s.until_both_serve();
+        s.end();
+    });
+}

@@ -212,15 +212,20 @@ impl Core {
     fn on_messages(&mut self, sequence: u32, payload: BlockCount) {
         let count = self.link.arrived(sequence).len();
         for n in 0..count {
+            if !self.link.is_up() || self.is_out_and_hears_no_more() {
+                return;
+            }
             let mfc = self.link.arrived(sequence)[n];
             let payload = if n + 1 == count { payload } else { BlockCount(0) };
             if self.on_mfc(&mfc, payload).is_err() {
                 self.drop_link();
             }
-            if !self.link.is_up() {
-                return;
-            }
         }
+    }
+
+    /// One message may be the reason to go; those that came with it are for whoever comes next, or nobody.
+    fn is_out_and_hears_no_more(&self) -> bool {
+        self.phase == Phase::Out && !mutant::is("who-is-out-hears-the-rest")
     }
 
     /// Calls the routine of a message [0061].
