@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;
 use twincell_core::host::{HostOp, Status};
-use twincell_core::ids::{BLOCK_BYTES, BlockCount, Controller, NcaeIndex, Noid, Uuid};
+use twincell_core::ids::{BLOCK_BYTES, BlockCount, Controller, NcaeIndex, Noid, Time, Uuid};
 use twincell_core::layout::metadata::{Name, Redundancy};
 use twincell_core::manage::LunView;
 use twincell_target::iscsi::IscsiSession;
@@ -23,6 +23,11 @@ struct Array {
 impl Outside for Array {
     fn view(&self) -> &View {
         &self.view
+    }
+
+    /// It stands still: nothing waits for long here.
+    fn now(&self) -> Time {
+        Time(0)
     }
 
     fn submit(&mut self, tag: Tag, command: Command) {

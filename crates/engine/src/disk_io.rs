@@ -1,6 +1,7 @@
 //! Disk I/O in flight. Each is a short list of steps, one posted at a time.
 
 use crate::clock;
+use crate::complaints::Complaints;
 use crate::disk::Disk;
 use crate::failures::Asked;
 use crate::memory::{Pages, Piece};
@@ -400,6 +401,7 @@ pub(crate) struct DiskIos {
     look_at: Option<Time>,
     /// The disk of which a flush has failed that was not the core's own, until it is told.
     failed_flush: Option<DiskIndex>,
+    complaints: Complaints,
 }
 
 // SAFETY: what the iovecs point to belongs to the process, not to a thread: NV memory, transfer buffers and pages
@@ -417,6 +419,7 @@ impl DiskIos {
             overdue: 0,
             look_at: None,
             failed_flush: None,
+            complaints: Complaints::default(),
         }
     }
 
@@ -467,7 +470,9 @@ impl DiskIos {
             return;
         }
         for (_, io) in self.ios.iter_mut().filter(|(_, io)| !io.overdue && io.due() <= now) {
-            warn!(disk = %io.disk, io = ?io.kind, "a disk does not answer");
+            if let Some(untold) = self.complaints.tell(io.disk, now) {
+                warn!(disk = %io.disk, io = ?io.kind, untold, "a disk does not answer");
+            }
             io.overdue = true;
             self.overdue += 1;
             io.answered = !io.is_known_until_it_ends();
@@ -665,7 +670,9 @@ impl DiskIos {
             ended = Err(io::ErrorKind::WriteZero.into());
         }
         if mem::take(&mut io.overdue) {
-            warn!(disk = %disk.path.display(), io = ?io.kind, "a disk answers after all");
+            if let Some(untold) = self.complaints.tell(io.disk, clock::now()) {
+                warn!(disk = %disk.path.display(), io = ?io.kind, untold, "a disk answers after all");
+            }
             self.overdue -= 1;
             if matches!(io.kind, Kind::Zero { .. } | Kind::MetadataWrite) {
                 // The core has given it up: what is left of the place may be somebody else's soon.
@@ -679,8 +686,11 @@ impl DiskIos {
         if io.answered {
             return None;
         }
-        if let Err(e) = &ended {
-            warn!(disk = %disk.path.display(), io = ?io.kind, offset = io.offset, "a disk I/O failed: {e}");
+        if let Err(e) = &ended
+            && let Some(untold) = self.complaints.tell(io.disk, clock::now())
+        {
+            let path = disk.path.display();
+            warn!(disk = %path, io = ?io.kind, offset = io.offset, untold, "a disk I/O failed: {e}");
         }
         let ended = io.ended(ended, self.cell);
         io.iovecs.clear();

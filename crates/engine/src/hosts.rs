@@ -1,5 +1,6 @@
 //! Host connections: bytes between sockets and sessions, commands between sessions and the core.
 
+use crate::clock;
 use crate::commands::{Commands, Fetch};
 use crate::error::OpenError;
 use crate::listener::Listener;
@@ -531,6 +532,10 @@ impl Outside for HostOutside<'_, '_> {
         self.view
     }
 
+    fn now(&self) -> Time {
+        clock::now()
+    }
+
     fn submit(&mut self, tag: Tag, command: Command) {
         let counters = &mut *self.shared.counters;
         counters.commands += 1;
@@ -597,7 +602,6 @@ impl Outside for HostOutside<'_, '_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock;
     use crate::nv::NvMemory;
     use crate::testing::{TempDir, free_address, settings};
     use crate::view;

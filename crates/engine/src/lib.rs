@@ -6,6 +6,7 @@
 
 mod clock;
 mod commands;
+mod complaints;
 mod crc;
 mod create;
 mod disk;

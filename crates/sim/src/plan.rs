@@ -178,6 +178,11 @@ impl Plan {
         self.slow.frames == 0 && self.slow_paths == [0; 2]
     }
 
+    /// Whether hosts may give up behind each other: all wait for few transfer buffers, and each of these for a slow disk.
+    pub(crate) fn may_hosts_give_up_in_line(&self) -> bool {
+        self.slow_writes && matches!(self.pools, Pools::Small | Pools::Tiny)
+    }
+
     /// Nothing happens by itself: a script brings it all.
     pub fn scripted() -> Plan {
         Plan {

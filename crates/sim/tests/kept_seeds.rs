@@ -133,3 +133,9 @@ fn a_path_that_spoils_is_given_up_when_it_has_answered_for_long_enough() {
 fn a_write_is_passed_over_for_one_that_waits_for_something_else() {
     trace(&["who-is-passed-over-waits-for-an-event"], || ends_well(3_000_117_933));
 }
+
+/// All disks are slow now and then, and all reads of a host wait for one transfer buffer of its controller.
+#[test]
+fn many_wait_for_one_transfer_buffer_and_slow_disks() {
+    ends_well(3_200_095_231);
+}

@@ -2,7 +2,7 @@
 //! commands.
 
 use twincell_core::host::{HostOp, Status};
-use twincell_core::ids::{BlockCount, Controller, NcaeIndex, Noid, Vba};
+use twincell_core::ids::{BlockCount, Controller, NcaeIndex, Noid, Time, Vba};
 use twincell_core::manage::LunView;
 
 /// A command as its session names it; used again after `complete`.
@@ -51,6 +51,8 @@ pub struct View {
 pub trait Outside {
     /// The cell as it is now.
     fn view(&self) -> &View;
+    /// What a clock says that only goes forward.
+    fn now(&self) -> Time;
     /// Carry out a command; `complete` answers, once.
     fn submit(&mut self, tag: Tag, command: Command);
     /// The host withdrew a command; `complete` still comes.

@@ -111,10 +111,8 @@ impl World {
     /// A host gives up: not on a controller that has served all the time.
     pub(super) fn check_patience(&mut self, number: u64) {
         let attempt = self.attempts[number as usize - 1];
-        let excused = self
-            .patience
-            .command
-            .is_none_or(|most| most > COMMAND + self.plan.restart.map_or(0, |r| r.1));
+        let usual = COMMAND + self.plan.restart.map_or(0, |r| r.1);
+        let excused = self.patience.command.is_none_or(|most| most > usual) || self.plan.may_hosts_give_up_in_line();
         let now = self.now;
         let served = |p: &Process| {
             let steady = p.serving_since > 0 && now > p.serving_since + HOST_TIMEOUT + 1000 * MS;

@@ -13,7 +13,7 @@ mod request;
 mod tests;
 
 use twincell_core::host::{HostOp, Status};
-use twincell_core::ids::{BLOCK_BYTES, BlockCount};
+use twincell_core::ids::{BLOCK_BYTES, BlockCount, Time};
 
 use crate::session::{Outside, Session, Tag};
 use negotiation::Outcome;
@@ -59,6 +59,8 @@ pub struct NbdSession {
     head: Vec<u8>,
     zeroes: bool,
     requests: Requests,
+    /// When something came from the host last.
+    heard: Time,
     output: Vec<u8>,
     over: bool,
 }
@@ -79,6 +81,7 @@ impl NbdSession {
             head: Vec::new(),
             zeroes: true,
             requests: Requests::default(),
+            heard: Time(0),
             output,
             over: false,
         }
@@ -214,7 +217,7 @@ impl NbdSession {
             self.expects = Expects::Data { of, left };
         }
         if !is_write || length > IN_HAND_MAX {
-            self.requests.enqueue(of);
+            self.requests.enqueue(of, outside.now());
             self.go_on(outside);
         }
     }
@@ -229,7 +232,7 @@ impl NbdSession {
         };
         let length = self.requests.arrived(of, bytes, outside);
         if left == 0 && length <= IN_HAND_MAX {
-            self.requests.enqueue(of);
+            self.requests.enqueue(of, outside.now());
             self.go_on(outside);
         }
         left == 0
@@ -248,10 +251,10 @@ impl NbdSession {
         true
     }
 
-    /// Begins what may begin now.
+    /// Begins what may begin now. The connection is over if that comes too late.
     fn go_on(&mut self, outside: &mut dyn Outside) {
         let held = self.output.len() + outside.unsent();
-        self.requests.submit_waiting(held, outside);
+        self.over |= self.requests.submit_waiting(held, self.heard, outside).is_err();
     }
 
     /// The same, what was refused first.
@@ -286,6 +289,9 @@ fn put_reply(output: &mut Vec<u8>, error: u32, cookie: u64) {
 
 impl Session for NbdSession {
     fn receive(&mut self, bytes: &[u8], outside: &mut dyn Outside) {
+        if !bytes.is_empty() {
+            self.heard = outside.now();
+        }
         self.retry(outside);
         let mut rest = bytes;
         while !self.over && self.take_next(&mut rest, outside) {}

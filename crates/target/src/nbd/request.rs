@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use twincell_core::host::{HostOp, Status};
-use twincell_core::ids::{BLOCK_BYTES, BlockCount, NcaeIndex, Noid, Vba};
+use twincell_core::ids::{BLOCK_BYTES, BlockCount, Nanos, NcaeIndex, Noid, Time, Vba};
 
 use super::IN_HAND_MAX;
 use super::protocol::{REPLY_HEADER, REPLY_MAGIC, error};
@@ -18,6 +18,9 @@ pub const HELD_BYTES_MAX: u64 = 256 << 20;
 /// Bytes of replies to reads that a connection holds, or that the array is about to give it: reads beyond it wait, and what comes after
 /// them. A client that reads nothing could else have all that it may ask for in memory.
 pub const REPLY_BYTES_MAX: usize = 16 << 20;
+/// A write that has waited here for so long is not begun any more where nothing has come from its host for as long: the host may
+/// have given up this path and have sent it again through the partner, and newer ones after it (R12).
+const NOT_BEGUN_AFTER: Nanos = Nanos::from_millis(5000);
 /// How often a command that the array refuses is submitted again at once.
 const DIRECT_RETRIES: u8 = 4;
 /// Buffers that are kept for later requests.
@@ -49,6 +52,8 @@ pub struct Request {
     length: u32,
     state: State,
     retries: u8,
+    /// Since when it could have begun.
+    waits_since: Time,
     /// Of a write: its data as far as they have come, kept until the end because it may be submitted again.
     /// Of a read: its reply, header first.
     data: Vec<u8>,
@@ -65,6 +70,7 @@ impl Request {
             length: if op == HostOp::Sync { 0 } else { length },
             state: State::Held,
             retries: 0,
+            waits_since: Time(0),
             data: Vec::new(),
             wanted: None,
         }
@@ -93,6 +99,11 @@ impl Request {
     /// Whether data follow it.
     pub fn is_write(&self) -> bool {
         matches!(self.op, HostOp::Write { .. })
+    }
+
+    /// Whether it is too late to begin it.
+    fn may_be_overtaken(&self, heard: Time, now: Time) -> bool {
+        self.is_write() && now.since(self.waits_since.max(heard)) >= NOT_BEGUN_AFTER
     }
 
     /// Bytes that the array gives for it.
@@ -177,6 +188,9 @@ impl Request {
     }
 }
 
+/// A write has waited for so long that its host may have sent it again elsewhere.
+pub struct Overtaken;
+
 /// The requests of one connection, each under its tag.
 #[derive(Default)]
 pub struct Requests {
@@ -250,23 +264,34 @@ impl Requests {
     }
 
     /// A request may begin when it is its turn.
-    pub fn enqueue(&mut self, tag: Tag) {
-        self.waiting.push_back(tag);
+    pub fn enqueue(&mut self, tag: Tag, now: Time) {
+        if let Some(request) = self.get(tag) {
+            request.waits_since = now;
+            self.waiting.push_back(tag);
+        }
     }
 
-    /// Begins requests that wait, in order and as many as may be: `held` bytes of replies wait for the client.
-    pub fn submit_waiting(&mut self, held: usize, outside: &mut dyn Outside) {
+    /// Begins requests that wait, in order and as many as may be: `held` bytes of replies wait for the client, from which
+    /// something came last when it was `heard`. Fails at a write that must not be begun any more.
+    pub fn submit_waiting(&mut self, held: usize, heard: Time, outside: &mut dyn Outside) -> Result<(), Overtaken> {
         while self.submitted < SUBMITTED_MAX
             && let Some(tag) = self.waiting.front().copied()
         {
             let bytes = self.get(tag).map_or(0, |request| request.data_in());
             let before = held + self.due;
             if bytes > 0 && before > 0 && before + bytes > REPLY_BYTES_MAX {
-                return;
+                return Ok(());
+            }
+            if self
+                .get(tag)
+                .is_some_and(|request| request.may_be_overtaken(heard, outside.now()))
+            {
+                return Err(Overtaken);
             }
             self.waiting.pop_front();
             self.submit(tag, outside);
         }
+        Ok(())
     }
 
     /// The array has done with a request that gives so many bytes.
@@ -334,9 +359,8 @@ impl Requests {
     ///
     /// NBD cannot pass that on, so the command is submitted again: a few times at once, and later whenever something
     /// may have changed: the view, another request of this connection that was answered, or bytes from the host
-    /// ([`Requests::retry`]). Nothing here has a clock; the driver has one, and is asked to use it
-    /// ([`Requests::has_refused`]). The write is not acknowledged meanwhile, and it is the same connection's, so trying
-    /// again never revives what the host believes dead.
+    /// ([`Requests::retry`]). Nothing wakes up here by itself; the driver does, and is asked to
+    /// ([`Requests::has_refused`]). What the host may believe dead is not begun again (`NOT_BEGUN_AFTER`).
     pub fn refused(&mut self, tag: Tag, outside: &mut dyn Outside) {
         if self.disconnected {
             self.remove(tag);

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use twincell_core::host::{HostOp, Status};
-use twincell_core::ids::{BlockCount, Controller, NcaeIndex, Noid, Uuid, Vba};
+use twincell_core::ids::{BlockCount, Controller, NcaeIndex, Noid, Time, Uuid, Vba};
 use twincell_core::layout::metadata::{Name, Redundancy};
 use twincell_core::manage::LunView;
 
@@ -24,11 +24,16 @@ struct Recorder {
     view: View,
     calls: Vec<Call>,
     unsent: usize,
+    now: Time,
 }
 
 impl Outside for Recorder {
     fn view(&self) -> &View {
         &self.view
+    }
+
+    fn now(&self) -> Time {
+        self.now
     }
 
     fn submit(&mut self, tag: Tag, command: Command) {
@@ -80,6 +85,7 @@ fn outside_with(luns: Vec<LunView>) -> Recorder {
         view,
         calls: vec![],
         unsent: 0,
+        now: Time(0),
     }
 }
 
@@ -544,6 +550,64 @@ fn what_is_refused_for_the_moment_is_tried_again() {
     assert_eq!(rig.calls(), [Call::Data(tag, 0, data), Call::Fetched(tag, true)]);
     rig.complete(tag, Status::Good);
     assert_eq!(rig.sent(), simple_reply(0, 1));
+}
+
+/// Reads and writes that the array refuses for long. A host of which nothing is heard may have sent its write again elsewhere.
+#[test]
+fn a_write_is_not_tried_again_when_its_host_may_be_gone() {
+    let ms = |ms: u64| Time(ms * 1_000_000);
+    let refused = |bytes: &[u8]| {
+        let mut rig = Rig::transmitting();
+        rig.outside.now = ms(1_000);
+        rig.receive(bytes);
+        for _ in 0..5 {
+            let (tag, _) = rig.submitted();
+            rig.complete(tag, Status::Busy);
+        }
+        rig
+    };
+    let is_tried_again = |rig: &mut Rig, now| {
+        rig.outside.now = now;
+        rig.session.view_changed(&mut rig.outside);
+        assert_eq!(rig.session.is_over(), rig.calls().is_empty());
+        !rig.session.is_over()
+    };
+    let write = write(1, 0, &pattern(512));
+    assert!(is_tried_again(&mut refused(&write), ms(5_999)));
+    assert!(!is_tried_again(&mut refused(&write), ms(6_000)));
+    assert!(
+        is_tried_again(&mut refused(&request(0, 0, 1, 0, 512)), ms(60_000)),
+        "a read"
+    );
+    let mut alive = refused(&write);
+    alive.outside.now = ms(5_999);
+    alive.receive(&request(0, 0, 2, 0, 512));
+    for _ in 0..2 {
+        let Some(Call::Submit(tag, _)) = alive.calls().pop() else {
+            panic!("nothing is tried again");
+        };
+        alive.complete(tag, Status::Busy);
+    }
+    assert!(is_tried_again(&mut alive, ms(10_998)), "the host is there");
+}
+
+/// What waits behind 128 others waits as long as these.
+#[test]
+fn a_write_behind_others_is_not_begun_when_its_host_may_be_gone() {
+    let mut rig = Rig::transmitting();
+    for cookie in 0..129 {
+        rig.receive(&write(cookie, 0, &pattern(512)));
+    }
+    let calls = rig.calls();
+    let [Call::Submit(first, _), .., Call::Submit(second, _)] = calls[..] else {
+        panic!("{calls:?}")
+    };
+    rig.outside.now = Time(5_000_000_000);
+    rig.complete(first, Status::Good);
+    assert!(rig.session.is_over() && rig.calls().is_empty());
+    rig.session.disconnected(&mut rig.outside);
+    rig.complete(second, Status::Good);
+    assert_eq!(rig.calls().len(), 127, "what the array has is withdrawn");
 }
 
 #[test]
