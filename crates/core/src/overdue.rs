@@ -12,9 +12,10 @@ use crate::mutant;
 /// How often it is looked. The limits are several times as long.
 const LOOK_EVERY: Nanos = Nanos::from_millis(100);
 
-/// A write that has waited for so long while its LUN was the partner's is not begun any more: longer than a takeover takes, and no
-/// longer than hosts take to find that a path is dead which does not say so.
-const NOT_BEGUN_AFTER: Nanos = Nanos::from_millis(5000);
+/// A write that has waited for so long while its LUN was the partner's is not begun any more: longer than it takes to take over, or to
+/// give up a disk, and no longer than a host takes to give up a path that is silent (measured: 4.3 s for one that asks every second,
+/// waits two for an answer, and one more for the path to come back).
+const NOT_BEGUN_AFTER: Nanos = Nanos::from_millis(4200);
 
 impl Core {
     /// Somebody waits from now on.

@@ -786,14 +786,14 @@ fn an_rtr_is_of_one_use_of_an_rie() {
 fn an_old_write_that_waits_to_be_forwarded() {
     trace(&["what-waits-to-be-forwarded-has-no-deadline"], || {
         let mut s = Scenario::new().both_serving();
-        s.disk_reads_take(6_500);
+        s.disk_reads_take(4_600);
         for n in 0..16 {
             s.read(B, 2048 + 8 * n, 8);
         }
         s.pass(50);
         s.write(B, 0, 8);
         s.disk_reads_take(0);
-        s.pass(6_000);
+        s.pass(4_300);
         let newer = s.written(A, 0, 8);
         s.pass(3_000);
         s.reads(A, 0, 8, newer);
