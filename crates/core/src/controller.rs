@@ -15,7 +15,7 @@ use crate::effect::{Effect, Note};
 use crate::event::{DiskError, Event};
 use crate::forward::Call;
 use crate::host::{HostCommand, HostOp, Status};
-use crate::htb::{Htb, Origin, Stage};
+use crate::htb::{Behind, Blocker, Htb, Origin, Stage};
 use crate::ids::{
     BlockCount, BufferIndex, CommandId, ConnectionId, Controller, DiskIndex, Epoch, IoId, NcaeIndex, Noid, NvAddress,
     ProcessId, QUORUM_MAX, RieGeneration, RieIndex, Time, TransferIndex, Vba,
@@ -845,7 +845,8 @@ impl Core {
     /// Unless somebody before it, at `at` in the order of arrival, waits for the same.
     fn give_turn(&mut self, h: u32, at: usize, turns: &mut Turns) {
         let lacks_memory = turns.memory_is_short && self.needs_memory(h);
-        let waits = lacks_memory || turns.transfers_are_short && self.may_need_transfer(h);
+        let lacks_transfer = turns.transfers_are_short && self.may_need_transfer(h);
+        let waits = lacks_memory || lacks_transfer || self.waits_for_a_full_disk(h);
         if waits || !self.may_lock(h, at) {
             turns.passed_over |= lacks_memory;
             return;
@@ -920,19 +921,56 @@ impl Core {
         }
     }
 
-    /// The cache lock on the range: shared for reads, exclusive for writes, first come first served.
-    fn may_lock(&self, h: u32, at: usize) -> bool {
+    /// Whether the disk that had no room for its read has none yet. Many may wait so, and each read that ends gives one a turn.
+    /// What it lacks besides comes first, as in `admit_read`.
+    fn waits_for_a_full_disk(&self, h: u32) -> bool {
+        let answers = |disk: DiskIndex| self.disks.answers(disk) || mutant::is("wait-for-a-full-disk-that-stalls");
+        let htb = self.htb(h);
+        let has_transfer = htb.transfer.is_some() || !self.free_transfers.is_empty();
+        let full = htb.full_disk.filter(|_| has_transfer && self.owns(htb.ncae));
+        full.is_some_and(|disk| answers(disk) && !self.disks.may_read(disk))
+    }
+
+    /// The cache lock on the range: shared for reads, exclusive for writes, first come first served. `at` is its place in the
+    /// order of arrival.
+    fn may_lock(&mut self, h: u32, at: usize) -> bool {
         let htb = self.htb(h);
         if htb.locked || (mutant::is("read-without-the-lock") && htb.op == HostOp::Read) {
             return true;
         }
-        let conflict = |other: &u32| self.htb(*other).conflicts_with(htb);
-        let earlier = self.order.iter().take(at);
-        let later = self.order.iter().skip(at + 1);
-        !earlier
-            .copied()
-            .any(|o| self.htb(o).stage != Stage::AwaitOwner && conflict(&o))
-            && (mutant::is("overtake-a-lock-holder") || !later.copied().any(|o| self.htb(o).locked && conflict(&o)))
+        let is_current = |b: &Blocker| self.htbs.is_current(b.h, b.generation) && self.is_blocked_by(b.h, b.is_earlier);
+        if htb.behind.0.as_ref().is_some_and(is_current) {
+            return false;
+        }
+        let blocker = self.blocker(h, at);
+        self.htb_mut(h).behind = Behind(blocker);
+        blocker.is_none()
+    }
+
+    fn blocker(&self, h: u32, at: usize) -> Option<Blocker> {
+        let htb = self.htb(h);
+        let earlier = self.order.range(..at).map(|o| (*o, true));
+        let later = self.order.range(at + 1..).map(|o| (*o, false));
+        let mut others = earlier.chain(later);
+        let blocks =
+            |(o, is_earlier): &(u32, bool)| self.is_blocked_by(*o, *is_earlier) && self.htb(*o).conflicts_with(htb);
+        let (h, is_earlier) = others.find(blocks)?;
+        let generation = self.htbs.generation(h);
+        Some(Blocker {
+            h,
+            generation,
+            is_earlier,
+        })
+    }
+
+    /// Whether one with which it conflicts is in its way: one that came later only if it holds the lock already.
+    fn is_blocked_by(&self, other: u32, is_earlier: bool) -> bool {
+        let other = self.htb(other);
+        if is_earlier {
+            other.stage != Stage::AwaitOwner
+        } else {
+            other.locked && !mutant::is("overtake-a-lock-holder")
+        }
     }
 
     /// The status waits until the data of a write are on disk, which they reach before those for which nobody waits; or, of

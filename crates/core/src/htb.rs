@@ -2,12 +2,13 @@
 
 use crate::host::{HostOp, Status};
 use crate::ids::{
-    ATOMIC_GRANULES, BUFFER_BLOCKS, BlockCount, BufferIndex, CommandId, NcaeIndex, Noid, RieGeneration, RieIndex, Time,
-    TransferIndex, Vba,
+    ATOMIC_GRANULES, BUFFER_BLOCKS, BlockCount, BufferIndex, CommandId, DiskIndex, NcaeIndex, Noid, RieGeneration,
+    RieIndex, Time, TransferIndex, Vba,
 };
 use crate::link::frame::XmfcId;
 use crate::list::List;
 use crate::memory::{Segment, Sgl};
+use std::hash::{Hash, Hasher};
 use std::ops::Range;
 
 /// Who waits for the command.
@@ -167,6 +168,34 @@ pub struct Htb {
     pub lacks_from: u64,
     /// How it ended, for `AwaitLeave`.
     pub status: Status,
+    /// Of a read in `AwaitTurn`: the disk that had no room for it when that was looked at last.
+    pub full_disk: Option<DiskIndex>,
+    /// The command that was found last which this one must not overtake.
+    pub behind: Behind,
+}
+
+/// A command that another must not overtake. Remembered only to be quick, it makes no difference: all of them are alike.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Behind(pub Option<Blocker>);
+
+/// Which use of which HTB, and whether it came before the one that waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Blocker {
+    pub h: u32,
+    pub generation: u32,
+    pub is_earlier: bool,
+}
+
+impl PartialEq for Behind {
+    fn eq(&self, _: &Behind) -> bool {
+        true
+    }
+}
+
+impl Eq for Behind {}
+
+impl Hash for Behind {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
 }
 
 impl Htb {
@@ -195,6 +224,8 @@ impl Htb {
             age: 0,
             lacks_from: 0,
             status: Status::Good,
+            full_disk: None,
+            behind: Behind::default(),
         }
     }
 

@@ -158,6 +158,7 @@ pub const MUTANTS: &[Mutant] = &[
     code("deaf-while-the-partner-moves", "a coordinator gives up no disk while its partner drains a LUN for it"),
     code("acceptance-outlives-its-ballot", "a loss that an operator has once accepted makes every later takeover a clean one"),
     code("blind-for-ever", "a controller that does not see the disks, while its partner does, stays in"),
+    code("wait-for-a-full-disk-that-stalls", "who waits for a disk that has all the reads it may have waits on when it does not answer any more"),
     code("who-is-out-hears-the-rest", "a controller that one message makes begin anew handles what came with it all the same"),
     code("a-read-that-ends-wakes-nobody", "who waits for a disk that has all the reads it may have waits for the whole of another command"),
     code("a-task-moves-when-something-happens", "a task goes one stage further, and the next only when something else happens"),

@@ -75,6 +75,11 @@ impl<T> Pool<T> {
         self.places.get_mut(index as usize)?.item.as_mut()
     }
 
+    /// The generation of the present use of `index`, or of its last.
+    pub fn generation(&self, index: u32) -> u32 {
+        self.places[index as usize].generation
+    }
+
     /// Whether `generation` is the present use of `index`.
     pub fn is_current(&self, index: u32, generation: u32) -> bool {
         self.places

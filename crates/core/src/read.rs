@@ -50,8 +50,11 @@ impl Core {
         }
         if !whole {
             match self.look_at_disks(ncae, start, blocks) {
-                Ok(true) if !self.sight.suspects => {}
-                Ok(_) => return Lacks::Leave,
+                Ok(None) if !self.sight.suspects => {}
+                Ok(full_disk) => {
+                    self.htb_mut(h).full_disk = full_disk;
+                    return Lacks::Leave;
+                }
                 Err(DiskError) if self.suspects_itself() => return Lacks::Leave,
                 Err(DiskError) => {
                     self.finish(h, Status::ReadError);
@@ -67,6 +70,7 @@ impl Core {
         }
         let htb = self.htb_mut(h);
         htb.locked = true;
+        htb.full_disk = None;
         htb.portion = Portion {
             start,
             blocks,
@@ -126,19 +130,19 @@ impl Core {
         }
     }
 
-    /// Whether the range can be read from the disks now: not while one that has to do it does not answer, or is busy with as
-    /// many reads as it may be.
+    /// Whether the range can be read from the disks now: not while one that has to do it, which is returned, does not answer, or is
+    /// busy with as many reads as it may be.
     ///
     /// # Errors
     /// No disk that has a copy of some part of it is in order.
-    fn look_at_disks(&self, ncae: NcaeIndex, start: u64, blocks: u32) -> Result<bool, DiskError> {
+    fn look_at_disks(&self, ncae: NcaeIndex, start: u64, blocks: u32) -> Result<Option<DiskIndex>, DiskError> {
         for extent in extents(start, blocks) {
             let (disk, _) = self.source(ncae, &extent).ok_or(DiskError)?;
             if !(self.disks.answers(disk) && self.disks.may_read(disk)) {
-                return Ok(false);
+                return Ok(Some(disk));
             }
         }
-        Ok(true)
+        Ok(None)
     }
 
     /// The copy that an extent is read from: one on a disk that answers, if there is one.

@@ -64,21 +64,23 @@ fn reads_of_a_stalled_disk() {
 /// Reads of one disk that hang do not take the memory that reads of others need.
 #[test]
 fn hung_reads_leave_memory_for_others() {
-    let mut s = Scenario::small().both_serving();
-    let written = s.write_fua(A, 4096, 8);
-    s.good(written);
-    s.pass(100);
-    s.stall_disks(&[0]);
-    s.use_lun(1);
-    let hung: Vec<_> = (0..12).map(|n| s.read(A, n * 8, 8)).collect();
-    s.pass(10);
-    s.use_lun(0);
-    let before = s.now();
-    s.reads(A, 4096, 8, written);
-    assert!(s.now() - before < 50, "the host waited {} ms", s.now() - before);
-    s.pass(6_000);
-    assert!(hung.iter().all(|h| s.is_read_error(*h)), "nobody can answer these");
-    s.end();
+    trace(&["wait-for-a-full-disk-that-stalls"], || {
+        let mut s = Scenario::small().both_serving();
+        let written = s.write_fua(A, 4096, 8);
+        s.good(written);
+        s.pass(100);
+        s.stall_disks(&[0]);
+        s.use_lun(1);
+        let hung: Vec<_> = (0..12).map(|n| s.read(A, n * 8, 8)).collect();
+        s.pass(10);
+        s.use_lun(0);
+        let before = s.now();
+        s.reads(A, 4096, 8, written);
+        assert!(s.now() - before < 50, "the host waited {} ms", s.now() - before);
+        s.pass(6_000);
+        assert!(hung.iter().all(|h| s.is_read_error(*h)), "nobody can answer these");
+        s.end();
+    });
 }
 
 /// A LUN whose only disk does not answer takes neither all memory nor the destager: the other goes on, also alone.
