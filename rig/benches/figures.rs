@@ -10,6 +10,7 @@ use twincell_client::Url;
 use twincell_client::bench::{Figures, Load, Operation, Pattern, run};
 use twincell_client::multipath::{Timing, Volume};
 use twincell_client::two_hop;
+use twincell_core::ids::PSEG_BLOCKS;
 use twincell_rig::cell::{Cell, SETTLE, Shape};
 use twincell_rig::tgt::Tgt;
 use twincell_rig::wait_for;
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
     });
     latency(&cell);
     throughput(&cell);
+    deep_queues(&cell);
     idle(&cell);
     kills(&cell);
     ExitCode::SUCCESS
@@ -167,6 +169,41 @@ fn throughput(cell: &Cell) {
         }
     }
     cell.twincell(&["lun", "delete", "throughput", "--yes"]).success();
+}
+
+/// Reads of what one disk has, by three clients with full queues, beside one with a short queue: who waits costs nothing.
+fn deep_queues(cell: &Cell) {
+    let lun = cell.lun("deep", "64M", "vraid1");
+    let url = cell.nbd_url(&lun, &cell.owner("deep"));
+    println!("\n4 KiB random reads within one PSEG, median of {ROUNDS} rounds");
+    let load = |depth| Load {
+        operation: Operation::Read,
+        pattern: Pattern::Random,
+        blocks: 8,
+        depth,
+        duration: ROUND,
+        span: PSEG_BLOCKS,
+    };
+    let together = |clients: usize, depth| {
+        let (url, load) = (&url, load(depth));
+        std::thread::scope(|scope| {
+            let all: Vec<_> = (0..clients)
+                .map(|_| scope.spawn(|| measure(url, &load).iops()))
+                .collect();
+            all.into_iter().map(|one| one.join().expect("a client")).sum::<f64>()
+        })
+    };
+    let (mut short, mut deep) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        short.push(together(1, 32));
+        deep.push(together(3, 128));
+    }
+    let (short, deep) = (median(short), median(deep));
+    println!(
+        "  32 outstanding {short:.0}/s; 384 outstanding {deep:.0}/s; ratio {:.2}",
+        deep / short
+    );
+    cell.twincell(&["lun", "delete", "deep", "--yes"]).success();
 }
 
 /// A target with the processes that work for it.
