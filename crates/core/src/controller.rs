@@ -338,10 +338,7 @@ impl Core {
             old_reads: vec![0; geometry.transfers.into()],
             ios: Pool::new(ios),
             destager: Destager::new(geometry.destages.into(), config.disks.into(), geometry.buffers as usize),
-            disks: Disks::new(
-                config.disks.into(),
-                own_transfers - (own_transfers / 4).max(1).min(own_transfers),
-            ),
+            disks: Disks::new(config.disks.into(), own_transfers),
             merger: Merger::new(config.disks.into()),
             awaiting_disk: 0,
             turn_may_have_come: false,

@@ -47,6 +47,8 @@ pub struct Destager {
     batches: crate::pool::Pool<Batch>,
     /// How many are only waited for.
     left_behind: usize,
+    /// Buffers of those in flight.
+    buffers: usize,
     /// How often it was looked what is written next.
     turns: u8,
     /// Disks that were written since they were last flushed, by index.
@@ -75,6 +77,7 @@ impl Destager {
             // While a disk does not answer, as many batches may be left behind on it as were in flight.
             batches: crate::pool::Pool::new(batches * 2),
             left_behind: 0,
+            buffers: 0,
             turns: 0,
             unflushed: vec![false; disks],
             flushes: 0,
@@ -173,13 +176,25 @@ impl Core {
         }
         self.destager.looks_on = false;
         if self.wants_destage() {
-            let most = usize::from(self.geometry().destages);
-            while self.destager.in_flight() < most && self.destager.batches.free() > 0 {
+            while self.may_begin_batch() {
                 let Some(first) = self.next_to_write() else { break };
                 self.write_batch(first);
             }
         }
         self.flush_written();
+    }
+
+    /// A disk that does not answer holds what was on its way to it, places and memory, for as long as that lasts; and the next one may,
+    /// too. So of what is left half of the places are used, and a quarter of the memory.
+    fn may_begin_batch(&self) -> bool {
+        let Destager { batches, buffers, .. } = &self.destager;
+        if mutant::is("each-hung-disk-holds-as-much") {
+            return self.destager.in_flight() < usize::from(self.geometry().destages) && batches.free() > 0;
+        }
+        let places = batches.capacity() as usize - self.destager.left_behind;
+        let memory = self.geometry().buffers as usize - self.cache.posted();
+        let in_flight = self.destager.in_flight();
+        batches.free() > 0 && (in_flight == 0 || in_flight < places / 2 && *buffers < memory / 4)
     }
 
     fn is_urgent(&self) -> bool {
@@ -278,6 +293,7 @@ impl Core {
             overdue: 0,
             failed: List::new(),
         };
+        self.destager.buffers += buffers.len();
         let (b, _) = self.destager.batches.take(batch);
         self.issue_writes(b, &buffers);
     }
@@ -344,6 +360,7 @@ impl Core {
             return;
         }
         let batch = self.batch(b).clone();
+        self.destager.buffers -= batch.buffers.len();
         if batch.overdue > 0 {
             self.destager.left_behind += 1;
             for buffer in batch.buffers.iter().filter(|_| !mutant::is("forget-an-overdue-write")) {

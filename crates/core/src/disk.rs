@@ -89,6 +89,11 @@ impl Disk {
     }
 }
 
+/// Most reads in flight on one disk: it leaves a quarter of the transfer buffers to others.
+fn reads_of_a_disk(transfers: u16) -> u16 {
+    (transfers - (transfers / 4).max(1).min(transfers)).max(1)
+}
+
 /// The disks of the cell.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Disks {
@@ -104,11 +109,11 @@ pub struct Disks {
 }
 
 impl Disks {
-    /// `count` disks, each with at most `reads_max` reads in flight.
-    pub fn new(count: usize, reads_max: u16) -> Disks {
+    /// `count` disks; so many transfer buffers are there for reads.
+    pub fn new(count: usize, transfers: u16) -> Disks {
         Disks {
             disks: vec![Disk::default(); count],
-            reads_max: reads_max.max(1),
+            reads_max: reads_of_a_disk(transfers),
             in_trouble: 0,
             keep_until: Time(0),
             excused_until: Time(0),
@@ -217,6 +222,13 @@ impl Disks {
     /// Whether one more read may be in flight on it: a disk that does not answer must not hold all memory for reads.
     pub fn may_read(&self, disk: DiskIndex) -> bool {
         self.get(disk).reads < self.reads_max
+    }
+
+    /// So many transfer buffers are left for reads; overdue ones, for which nobody waits, hold the others.
+    pub fn limit_reads(&mut self, transfers: u16) {
+        if !mutant::is("each-hung-disk-holds-as-much") {
+            self.reads_max = reads_of_a_disk(transfers);
+        }
     }
 
     /// A read begins.
@@ -371,13 +383,18 @@ mod tests {
 
     #[test]
     fn reads_in_flight_are_counted() {
-        let mut disks = Disks::new(1, 2);
+        let mut disks = Disks::new(1, 3);
         disks.read_begins(FIRST);
         assert!(disks.may_read(FIRST));
         disks.read_begins(FIRST);
         assert!(!disks.may_read(FIRST));
         assert!(disks.read_ends(FIRST), "another may have waited");
         assert!(disks.may_read(FIRST) && !disks.read_ends(FIRST));
+        disks.limit_reads(2);
+        disks.read_begins(FIRST);
+        assert!(!disks.may_read(FIRST), "of two one is for others");
+        disks.limit_reads(0);
+        assert!(disks.read_ends(FIRST) && disks.may_read(FIRST), "one is always allowed");
     }
 
     #[test]

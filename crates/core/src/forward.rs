@@ -189,6 +189,7 @@ impl Core {
             }
             (Call::Manage, Response::Managed(result)) => {
                 self.calls.give_back(index);
+                self.turn_may_have_come = true;
                 self.on_managed_by_partner(index, result);
                 Ok(())
             }

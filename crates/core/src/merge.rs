@@ -76,6 +76,8 @@ struct Position {
     noid: Noid,
     /// The next block of the LUN.
     block: u64,
+    /// How often copying has begun anew since: what was on its way before counts for nothing.
+    pass: u32,
 }
 
 /// What a piece waits for.
@@ -446,7 +448,12 @@ impl Core {
         let is_next = |l: &&Lun| self.owns(l.ncae) && !self.merger.is_level(l) && !self.is_quiesced(l.ncae);
         let lun = self.luns_with_copies(disk).find(is_next)?;
         let (ncae, noid) = (lun.ncae, lun.noid);
-        next_on(lun, disk, 0).map(|block| Position { ncae, noid, block })
+        next_on(lun, disk, 0).map(|block| Position {
+            ncae,
+            noid,
+            block,
+            pass: 0,
+        })
     }
 
     /// The LUN of a position, if it is still there, and this controller's.
@@ -613,6 +620,7 @@ impl Core {
             && let Some(p) = &mut self.merger.position
         {
             p.block = 0;
+            p.pass = p.pass.wrapping_add(u32::from(!mutant::is("a-lost-first-piece-counts")));
             self.merger.flush_is_void = self.merger.flushing;
         }
     }

@@ -296,6 +296,7 @@ impl Core {
                 self.old_reads[old.index()] += 1;
             }
         }
+        self.limit_reads();
         let pinned = self.htb(h).portion.pinned;
         for buffer in pinned.iter() {
             self.cache.unpin(*buffer);
@@ -320,8 +321,16 @@ impl Core {
         *left -= 1;
         if *left == 0 {
             self.free_transfers.push(transfer);
+            self.limit_reads();
             self.turn_may_have_come = true;
         }
+    }
+
+    /// What disks hold that do not answer is not there for the next one to hold.
+    fn limit_reads(&mut self) {
+        let held = self.old_reads.iter().filter(|n| **n > 0).count();
+        let own = usize::from(self.geometry().transfers) - self.partners_transfers();
+        self.disks.limit_reads((own - held) as u16);
     }
 
     /// What the cache holds is newer than what the disks held when they were read.

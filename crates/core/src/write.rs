@@ -22,8 +22,8 @@ use crate::effect::Effect;
 use crate::host::{HostOp, Status};
 use crate::htb::{Origin, Portion, Stage, granules, mask_in_granule};
 use crate::ids::{
-    ATOMIC_BLOCKS, BUFFER_BLOCKS, BlockCount, BufferIndex, CommandId, DiskIndex, NcaeIndex, RieGeneration, RieIndex,
-    Vba,
+    ATOMIC_BLOCKS, ATOMIC_GRANULES, BUFFER_BLOCKS, BlockCount, BufferIndex, CommandId, DiskIndex, NcaeIndex,
+    RieGeneration, RieIndex, Vba,
 };
 use crate::layout::metadata::COPIES_MAX;
 use crate::link::frame::{Rqr, SendStatus};
@@ -123,15 +123,24 @@ impl Core {
         Lacks::Nothing
     }
 
-    /// Buffers that data of one disk leave to those of others.
+    /// Buffers that data of one disk leave to those of others: a quarter of what disks that do not answer have left.
     pub(crate) fn kept_for_other_disks(&self) -> usize {
-        self.geometry().buffers as usize / 4
+        self.buffers_left() / 4
+    }
+
+    fn buffers_left(&self) -> usize {
+        let all = self.geometry().buffers as usize;
+        if mutant::is("each-hung-disk-holds-as-much") {
+            return all;
+        }
+        all - self.cache.posted()
     }
 
     /// What is written to one disk never has all of NV memory: if the disk does not answer, what lies on others goes on. Whoever
     /// comes later and needs the same disk waits behind it, or many small writes would keep a large one waiting for ever.
     fn has_its_share(&mut self, ncae: NcaeIndex, start: u64, blocks: u32) -> bool {
-        let share = self.geometry().buffers as usize - self.kept_for_other_disks();
+        // The largest portion fits, if nothing else is there.
+        let share = (self.buffers_left() - self.kept_for_other_disks()).max(ATOMIC_GRANULES);
         let count = granules(start, blocks);
         if mutant::is("a-lun-has-one-share") {
             return self.cache.count_of_lun(ncae) as usize + count > share;

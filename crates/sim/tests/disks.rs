@@ -446,3 +446,57 @@ fn the_only_disk_of_a_lun_is_late_now_and_then() {
         s.end();
     });
 }
+
+/// Two disks of different pairs hang, one after the other, each with all under way that there may be. Each is given up, each LUN has a
+/// good copy, and all goes on: writes, and reads of what is not in the cache.
+#[test]
+fn two_hung_disks_hold_neither_all_places_nor_all_memory() {
+    trace(&["each-hung-disk-holds-as-much"], || {
+        let mut s = Scenario::new().both_serving();
+        let hung = [1, 3];
+        for (n, first) in [0, 4096].into_iter().enumerate() {
+            s.stall_disks(&hung[..=n]);
+            let sent: Vec<_> = (0..30)
+                .map(|k| {
+                    let write = s.write_fua(A, first + k * 16, 8);
+                    s.pass(1);
+                    write
+                })
+                .collect();
+            s.until_disk(A, hung[n], DiskState::Missing);
+            sent.into_iter().for_each(|w| s.good(w));
+            s.pass(1_000);
+        }
+        let last = s.write_fua(A, 0, 8);
+        s.good(last);
+        s.stall_disks(&[]);
+        s.end();
+    });
+}
+
+/// The same of reads.
+#[test]
+fn two_hung_disks_hold_not_all_transfer_buffers() {
+    trace(&["each-hung-disk-holds-as-much"], || {
+        let mut s = Scenario::new().both_serving();
+        for start in (0..16).flat_map(|n| [n * 16, 4096 + n * 16]) {
+            let write = s.write_fua(A, start, 8);
+            s.good(write);
+        }
+        s.pass(100);
+        let hung = [0, 3];
+        for (n, first) in [0, 4096].into_iter().enumerate() {
+            s.stall_disks(&hung[..=n]);
+            (0..16).for_each(|k| _ = s.read(A, first + k * 16, 8));
+            s.pass(1_500);
+            let write = s.write_fua(A, first + 2048, 8);
+            s.until_disk(A, hung[n], DiskState::Missing);
+            s.good(write);
+            s.pass(1_000);
+        }
+        let last = s.read(A, 0, 8);
+        s.good(last);
+        s.stall_disks(&[]);
+        s.end();
+    });
+}

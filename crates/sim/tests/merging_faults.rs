@@ -9,7 +9,7 @@ use twincell_core::layout::metadata::DiskState::{Merging, Missing, Normal};
 use twincell_core::layout::metadata::{Name, Redundancy};
 use twincell_core::manage::ManageOp;
 use twincell_sim::fault::Fault;
-use twincell_sim::{Scenario, Sent};
+use twincell_sim::{Scenario, Sent, trace};
 
 /// A LUN goes to the partner, which writes to it, while the read of a piece of it takes so many milliseconds.
 fn moved_while_a_piece_is_read(ms: u64) -> (Scenario, Sent) {
@@ -403,4 +403,35 @@ fn any_voter_is_replaced_and_a_controller_ends_at_a_line() {
         }
     }
     assert!(worst.is_empty(), "{worst:?}");
+}
+
+/// The first piece of a LUN is on its way to a disk when a flush of that disk, for something else, is overdue, and then fails: the
+/// piece may be lost with it.
+#[test]
+fn the_first_piece_is_lost_with_a_flush_that_is_late_and_fails() {
+    trace(&["a-lost-first-piece-counts"], || {
+        let (mut s, _) = without_disk(1);
+        let newer = s.write_fua(A, 0, 256);
+        s.good(newer);
+        s.disk_reads_take(300);
+        s.fail_disk(None);
+        s.until("A -> disk 0: read 16384+256");
+        s.disk_reads_take(0);
+        let small = s.write_fua(A, 4000, 8);
+        s.until("A -> disk 1: write");
+        s.fault(Fault::SlowDisk(1, 1_600, 9_000));
+        s.until("A -> disk 1: flush");
+        s.heal(Fault::SlowDisk(1, 1_600, 9_000));
+        // It lands after the flush is overdue, and before that ends.
+        s.disk_writes_take(1_000);
+        s.until("A -> disk 1: write 16384+256");
+        s.disk_writes_take(0);
+        s.until("overdue");
+        s.fail_flushes(Some(1));
+        s.until("A <- disk: error");
+        s.fail_flushes(None);
+        s.good(small);
+        assert_eq!(s.disk_state(A, 1), Merging);
+        ends_level(s, 1, &[(0, 256, newer), (4000, 8, small)]);
+    });
 }

@@ -95,3 +95,26 @@ fn who_waits_for_a_transfer_buffer_does_so_whatever_its_disk_does() {
         s.end();
     });
 }
+
+/// A write comes while "clean" is balloted, and no majority of the slots can be written: nothing was voted, and it may begin.
+#[test]
+fn a_write_waits_for_a_ballot_that_fails() {
+    trace(&["a-ballot-that-fails-wakes-nobody"], || {
+        let mut s = Scenario::new().each_step(in_full).both_serving();
+        s.crash(B);
+        s.until_alone(A, true);
+        s.pass(250);
+        let first = s.write(A, 0, 8);
+        s.good(first);
+        // After a second without a write.
+        s.pass(990);
+        s.stall_disks(&[0, 1]);
+        s.pass(100);
+        let waits = s.write(A, 64, 8);
+        s.pass(950);
+        s.stall_disks(&[]);
+        s.good(waits);
+        s.start(B);
+        s.end();
+    });
+}

@@ -146,6 +146,8 @@ pub struct Cache {
     of_disk: Vec<u32>,
     /// Current (not superseded) valid buffers without a twin.
     untwinned: u32,
+    /// Buffers of the own pair in state `Posted`.
+    posted: u32,
 }
 
 impl Cache {
@@ -178,6 +180,7 @@ impl Cache {
             of_lun: vec![0; LUNS_MAX],
             of_disk: vec![0; disks.into()],
             untwinned: 0,
+            posted: 0,
         }
     }
 
@@ -189,6 +192,11 @@ impl Cache {
     /// How many buffers can be allocated now.
     pub fn free(&self) -> usize {
         self.free[self.own.index()].len()
+    }
+
+    /// How many buffers of the own pair hold nothing any more but what a disk may still be writing.
+    pub fn posted(&self) -> usize {
+        self.posted as usize
     }
 
     /// How many buffers of a pair are in use.
@@ -586,6 +594,7 @@ impl Cache {
         }
         state.posted -= 1;
         if state.posted == 0 && state.usage == Use::Posted {
+            self.posted -= self.is_own(buffer);
             self.be_free(buffer);
         }
     }
@@ -620,6 +629,7 @@ impl Cache {
                 posted,
                 ..Buffer::free()
             };
+            self.posted += self.is_own(buffer);
         } else {
             self.be_free(buffer);
         }
@@ -628,6 +638,11 @@ impl Cache {
     fn be_free(&mut self, buffer: BufferIndex) {
         self.buffers[buffer.index()] = Buffer::free();
         self.free_of(buffer).insert(buffer);
+    }
+
+    /// 1 for a buffer of the own pair.
+    fn is_own(&self, buffer: BufferIndex) -> u32 {
+        u32::from(self.geometry.pair_of(buffer) == Some(self.own))
     }
 
     /// The free buffers of its pair.
@@ -677,13 +692,14 @@ impl Cache {
 
     /// Checks what must hold between steps. Panics if it does not.
     pub fn check(&self) {
-        let (mut untwinned, mut unsettled) = (0, 0);
+        let (mut untwinned, mut unsettled, mut posted) = (0, 0, 0);
         let count = self.geometry.buffers as usize;
         for pair in Controller::BOTH {
             let first = count * pair.index();
             for at in self.free[pair.index()].others(first, first + count) {
                 let buffer = self.get(at);
                 assert_ne!(buffer.usage, Use::Free, "{at} is lost");
+                posted += u32::from(buffer.usage == Use::Posted) * self.is_own(at);
                 untwinned += u32::from(!buffer.superseded && buffer.usage != Use::Staged && !buffer.twinned);
                 let chain = &self.by_age[buffer.granule.ncae.index()];
                 // Each chain that is not empty is met once.
@@ -694,6 +710,7 @@ impl Cache {
         }
         assert_eq!(untwinned, self.untwinned, "twins miscounted");
         assert_eq!(unsettled, self.unsettled, "what is not on disk is miscounted");
+        assert_eq!(posted, self.posted, "what is only posted is miscounted");
     }
 
     /// How many buffers are in a chain, which must be in order of their age.

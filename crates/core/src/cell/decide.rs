@@ -162,6 +162,13 @@ impl Core {
         voted || wanted.is_some_and(|r| what(&r))
     }
 
+    /// It was won, lost, or given up: what waited for its result may begin.
+    pub(crate) fn end_ballot(&mut self) -> Option<Ballot> {
+        let ended = self.ballot.take();
+        self.turn_may_have_come |= ended.is_some() && !mutant::is("a-ballot-that-fails-wakes-nobody");
+        ended
+    }
+
     fn begin_ballot(&mut self) {
         if self.ballot.is_some() || self.quorum.is_busy() || !self.own_slot_known {
             return;
@@ -227,7 +234,7 @@ impl Core {
         self.looked(matches!(outcome, Outcome::Majority(_)));
         let Outcome::Majority(found) = outcome else {
             // What was to be announced is still to be.
-            self.announce |= self.ballot.take().is_none() && self.own_slot_known;
+            self.announce |= self.end_ballot().is_none() && self.own_slot_known;
             self.looks_first = self.quorum.kind() == Kind::WriteRead;
             self.ballot_not_before = self.now + self.config.timing.heartbeat;
             return;
@@ -249,7 +256,7 @@ impl Core {
 
     fn on_ballot_round(&mut self, mut ballot: Ballot, found: &[OptionalSlots]) {
         let verdict = ballot.on_round(found, self.quorum.slot_mut());
-        self.ballot = None;
+        self.end_ballot();
         match verdict {
             Verdict::Again => {
                 self.ballot = Some(ballot);
@@ -397,7 +404,7 @@ impl Core {
         self.note_committed();
         self.look_again_what_is_level();
         // A ballot for a record that is there already is void; its number counts for nothing in the next.
-        self.ballot = None;
+        self.end_ballot();
         self.undecided = false;
         // An operator has accepted what the record before this one meant, and no more.
         self.loss_accepted &= mutant::is("acceptance-outlives-its-ballot");
@@ -464,7 +471,7 @@ impl Core {
             // so on for ever.
             self.effects.push(Effect::CloseHosts);
             self.phase = Phase::Yielding;
-            self.ballot = None;
+            self.end_ballot();
             return;
         }
         self.phase = Phase::Out;

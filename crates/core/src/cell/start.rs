@@ -21,7 +21,7 @@ impl Core {
     /// Reads the record, because this is the start or because the partner knows a newer one.
     pub(crate) fn read_record(&mut self) {
         self.phase = Phase::AwaitRecord;
-        self.ballot = None;
+        self.end_ballot();
         if !self.quorum.is_busy() {
             self.quorum.begin(Kind::Read, self.now);
         }

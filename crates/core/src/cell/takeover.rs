@@ -199,6 +199,6 @@ impl Core {
         if mutant::is("acknowledge-before-the-ballot") {
             self.go_on_without_mirror();
         }
-        self.ballot = None;
+        self.end_ballot();
     }
 }
