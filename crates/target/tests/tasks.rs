@@ -150,6 +150,34 @@ fn abort_task_is_answered_when_the_array_has_let_go() {
 }
 
 #[test]
+fn requests_that_wait_for_a_task_have_a_bound() {
+    let mut host = Host::login(&[]);
+    let itt = begin(&mut host, read());
+    let tag = submitted(&host)[0];
+    for _ in 0..COMMAND_WINDOW {
+        begin(&mut host, management(1, itt));
+    }
+    let one_more = host.number(management(2, 0xffff_ffff));
+    let answers = host.send(&one_more);
+    assert_eq!((answers[0].opcode(), answers[0].header[2]), (0x3f, 6), "immediate");
+    let not_immediate = host.number(management(2, 0xffff_ffff).set8(0, 0x02));
+    let answers = host.send(&not_immediate);
+    assert_eq!(
+        (answers[0].opcode(), answers[0].header[2]),
+        (0x22, 255),
+        "function rejected"
+    );
+
+    host.session.complete(tag, Status::Aborted, &mut host.array);
+    let answers = host.answers();
+    let tags: Vec<u32> = answers.iter().map(|pdu| pdu.get32(16)).collect();
+    assert_eq!(tags, (itt + 1..=itt + COMMAND_WINDOW).collect::<Vec<_>>(), "in order");
+    assert!(answers.iter().all(|pdu| (pdu.opcode(), pdu.header[2]) == (0x22, 0)));
+    let again = host.number(management(2, 0xffff_ffff));
+    assert_eq!(host.send(&again)[0].header[2], 0, "there is room again");
+}
+
+#[test]
 fn an_aborted_write_gives_its_fetch_up() {
     let mut host = Host::login(&["ImmediateData=No"]);
     let r2t = host.command(Pdu::command(0, WRITE, 512, &WRITE_ONE, &[])).remove(0);

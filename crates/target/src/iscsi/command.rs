@@ -261,7 +261,7 @@ impl IscsiSession {
             header.0[24..36].copy_from_slice(&numbers.0[24..36]);
             header.set32(44, residual);
         });
-        self.task_ended(tag, outside);
+        self.task_ended(outside);
     }
 
     /// Status CHECK CONDITION.
@@ -289,19 +289,18 @@ impl IscsiSession {
                 self.send(header, &segment);
             }
         }
-        self.task_ended(tag, outside);
+        self.task_ended(outside);
     }
 
-    /// A task is over without a response, or has had it.
+    /// A task is over without a response.
     pub(super) fn end_task(&mut self, tag: Tag, outside: &mut dyn Outside) {
         self.tasks.end(tag);
-        self.task_ended(tag, outside);
+        self.drained(tag);
+        self.task_ended(outside);
     }
 
-    fn task_ended(&mut self, tag: Tag, outside: &mut dyn Outside) {
-        if !self.drains.is_empty() {
-            self.drained(tag);
-        }
+    /// Begins what waited for a task that is over.
+    fn task_ended(&mut self, outside: &mut dyn Outside) {
         while self.answers()
             && let Some(next) = self.tasks.next_in_order()
         {

@@ -1,11 +1,15 @@
 //! Task management and logout (RFC 7143, 11.5, 11.6, 11.14, 11.15)
 
-use super::pdu::{FINAL, Header, opcode};
-use super::session::IscsiSession;
+use super::pdu::{FINAL, Header, Reason, opcode};
+use super::session::{COMMAND_WINDOW, IscsiSession};
 use super::task::{State, Task};
 use crate::scsi::{device, lun};
 use crate::session::{Outside, Tag};
 use twincell_core::ids::NcaeIndex;
+
+/// Requests of a session that wait for tasks to end; more are refused. It is one for each command of the window, so an initiator may
+/// abort all of them one by one.
+const DRAINS_MAX: usize = COMMAND_WINDOW as usize;
 
 /// Task management functions.
 mod function {
@@ -25,6 +29,7 @@ mod response {
     pub const NO_SUCH_LUN: u8 = 2;
     pub const NO_REASSIGNMENT: u8 = 4;
     pub const NOT_SUPPORTED: u8 = 5;
+    pub const REJECTED: u8 = 255;
 }
 
 /// A response that is not sent before certain tasks are over in the array.
@@ -48,6 +53,12 @@ impl IscsiSession {
             return;
         }
         let task_tag = header.task_tag();
+        if self.drains.len() >= DRAINS_MAX {
+            return match header.is_immediate() {
+                true => self.reject(Reason::TooManyImmediate),
+                false => self.management_response(task_tag, response::REJECTED),
+            };
+        }
         let lun = lun::parse(header.lun());
         let is_there = device::find(outside.view(), lun).is_some();
         let of_lun = |task: &Task| lun::parse(task.lun) == lun;
@@ -142,14 +153,15 @@ impl IscsiSession {
         }
     }
 
-    /// A task is over: answers whoever waited for that.
+    /// An aborted task is over: answers whoever waited for that.
     pub(super) fn drained(&mut self, tag: Tag) {
         for drain in &mut self.drains {
             drain.waits_for.retain(|t| *t != tag);
         }
-        while let Some(place) = self.drains.iter().position(|drain| drain.waits_for.is_empty()) {
-            let drain = self.drains.remove(place);
-            self.drain_done(&drain);
+        let is_ready = |drain: &mut Drain| drain.waits_for.is_empty();
+        let ready: Vec<Drain> = self.drains.extract_if(.., is_ready).collect();
+        for drain in &ready {
+            self.drain_done(drain);
         }
     }
 
