@@ -325,6 +325,41 @@ fn what_waits_for_an_ordered_task_goes_on_when_that_is_aborted() {
 }
 
 #[test]
+fn what_waits_for_an_ordered_task_goes_on_when_that_is_aborted_without_the_array() {
+    let mut host = Host::login(&["InitialR2T=No"]);
+    // ORDERED, and its data do not come.
+    let ordered = begin(&mut host, Pdu::command(0, 0, 512, &WRITE_ONE, &[]).set8(1, WRITE | 2));
+    let simple = begin(&mut host, read());
+    assert_eq!(submitted(&host), []);
+    let abort = host.number(management(1, ordered));
+    let answers = host.send(&abort);
+    assert_eq!((answers[0].opcode(), answers[0].header[2]), (0x22, 0));
+    assert_eq!(submitted(&host).len(), 1, "the read");
+    assert_eq!(host.work()[0].get32(16), simple);
+}
+
+#[test]
+fn each_logical_unit_has_an_order_of_its_own() {
+    let ordered = |lun| Pdu::command(lun, READ | 2, 512, &READ_ONE, &[]);
+    let mut host = Host::login(&[]);
+    assert_eq!(host.sense_of(3, &[0; 6]), (6, 0x29, 0));
+    for lun in [3, 0, 3, 0, 0, 3] {
+        begin(&mut host, ordered(lun));
+    }
+    let first = submitted(&host);
+    assert_eq!(first.len(), 2, "one of each");
+    host.session.complete(first[1], Status::Good, &mut host.array);
+    assert_eq!(submitted(&host).len(), 3);
+    host.session.complete(first[0], Status::Good, &mut host.array);
+    let lun_of = |seen: &Seen| match seen {
+        Seen::Submit(_, command) => Some(command.ncae.0),
+        _ => None,
+    };
+    let luns: Vec<u16> = host.array.seen.iter().filter_map(lun_of).collect();
+    assert_eq!(luns, [3, 0, 0, 3]);
+}
+
+#[test]
 fn protocol_errors() {
     let reject_of = |pdu: Pdu| {
         let mut host = Host::login(&[]);

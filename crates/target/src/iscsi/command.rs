@@ -8,7 +8,7 @@ use crate::scsi::sense::Sense;
 use crate::scsi::{lun, status};
 use crate::session::{Command, Outside, Tag};
 use twincell_core::host::{HostOp, Status};
-use twincell_core::ids::{BLOCK_BYTES, BlockCount, Vba};
+use twincell_core::ids::{BLOCK_BYTES, BlockCount, NcaeIndex, Vba};
 
 /// Immediate commands are not bounded by the command window, so there is a bound of their own.
 const IMMEDIATE_MAX: u32 = 16;
@@ -254,14 +254,14 @@ impl IscsiSession {
         if !sent_all || !self.has_tail(tag) {
             return self.respond(tag, status::GOOD, None, outside);
         }
-        self.tasks.end(tag); // with its status its place in the command window is free
+        let lun = self.tasks.end(tag); // with its status its place in the command window is free
         let numbers = self.status_header(opcode::DATA_IN, 0, NO_TAG);
         self.change_tail(|header| {
             header.0[1] |= STATUS | flags;
             header.0[24..36].copy_from_slice(&numbers.0[24..36]);
             header.set32(44, residual);
         });
-        self.task_ended(outside);
+        self.task_ended(lun, outside);
     }
 
     /// Status CHECK CONDITION.
@@ -274,7 +274,7 @@ impl IscsiSession {
         let Some(task) = self.tasks.get_mut(tag) else { return };
         let (flags, residual) = task.residual(status == status::GOOD);
         let (task_tag, sequence) = (task.task_tag, task.sequence);
-        self.tasks.end(tag);
+        let lun = self.tasks.end(tag);
         let mut header = self.status_header(opcode::SCSI_RESPONSE, FINAL | flags, task_tag);
         header.0[3] = status;
         header.set32(36, sequence); // ExpDataSN
@@ -289,20 +289,20 @@ impl IscsiSession {
                 self.send(header, &segment);
             }
         }
-        self.task_ended(outside);
+        self.task_ended(lun, outside);
     }
 
     /// A task is over without a response.
     pub(super) fn end_task(&mut self, tag: Tag, outside: &mut dyn Outside) {
-        self.tasks.end(tag);
+        let lun = self.tasks.end(tag);
         self.drained(tag);
-        self.task_ended(outside);
+        self.task_ended(lun, outside);
     }
 
-    /// Begins what waited for a task that is over.
-    fn task_ended(&mut self, outside: &mut dyn Outside) {
+    /// Begins what waited for a task of `lun` that is over.
+    pub(super) fn task_ended(&mut self, lun: Option<NcaeIndex>, outside: &mut dyn Outside) {
         while self.answers()
-            && let Some(next) = self.tasks.next_in_order()
+            && let Some(next) = self.tasks.next_in_order(lun)
         {
             self.execute(next, outside);
         }

@@ -117,7 +117,8 @@ impl IscsiSession {
         });
     }
 
-    /// Aborts tasks: they get no response. Those that the array has are over only when it says so; their tags.
+    /// Aborts tasks: they get no response. Those that the array has are over only when it says so; their tags. What waited for the
+    /// others begins.
     pub(super) fn abort_tasks(&mut self, which: impl Fn(&Task) -> bool, outside: &mut dyn Outside) -> Vec<Tag> {
         let all: Vec<Tag> = self
             .tasks
@@ -125,11 +126,11 @@ impl IscsiSession {
             .filter(|(_, task)| which(task))
             .map(|(tag, _)| tag)
             .collect();
-        let mut in_array = Vec::new();
+        let (mut in_array, mut ended) = (Vec::new(), Vec::new());
         for tag in all {
             let Some(task) = self.tasks.get_mut(tag) else { continue };
             if task.state != State::InArray {
-                self.tasks.end(tag);
+                ended.push(self.tasks.end(tag));
                 continue;
             }
             in_array.push(tag);
@@ -141,6 +142,9 @@ impl IscsiSession {
                 task.is_aborted = true;
                 outside.abort(tag);
             }
+        }
+        for lun in ended {
+            self.task_ended(lun, outside);
         }
         in_array
     }

@@ -5,6 +5,7 @@ use crate::scsi::lun;
 use crate::scsi::sense::Sense;
 use crate::session::Tag;
 use std::collections::HashMap;
+use twincell_core::ids::NcaeIndex;
 
 /// Buffers up to this size are kept for the next task of a slot.
 const KEPT_BYTES_MAX: usize = 262_144;
@@ -219,9 +220,10 @@ impl Tasks {
         Some(tag)
     }
 
-    /// Makes the slot of a task free.
-    pub fn end(&mut self, tag: Tag) {
-        let Some(task) = self.get_mut(tag) else { return };
+    /// Makes the slot of a task free; the logical unit that it was for, if there is such a one.
+    pub fn end(&mut self, tag: Tag) -> Option<NcaeIndex> {
+        let task = self.get_mut(tag)?;
+        let lun = lun::parse(task.lun);
         let (task_tag, is_immediate, attribute) = (task.task_tag, task.is_immediate, task.attribute);
         let (due, waits) = (task.due, task.state == State::AwaitsRoom);
         task.clear();
@@ -231,6 +233,7 @@ impl Tasks {
         self.by_task_tag.remove(&task_tag);
         self.free.push(tag);
         *self.counter(is_immediate) -= 1;
+        lun
     }
 
     fn counter(&mut self, is_immediate: bool) -> &mut u32 {
@@ -280,11 +283,12 @@ impl Tasks {
         })
     }
 
-    /// A task that waited for earlier ones and need not any more.
-    pub fn next_in_order(&self) -> Option<Tag> {
-        let waiting = self.iter().filter(|(_, task)| task.state == State::AwaitsOrder);
-        let ready = waiting.filter(|(tag, _)| !self.must_wait(*tag));
-        ready.min_by_key(|(_, task)| task.arrival).map(|(tag, _)| tag)
+    /// The first task of `lun` that waited for earlier ones, if it need not any more: while it has to, so have those behind it.
+    pub fn next_in_order(&self, lun: Option<NcaeIndex>) -> Option<Tag> {
+        let waits = |task: &Task| task.state == State::AwaitsOrder && lun::parse(task.lun) == lun;
+        let waiting = self.iter().filter(|(_, task)| waits(task));
+        let (first, _) = waiting.min_by_key(|(_, task)| task.arrival)?;
+        (!self.must_wait(first)).then_some(first)
     }
 
     /// A task waits for room from now on.
