@@ -4,7 +4,7 @@ mod support;
 
 use support::{Host, Pdu, Seen};
 use twincell_core::host::Status;
-use twincell_core::ids::BlockCount;
+use twincell_core::ids::{BlockCount, Nanos, Time};
 use twincell_target::iscsi::COMMAND_WINDOW;
 use twincell_target::session::{Session, Tag};
 
@@ -357,6 +357,65 @@ fn each_logical_unit_has_an_order_of_its_own() {
     };
     let luns: Vec<u16> = host.array.seen.iter().filter_map(lun_of).collect();
     assert_eq!(luns, [3, 0, 0, 3]);
+}
+
+/// A write that has waited for so long is not begun, if nothing was heard of its host.
+const TOO_LONG: Nanos = Nanos::from_millis(4200);
+
+/// A read in the array, an ORDERED write that waits for it, and a read behind; the first read's tag.
+fn an_ordered_write_waits() -> (Host, Tag) {
+    let mut host = Host::login(&[]);
+    host.array.now = Time(1_000_000_000);
+    begin(&mut host, read());
+    begin(&mut host, Pdu::command(0, WRITE | 2, 512, &WRITE_ONE, &[7; 512]));
+    begin(&mut host, read());
+    let tags = submitted(&host);
+    assert_eq!(tags.len(), 1);
+    (host, tags[0])
+}
+
+#[test]
+fn a_write_that_waited_for_its_turn_for_too_long_is_not_begun() {
+    let (mut host, first) = an_ordered_write_waits();
+    host.array.now = host.array.now + TOO_LONG;
+    host.session.complete(first, Status::Good, &mut host.array);
+    assert_eq!(submitted(&host), [first], "neither it nor what is behind it");
+    assert_eq!(host.answers().len(), 1, "of the read");
+    assert!(host.session.is_over());
+    host.session.disconnected(&mut host.array);
+    assert_eq!((submitted(&host), aborted(&host)), (vec![first], vec![]));
+}
+
+#[test]
+fn a_write_that_waited_for_its_turn_not_as_long_is_begun() {
+    let (mut host, first) = an_ordered_write_waits();
+    host.array.now = Time(host.array.now.0 + TOO_LONG.0 - 1);
+    host.session.complete(first, Status::Good, &mut host.array);
+    assert_eq!(submitted(&host).len(), 2);
+    assert!(!host.session.is_over());
+}
+
+#[test]
+fn a_write_waits_for_its_turn_as_long_as_its_host_pings() {
+    let (mut host, first) = an_ordered_write_waits();
+    for _ in 0..3 {
+        host.array.now = Time(host.array.now.0 + TOO_LONG.0 - 1);
+        host.send(&Pdu::new(0x40, 0x80, 0xffff_ffff));
+    }
+    host.array.now = Time(host.array.now.0 + TOO_LONG.0 - 1);
+    host.session.complete(first, Status::Good, &mut host.array);
+    assert_eq!(submitted(&host).len(), 2);
+    assert!(!host.session.is_over());
+}
+
+#[test]
+fn a_write_of_a_part_of_a_block_that_was_read_for_too_long_is_not_begun() {
+    let mut host = Host::login(&[]);
+    begin(&mut host, Pdu::command(0, WRITE, 100, &WRITE_ONE, &[7; 100]));
+    host.array.now = host.array.now + TOO_LONG;
+    assert_eq!(host.work(), []);
+    assert_eq!(submitted(&host).len(), 1, "the read");
+    assert!(host.session.is_over());
 }
 
 #[test]

@@ -8,10 +8,15 @@ use crate::scsi::sense::Sense;
 use crate::scsi::{lun, status};
 use crate::session::{Command, Outside, Tag};
 use twincell_core::host::{HostOp, Status};
-use twincell_core::ids::{BLOCK_BYTES, BlockCount, NcaeIndex, Vba};
+use twincell_core::ids::{BLOCK_BYTES, BlockCount, Nanos, NcaeIndex, Vba};
 
 /// Immediate commands are not bounded by the command window, so there is a bound of their own.
 const IMMEDIATE_MAX: u32 = 16;
+
+/// A write that has waited here for so long is not begun any more where nothing has come from its host for as long: the
+/// host may have given up this path and have sent it again through the partner, and newer ones after it (R12). It is
+/// as long as in the core.
+const NOT_BEGUN_AFTER: Nanos = Nanos::from_millis(4200);
 
 /// With so much data in its PDU a command begins before they are there: they can then go at once where they belong.
 const EARLY_BYTES: u32 = 16 << 10;
@@ -103,6 +108,7 @@ impl IscsiSession {
     pub(super) fn start(&mut self, tag: Tag, outside: &mut dyn Outside) {
         let must_wait = self.tasks.must_wait(tag);
         let Some(task) = self.tasks.get_mut(tag) else { return };
+        task.waits_since = outside.now();
         if let Some(sense) = task.fault {
             self.fail(tag, sense, outside);
         } else if must_wait {
@@ -183,6 +189,10 @@ impl IscsiSession {
     }
 
     fn submit(&mut self, tag: Tag, outside: &mut dyn Outside) {
+        if self.may_be_overtaken(tag, outside) {
+            self.tasks.end(tag);
+            return self.finish();
+        }
         self.tasks.enter_array(tag);
         let Some(task) = self.tasks.get_mut(tag) else { return };
         let Some(work) = task.work else { return };
@@ -201,6 +211,13 @@ impl IscsiSession {
             in_hand: BlockCount(in_hand.min(work.range.blocks)),
         };
         outside.submit(tag, command);
+    }
+
+    /// Whether it is too late to begin a write: it waited for earlier tasks, or for a block of which it writes a part.
+    fn may_be_overtaken(&self, tag: Tag, outside: &dyn Outside) -> bool {
+        let write = |task: &&Task| task.work.is_some_and(|work| matches!(work.step, Step::Write { .. }));
+        let write = self.tasks.get(tag).filter(write);
+        write.is_some_and(|task| outside.now().since(task.waits_since.max(self.heard)) >= NOT_BEGUN_AFTER)
     }
 
     /// The array has done a step of a command.

@@ -5,7 +5,7 @@ use crate::scsi::lun;
 use crate::scsi::sense::Sense;
 use crate::session::Tag;
 use std::collections::HashMap;
-use twincell_core::ids::NcaeIndex;
+use twincell_core::ids::{NcaeIndex, Time};
 
 /// Buffers up to this size are kept for the next task of a slot.
 const KEPT_BYTES_MAX: usize = 262_144;
@@ -63,6 +63,8 @@ pub struct Task {
     pub lun: [u8; 8],
     pub cdb: [u8; 16],
     pub attribute: Attribute,
+    /// Since when it could have begun.
+    pub waits_since: Time,
     /// Counts the commands of the session: the lower came first.
     pub arrival: u64,
     /// Does not count for the command window.
@@ -110,6 +112,7 @@ impl Task {
             lun: [0; 8],
             cdb: [0; 16],
             attribute: Attribute::Simple,
+            waits_since: Time(0),
             arrival: 0,
             is_immediate: false,
             expects_in: 0,

@@ -35,6 +35,8 @@ pub struct Array {
     aborted: Vec<Tag>,
     /// What the session has said and the initiator has not taken.
     pub unsent: usize,
+    /// It stands still, unless a test lets it go on.
+    pub now: Time,
 }
 
 pub fn lun(number: u16) -> LunView {
@@ -74,6 +76,7 @@ impl Array {
             fetching: BTreeSet::new(),
             aborted: Vec::new(),
             unsent: 0,
+            now: Time(0),
         }
     }
 
@@ -145,9 +148,8 @@ impl Outside for Array {
         &self.view
     }
 
-    /// It stands still: nothing waits for long here.
     fn now(&self) -> Time {
-        Time(0)
+        self.now
     }
 
     fn submit(&mut self, tag: Tag, command: Command) {
