@@ -226,6 +226,31 @@ fn a_long_list_comes_in_pieces() {
 }
 
 #[test]
+fn while_a_long_list_comes_nothing_else_is_asked_for() {
+    let more = |ttt, flags| send_targets("All").set32(20, ttt).set8(1, flags);
+    for flags in [0x80, 0x40] {
+        let mut host = discovery();
+        host.array.view.portals[1] = (0..40).map(|n| format!("10.0.1.{n}:3260")).collect();
+        let piece = host.command(send_targets("All")).remove(0);
+        assert_eq!((piece.flags(), piece.data.len()), (0x40, 512));
+        let answers = host.command(more(piece.get32(20), flags));
+        assert_eq!((answers[0].opcode(), answers[0].header[2]), (0x3f, 4), "{flags:x}");
+        let next = host.command(Pdu::new(0x04, 0x80, 0).set32(20, piece.get32(20)));
+        assert_eq!((next[0].opcode(), next[0].header[2]), (0x3f, 4), "the exchange is over");
+        assert_eq!(host.command(send_targets("All"))[0].data, piece.data, "another begins");
+    }
+}
+
+#[test]
+fn a_list_is_asked_for_once_in_a_request() {
+    let mut host = discovery();
+    let twice = Pdu::new(0x04, 0x80, 0).set32(20, 0xffff_ffff);
+    let answers = host.command(twice.with(&text(&["SendTargets=All", "SendTargets=All"])));
+    assert_eq!((answers[0].opcode(), answers[0].header[2]), (0x3f, 9));
+    assert!(!host.session.is_over());
+}
+
+#[test]
 fn text_in_a_normal_session() {
     let mut host = Host::login(&[]);
     assert!(host.command(send_targets(""))[0].data.starts_with(b"TargetName="));

@@ -18,8 +18,17 @@ const TRANSFER_TAG: u32 = 1;
 pub(super) struct Exchange {
     is_open: bool,
     request: Vec<u8>,
-    /// What is still to be sent.
     reply: Vec<u8>,
+    /// Bytes of the reply that were sent.
+    sent: usize,
+}
+
+impl Exchange {
+    /// A piece of the reply was sent that is not the last: the initiator asks for the next one, and for nothing else
+    /// (6.2).
+    fn is_replying(&self) -> bool {
+        self.sent > 0
+    }
 }
 
 impl IscsiSession {
@@ -34,7 +43,8 @@ impl IscsiSession {
         let is_known = !goes_on || self.exchange.is_open && header.transfer_tag() == TRANSFER_TAG;
         let continues = header.flags() & CONTINUE != 0;
         let is_too_long = self.exchange.request.len() + segment.len() > REQUEST_BYTES_MAX;
-        if !is_known || is_too_long || continues && header.is_final() {
+        let is_untimely = self.exchange.is_replying() && (continues || !segment.is_empty());
+        if !is_known || is_too_long || is_untimely || continues && header.is_final() {
             self.exchange = Exchange::default();
             return self.reject(Reason::Protocol);
         }
@@ -44,7 +54,7 @@ impl IscsiSession {
             return self.text_response(header, 0, &[]);
         }
         let request = std::mem::take(&mut self.exchange.request);
-        let Some(pairs) = pairs(&request) else {
+        let Some(pairs) = pairs(&request).filter(|pairs| asks_once(pairs)) else {
             self.exchange = Exchange::default();
             return self.reject(Reason::InvalidField);
         };
@@ -77,13 +87,16 @@ impl IscsiSession {
     /// Sends the reply, or as much of it as the initiator takes at once.
     fn send_reply(&mut self, request: &Header) {
         let most = self.parameters.max_recv_data_segment_length as usize;
-        let mut reply = std::mem::take(&mut self.exchange.reply);
-        if reply.len() > most {
-            self.exchange.reply = reply.split_off(most);
-            return self.text_response(request, CONTINUE, &reply);
+        let reply = std::mem::take(&mut self.exchange.reply);
+        let rest = &reply[std::mem::take(&mut self.exchange.sent)..];
+        if rest.len() > most {
+            self.text_response(request, CONTINUE, &rest[..most]);
+            self.exchange.sent = reply.len() - rest.len() + most;
+            self.exchange.reply = reply;
+            return;
         }
         self.exchange.is_open = !request.is_final();
-        self.text_response(request, request.flags() & FINAL, &reply);
+        self.text_response(request, request.flags() & FINAL, rest);
     }
 
     fn text_response(&mut self, request: &Header, flags: u8, text: &[u8]) {
@@ -92,6 +105,11 @@ impl IscsiSession {
         header.set32(20, if flags & FINAL != 0 { NO_TAG } else { TRANSFER_TAG });
         self.send(header, text);
     }
+}
+
+/// Whether no more than one list of targets is asked for: it is much longer than the request.
+fn asks_once(pairs: &[(&str, &str)]) -> bool {
+    pairs.iter().filter(|(key, _)| *key == "SendTargets").count() <= 1
 }
 
 /// Appends the target and the portals of both controllers.
