@@ -158,6 +158,37 @@ fn unknown_keys_are_named() {
     run_a(&cell).expect(USAGE, &["colour"]);
 }
 
+/// Hosts are told the portals as they are named; at 0.0.0.0 each of them would find itself.
+#[test]
+fn a_portal_at_every_address_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let new = dir.path().join("cell");
+    let args = [
+        "cell",
+        "create",
+        "--iscsi-a",
+        "0.0.0.0:3260",
+        "--iscsi-b",
+        "0.0.0.0:3260",
+    ];
+    twincell_in(&new, &args).expect(USAGE, &["0.0.0.0:3260", "every address of a machine", "name the one"]);
+    assert!(!new.exists());
+
+    let cell = Cell::create(small());
+    let text = std::fs::read_to_string(cell.file()).unwrap();
+    for (protocol, key) in [
+        ("iscsi_portals", "controller.B.iscsi"),
+        ("nbd_portals", "controller.B.nbd"),
+    ] {
+        let portal = cell.portal("B", protocol);
+        let port = portal.rsplit(':').next().unwrap();
+        cell.edit(&portal, &format!("[::]:{port}"));
+        cell.twincell(&["cell", "start"])
+            .expect(USAGE, &[key, "every address of a machine"]);
+        std::fs::write(cell.file(), &text).unwrap();
+    }
+}
+
 #[test]
 fn a_port_in_use_is_named_and_the_other_controller_serves() {
     let cell = Cell::create(small());

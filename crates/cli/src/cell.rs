@@ -54,16 +54,16 @@ pub struct Create {
     /// The cache of each controller, 2M to 128G.
     #[arg(long, default_value = "64M", value_name = "SIZE")]
     pub cache: Size,
-    /// The iSCSI portal of A.
+    /// The iSCSI portal of A: where hosts reach it, not 0.0.0.0.
     #[arg(long, default_value = "127.0.0.1:3260", value_name = "HOST:PORT")]
     pub iscsi_a: String,
-    /// The iSCSI portal of B.
+    /// The iSCSI portal of B: where hosts reach it, not 0.0.0.0.
     #[arg(long, default_value = "127.0.0.1:3261", value_name = "HOST:PORT")]
     pub iscsi_b: String,
-    /// The NBD portal of A.
+    /// The NBD portal of A: where hosts reach it, not 0.0.0.0.
     #[arg(long, default_value = "127.0.0.1:10809", value_name = "HOST:PORT")]
     pub nbd_a: String,
-    /// The NBD portal of B.
+    /// The NBD portal of B: where hosts reach it, not 0.0.0.0.
     #[arg(long, default_value = "127.0.0.1:10810", value_name = "HOST:PORT")]
     pub nbd_b: String,
     /// The link address of A; by default a free port of this machine. Up to 4, for as many paths to B: each on a network
@@ -439,6 +439,9 @@ mod tests {
             &["--iscsi-a", "127.0.0.1:99999"],
             &["--nbd-b", "127.0.0.1:0"],
             &["--nbd-b", "127.0.0.1:3260"],
+            &["--iscsi-a", "0.0.0.0:3260"],
+            &["--nbd-a", "[::]:10809"],
+            &["--link-a", "0.0.0.0:7000"],
             &["--link-a", "nowhere"],
             &["--link-a", "10.0.0.1:7000", "--link-a", "10.0.0.1:7000"],
             &["--link-a", "10.0.0.1:7000", "--link-b", "10.0.0.1:7000"],
@@ -447,6 +450,10 @@ mod tests {
         ] {
             assert_eq!(planned(args).unwrap_err().code, Code::Usage, "{args:?}");
         }
+        // On two servers each could listen there, so it is not the port that is wrong.
+        let everywhere = ["--iscsi-a", "0.0.0.0:3260", "--iscsi-b", "0.0.0.0:3260"];
+        let what = planned(&everywhere).unwrap_err().what;
+        assert!(what.contains("every address") && !what.contains("two things"), "{what}");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use crate::exit::{Code, Failure, Result};
 use crate::size::Size;
 use rustix::fs::{Access, access, statfs};
 use serde::{Deserialize, Serialize};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use twincell_core::ids::{BUFFER_BYTES, Controller, Uuid};
 use twincell_core::link::path::PATHS_MAX;
@@ -274,7 +274,7 @@ impl CellConfig {
         }
         match first_repeated(&all) {
             Some(twice) => Err(Failure::usage(format!(
-                "{twice} is given to two things; each needs a port of its own"
+                "{twice} is given to two things; each needs an address or a port of its own"
             ))),
             None => Ok(()),
         }
@@ -454,7 +454,7 @@ pub fn check_name(name: &str) -> std::result::Result<(), String> {
     ))
 }
 
-/// Checks the form of a `HOST:PORT`, without looking the host up.
+/// Checks a `HOST:PORT`, without looking the host up.
 pub fn check_address(address: &str) -> std::result::Result<(), String> {
     let form = || format!("{address:?} is not HOST:PORT");
     let (host, port) = address.rsplit_once(':').ok_or_else(form)?;
@@ -463,9 +463,22 @@ pub fn check_address(address: &str) -> std::result::Result<(), String> {
     if !host_is_plain && !host_is_v6 {
         return Err(form());
     }
-    match port.parse::<u16>() {
-        Ok(1..) => Ok(()),
-        _ => Err(format!("{address:?}: the port must be 1 to 65535")),
+    if !matches!(port.parse::<u16>(), Ok(1..)) {
+        return Err(format!("{address:?}: the port must be 1 to 65535"));
+    }
+    let ip = host.trim_start_matches('[').trim_end_matches(']').parse();
+    check_reachable(address, ip.ok())
+}
+
+/// Each address is told to others as it is: hosts are given the portals of both controllers, and B connects to the link of A.
+/// One that stands for every address of a machine would lead each of them to itself.
+fn check_reachable(address: &str, ip: Option<IpAddr>) -> std::result::Result<(), String> {
+    match ip {
+        Some(ip) if ip.to_canonical().is_unspecified() => Err(format!(
+            "{address:?} is every address of a machine, and none that it can be reached at: name the one that hosts, or the \
+             other controller, connect to"
+        )),
+        _ => Ok(()),
     }
 }
 
@@ -479,7 +492,9 @@ pub fn resolve(address: &str) -> Result<SocketAddr> {
         .to_socket_addrs()
         .map_err(|e| Failure::io("look up", address, &e))?
         .next();
-    found.ok_or_else(|| Failure::new(Code::NotFound, format!("{address} has no address")))
+    let found = found.ok_or_else(|| Failure::new(Code::NotFound, format!("{address} has no address")))?;
+    check_reachable(address, Some(found.ip())).map_err(Failure::usage)?;
+    Ok(found)
 }
 
 /// The UUID that is written so.
@@ -598,6 +613,9 @@ mod tests {
             ("127.0.0.1:3261", "127.0.0.1:0", "controller.B.iscsi"),
             ("127.0.0.1:3261", "127.0.0.1", "controller.B.iscsi"),
             ("127.0.0.1:3261", "127.0.0.1:3260", "127.0.0.1:3260"),
+            ("127.0.0.1:3261", "0.0.0.0:3260", "every address of a machine"),
+            ("127.0.0.1:10809", "[::]:10809", "controller.A.nbd"),
+            ("127.0.0.1:7001", "0.0.0.0:7001", "controller.B.link"),
             ("[\"127.0.0.1:7001\"]", "[]", "controller.B.link"),
             ("uuid = \"0", "uuid = \"x", "uuid"),
             ("target = \"iqn", "target = \"Iqn", "target"),
@@ -637,9 +655,15 @@ mod tests {
             "::1:3260",
             "host:-1",
             "a b:3",
+            "0.0.0.0:3260",
+            "[::]:3260",
+            "[0:0::0]:3260",
+            "[::ffff:0.0.0.0]:3260",
         ] {
             assert!(check_address(bad).is_err(), "{bad}");
         }
+        // As the system reads it, that is 0.0.0.0; a host's name may say the same.
+        assert_eq!(resolve("0:3260").unwrap_err().code, Code::Usage);
     }
 
     #[test]
