@@ -4,7 +4,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use std::fs::OpenOptions;
 use std::net::TcpListener;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use twincell_rig::cell::{Cell, Shape, binary, signal, twincell_in, wait_until_gone};
@@ -137,17 +137,52 @@ fn nv_memory_must_fit_and_be_on_tmpfs() {
     let mounted = tmpfs.to_str().unwrap();
     nv(mounted);
     let limit = Duration::from_secs(90);
-    let script = format!(
-        "mount -t tmpfs -o size=1m none {mounted} && exec {} controller run --name A",
-        binary().display()
-    );
-    let args = ["--mount", "--map-root-user", "env"];
-    let dir = format!("TWINCELL_DIR={}", cell.dir().display());
-    let ended = run("unshare", &[&args[..], &[&dir, "sh", "-c", &script]].concat(), limit);
-    ended.expect(REFUSED, &[mounted, "needs"]);
+    // As it is mounted without a mode everybody may write there.
+    for (options, words) in [("size=1m,mode=0700", "needs"), ("size=1m", "others may write")] {
+        let script = format!(
+            "mount -t tmpfs -o {options} none {mounted} && exec {} controller run --name A",
+            binary().display()
+        );
+        let args = ["--mount", "--map-root-user", "env"];
+        let dir = format!("TWINCELL_DIR={}", cell.dir().display());
+        let ended = run("unshare", &[&args[..], &[&dir, "sh", "-c", &script]].concat(), limit);
+        ended.expect(REFUSED, &[mounted, words]);
+    }
 
     std::fs::write(cell.file(), text).unwrap();
     nothing_is_lost(&cell, &lun, &data);
+}
+
+/// Somebody else who may write where NV memory is to be could lead a controller to any file of the user who runs it.
+#[test]
+fn nv_memory_leads_to_no_file_of_others() {
+    let cell = Cell::create(small());
+    let tmpfs = tempfile::tempdir_in("/dev/shm").unwrap();
+    let mode = |mode| std::fs::set_permissions(tmpfs.path(), PermissionsExt::from_mode(mode)).unwrap();
+    cell.edit(
+        "[controller.A]",
+        &format!("[controller.A]\nnv_memory = {:?}", tmpfs.path().to_str().unwrap()),
+    );
+    let memory = tmpfs.path().join(cell.nv_memory("A").file_name().unwrap());
+    let victim = tmpfs.path().join("victim");
+    std::fs::write(&victim, "precious").unwrap();
+    std::os::unix::fs::symlink(&victim, &memory).unwrap();
+    let refused = |words: &str| {
+        run_a(&cell).expect(REFUSED, &[tmpfs.path().to_str().unwrap(), words]);
+        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "precious");
+    };
+
+    mode(0o777);
+    refused("others may write");
+    mode(0o700);
+    refused("a symbolic link");
+    std::fs::remove_file(&memory).unwrap();
+    std::fs::hard_link(&victim, &memory).unwrap();
+    refused("something else in it");
+
+    std::fs::remove_file(&memory).unwrap();
+    cell.bring_back();
+    assert!(memory.exists());
 }
 
 #[test]

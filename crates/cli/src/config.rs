@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use twincell_core::ids::{BUFFER_BYTES, Controller, Uuid};
 use twincell_core::link::path::PATHS_MAX;
-use twincell_engine::{FenceChoice, Settings};
+use twincell_engine::{FenceChoice, NotPrivate, PrivateDir, Settings};
 use twincell_wire::nv::BUFFERS_MAX;
 
 /// The version of this file that this binary reads and writes.
@@ -350,7 +350,8 @@ impl CellConfig {
         Ok(dir.join(format!("{}-{controller}.nv", self.uuid)))
     }
 
-    /// The directory of a controller's NV memory, made if it is not there. It is on tmpfs, or this is refused.
+    /// The directory of a controller's NV memory, made if it is not there. It is private and on tmpfs, or this is refused: in
+    /// words here, and by the engine again of what it has opened.
     pub fn prepare_nv_directory(&self, controller: Controller) -> Result<()> {
         let file = self.nv_memory(controller)?;
         let dir = file.parent().unwrap_or(Path::new("/"));
@@ -410,14 +411,24 @@ fn fence(kind: Option<&str>, watchdog: Option<PathBuf>, accept_window: bool) -> 
     }
 }
 
-/// Makes a directory that only its owner may enter; one that is there stays as it is.
+/// Makes a directory that only its owner may enter. One that is there stays as it is, and must be the owner's: somebody else
+/// could have links in it, to files that are then written to.
 pub fn make_private_dir(dir: &Path) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .map_err(|e| Failure::io("make the directory", dir.display(), &e))
+    let failed = |e: &std::io::Error| Failure::io("make the directory", dir.display(), e);
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.map_err(|e| failed(&e))?;
+    match PrivateDir::open(dir) {
+        Ok(_) => Ok(()),
+        Err(NotPrivate::Io(e)) => Err(failed(&e)),
+        Err(NotPrivate::Refused(why)) => {
+            let what = format!("{} is no place for the files of a controller: {why}", dir.display());
+            Err(Failure::new(Code::Refused, what).next(
+                "have the user who runs the controller own it, with mode 0700, or remove it; or name another in cell.toml: \
+                 `control` has the socket, `nv_memory` the NV memory",
+            ))
+        }
+    }
 }
 
 fn is_tmpfs(dir: &Path) -> bool {

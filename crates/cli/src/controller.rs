@@ -141,6 +141,14 @@ fn refused(error: &OpenError) -> Failure {
             "choose another `fence` in cell.toml; docs/operating.md says which fits",
         ),
         OpenError::NvMedium { .. } => (Code::Refused, "set nv_memory of the controller in cell.toml"),
+        OpenError::NvNotPrivate { .. } => (
+            Code::Refused,
+            "set nv_memory of the controller in cell.toml to a directory of its own, with mode 0700",
+        ),
+        OpenError::NvForeign { .. } => (
+            Code::Refused,
+            "nothing was changed: move that away, or set nv_memory of the controller in cell.toml",
+        ),
         OpenError::NvSizes { .. } => (
             Code::Conflict,
             "it may have data that the disks lack: set `cache` back, start the cell, `twincell cell stop` it, then change `cache`",

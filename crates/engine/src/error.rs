@@ -126,6 +126,22 @@ pub enum OpenError {
         /// Where.
         path: PathBuf,
     },
+    /// NV memory where somebody else could put a file, or a link, in its place.
+    #[error("NV memory in {} is refused: {why}", path.display())]
+    NvNotPrivate {
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        why: String,
+    },
+    /// What is at the place of NV memory is something else.
+    #[error("NV memory {} is not there: {what} is in its place", path.display())]
+    NvForeign {
+        /// Where.
+        path: PathBuf,
+        /// What is there.
+        what: &'static str,
+    },
     /// Too little memory.
     #[error("NV memory {} needs {needed} bytes, and there is not as much: {source}", path.display())]
     NvTooLittle {

@@ -2,14 +2,16 @@
 //! page of it there before the first use. Byte map: docs/nv-layout.md.
 
 use crate::error::OpenError;
+use crate::private::{NotPrivate, PrivateDir};
 use crate::settings::Settings;
+use rustix::fs::fstatfs;
+use rustix::process::geteuid;
 use std::cell::Cell;
-use std::ffi::CString;
-use std::fs::{self, File, OpenOptions};
+use std::ffi::OsString;
+use std::fs::{self, File};
 use std::io;
-use std::os::fd::AsRawFd;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::slice;
@@ -33,7 +35,7 @@ pub(crate) struct NvMemory {
     layout: NvLayout,
     /// By buffer, what its seal will be if nothing changes until then; 0 where that is not known, or `DAMAGED`. Volatile.
     known: Vec<Cell<u64>>,
-    path: PathBuf,
+    place: Place,
     /// Locked as long as this lives: no second process uses this memory.
     _file: File,
 }
@@ -42,9 +44,8 @@ impl NvMemory {
     /// Opens or makes it. `boot` is the kernel's boot id: what was written under another is no image. An image of other
     /// sizes is refused: it may have what the disks lack.
     pub(crate) fn open(settings: &Settings, geometry: &Geometry, boot: Uuid) -> Result<NvMemory, OpenError> {
-        let path = settings.nv_memory.clone();
+        let place = Place::open(&settings.nv_memory)?;
         let layout = NvLayout::of(geometry);
-        let unit = page_bytes(&path)?;
         let header = NvHeader {
             cell: settings.cell,
             controller: settings.controller,
@@ -52,20 +53,21 @@ impl NvMemory {
             buffers: geometry.buffers,
             ries: geometry.ries,
         };
-        let file = take(&path, settings)?;
-        let is_image = has_image(&file, &path, &header)?;
-        let map = Mapping::open(&file, &path, layout.bytes.next_multiple_of(unit)).inspect_err(|_| {
+        let file = place.take(settings)?;
+        let unit = page_bytes(&file, &place.path)?;
+        let is_image = has_image(&file, &place.path, &header)?;
+        let map = Mapping::open(&file, &place.path, layout.bytes.next_multiple_of(unit)).inspect_err(|_| {
             // What could be had in part must not stay taken. An image stays: it may have what the disks lack, and that it
             // cannot be mapped now says nothing against it.
             if !is_image {
-                let _ = fs::remove_file(&path);
+                let _ = place.remove();
             }
         })?;
         let memory = NvMemory {
             map,
             known: vec![Cell::new(0); layout.buffers as usize],
             layout,
-            path,
+            place,
             _file: file,
         };
         if nv::decode(memory.header_page()).ok() != Some(header) {
@@ -154,7 +156,7 @@ impl NvMemory {
 
     /// Removes it from the file system: everything is on disk.
     pub(crate) fn remove(self) -> io::Result<()> {
-        fs::remove_file(&self.path)
+        self.place.remove()
     }
 
     /// The mask, and the CRC-32C of the blocks that it names.
@@ -291,36 +293,89 @@ impl Drop for Mapping {
     }
 }
 
-/// Opens or makes the file of NV memory and locks it. The kernel gives the lock back when this process ends.
-fn take(path: &Path, settings: &Settings) -> Result<File, OpenError> {
-    let failed = |what| {
-        move |source| OpenError::Nv {
+/// Where the file of NV memory is: in a directory that is held, so that nobody puts another in its place.
+struct Place {
+    dir: PrivateDir,
+    name: OsString,
+    path: PathBuf,
+}
+
+impl Place {
+    fn open(path: &Path) -> Result<Place, OpenError> {
+        let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
+        let parent = parent.unwrap_or(Path::new("."));
+        let dir = PrivateDir::open(parent).map_err(|e| match e {
+            NotPrivate::Io(e) => failed(path, "its directory cannot be opened")(e),
+            NotPrivate::Refused(why) => OpenError::NvNotPrivate {
+                path: parent.into(),
+                why,
+            },
+        })?;
+        // Before a file is made where none may be.
+        page_bytes(&dir, path)?;
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidFilename.into());
+        Ok(Place {
+            dir,
+            name: name.map_err(failed(path, "has no name"))?.into(),
             path: path.into(),
-            what,
-            source,
-        }
-    };
-    loop {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let file = options.open(path).map_err(failed("cannot be opened"))?;
-        let metadata = file.metadata().map_err(failed("no metadata"))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => {
-                return Err(OpenError::Running {
-                    controller: settings.controller,
-                    cell: settings.cell_name.clone(),
-                    pid: locker_of(metadata.ino()).unwrap_or(0),
-                });
+        })
+    }
+
+    /// Opens or makes the file and locks it. The kernel gives the lock back when this process ends.
+    fn take(&self, settings: &Settings) -> Result<File, OpenError> {
+        let failed = |what| failed(&self.path, what);
+        loop {
+            let file = self.open_file()?;
+            let metadata = file.metadata().map_err(failed("no metadata"))?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(fs::TryLockError::WouldBlock) => {
+                    return Err(OpenError::Running {
+                        controller: settings.controller,
+                        cell: settings.cell_name.clone(),
+                        pid: locker_of(metadata.ino()).unwrap_or(0),
+                    });
+                }
+                Err(fs::TryLockError::Error(e)) => return Err(failed("cannot be locked")(e)),
             }
-            Err(fs::TryLockError::Error(e)) => return Err(failed("cannot be locked")(e)),
+            // A predecessor removes the file while it holds the lock: then this one is a lock of nothing.
+            let found = self.dir.identity_of(&self.name);
+            if found.is_ok_and(|found| found == (metadata.dev(), metadata.ino())) {
+                return Ok(file);
+            }
         }
-        // A predecessor removes the file while it holds the lock: then this one is a lock of nothing.
-        let same = |m: fs::Metadata| (metadata.dev(), metadata.ino()) == (m.dev(), m.ino());
-        if fs::metadata(path).is_ok_and(same) {
-            return Ok(file);
+    }
+
+    fn open_file(&self) -> Result<File, OpenError> {
+        let foreign = |what| {
+            let path = self.path.clone();
+            Err(OpenError::NvForeign { path, what })
+        };
+        let file = match self.dir.open_or_make(&self.name) {
+            Err(e) if e.raw_os_error() == Some(libc::ELOOP) => return foreign("a symbolic link"),
+            opened => opened.map_err(failed(&self.path, "cannot be opened"))?,
+        };
+        let metadata = file.metadata().map_err(failed(&self.path, "no metadata"))?;
+        if !metadata.is_file() {
+            return foreign("something that is no file");
         }
+        // It may have been put there before the directory was private, and be open elsewhere since.
+        if metadata.uid() != geteuid().as_raw() {
+            return foreign("a file of another user");
+        }
+        Ok(file)
+    }
+
+    fn remove(&self) -> io::Result<()> {
+        self.dir.remove(&self.name)
+    }
+}
+
+fn failed(path: &Path, what: &'static str) -> impl FnOnce(io::Error) -> OpenError {
+    move |source| OpenError::Nv {
+        path: path.into(),
+        what,
+        source,
     }
 }
 
@@ -341,13 +396,10 @@ fn locker_of(inode: u64) -> Option<u32> {
         .ok()
 }
 
-/// Whether the file has an image of `header`. One of this boot whose sizes are others is refused, and one of a newer format.
+/// Whether the file has an image of `header`. One of this boot whose sizes are others is refused, and one of a newer format;
+/// so is what is no NV memory at all, nor a file that was just made: zeroes.
 fn has_image(file: &File, path: &Path, header: &NvHeader) -> Result<bool, OpenError> {
-    let mut page = [0; HEADER_BYTES];
-    if file.read_exact_at(&mut page, 0).is_err() {
-        // It was just made.
-        return Ok(false);
-    }
+    let page = first_page(file).map_err(failed(path, "cannot be read"))?;
     let sizes = |h: &NvHeader| (h.buffers, h.ries);
     let identity = page[IDENTITY_OFFSET..].first_chunk::<IDENTITY_BYTES>();
     let named = identity.is_some_and(|i| nv::decode_identity(i).is_ok_and(|uuid| !uuid.is_nil()));
@@ -365,28 +417,27 @@ fn has_image(file: &File, path: &Path, header: &NvHeader) -> Result<bool, OpenEr
         Err(why @ (WireError::Version { .. } | WireError::Features { .. })) => {
             Err(OpenError::NvNewer { path: path.into(), why })
         }
+        Err(WireError::Magic { .. } | WireError::Blank { .. }) if page != [0; HEADER_BYTES] => {
+            Err(OpenError::NvForeign {
+                path: path.into(),
+                what: "a file that has something else in it",
+            })
+        }
         found => Ok(named && found.as_ref() == Ok(header)),
     }
 }
 
-/// The page size of the file system that `path` is on, which must keep its files in memory.
-fn page_bytes(path: &Path) -> Result<u64, OpenError> {
-    let directory = path
-        .parent()
-        .filter(|p| !p.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    let failed = |source| OpenError::Nv {
-        path: path.into(),
-        what: "cannot tell its file system",
-        source,
-    };
-    let name = CString::new(directory.as_os_str().as_bytes()).map_err(|e| failed(e.into()))?;
-    // SAFETY: all zero is a `statfs`.
-    let mut fs: libc::statfs = unsafe { std::mem::zeroed() };
-    // SAFETY: both pointers are those of locals. It is needed because std does not tell the kind of a file system.
-    if unsafe { libc::statfs(name.as_ptr(), &mut fs) } < 0 {
-        return Err(failed(io::Error::last_os_error()));
-    }
+/// The first page of a file, zeroes after its end.
+fn first_page(file: &File) -> io::Result<[u8; HEADER_BYTES]> {
+    let mut page = [0; HEADER_BYTES];
+    let bytes = file.metadata()?.len().min(HEADER_BYTES as u64) as usize;
+    file.read_exact_at(&mut page[..bytes], 0)?;
+    Ok(page)
+}
+
+/// The page size of the file system that `opened` is on, which must keep its files in memory.
+fn page_bytes(opened: impl AsFd, path: &Path) -> Result<u64, OpenError> {
+    let fs = fstatfs(opened).map_err(|e| failed(path, "cannot tell its file system")(e.into()))?;
     if fs.f_type == libc::TMPFS_MAGIC || fs.f_type == libc::HUGETLBFS_MAGIC {
         Ok(fs.f_bsize as u64)
     } else {
@@ -430,6 +481,7 @@ fn available_bytes() -> Option<u64> {
 mod tests {
     use super::*;
     use crate::testing::{FORKS, TempDir, settings};
+    use std::os::unix::fs::PermissionsExt;
     use twincell_core::ids::Controller;
 
     const BOOT: Uuid = Uuid(0xb007);
@@ -644,6 +696,55 @@ mod tests {
         assert!(matches!(error, OpenError::NvNewer { .. }), "{error}");
         let left = fs::read(&settings.nv_memory).expect("the image");
         assert!(left == bytes, "it was changed");
+    }
+
+    /// Whoever could put something in its place must not have it written to by this process.
+    #[test]
+    fn what_is_no_memory_is_neither_followed_nor_emptied() {
+        let _forks = FORKS.read();
+        let dir = TempDir::in_memory("nv");
+        let settings = settings(&dir, Controller::A);
+        let foreign = || {
+            let error = NvMemory::open(&settings, &geometry(64), BOOT).err().expect("refused");
+            assert!(matches!(error, OpenError::NvForeign { .. }), "{error}");
+        };
+        let victim = dir.path("victim");
+        fs::write(&victim, "precious").expect("written");
+        std::os::unix::fs::symlink(&victim, &settings.nv_memory).expect("a link");
+        foreign();
+        assert_eq!(fs::read(&victim).expect("the victim"), b"precious");
+
+        fs::remove_file(&settings.nv_memory).expect("removed");
+        let begins_with_zeroes = [&[0; 1024][..], b"precious"].concat();
+        for content in [b"precious", &begins_with_zeroes[..]] {
+            fs::write(&settings.nv_memory, content).expect("written");
+            foreign();
+            assert!(fs::read(&settings.nv_memory).expect("the file") == content);
+        }
+    }
+
+    /// It ended after it had made the file, and before it had written to it.
+    #[test]
+    fn a_file_of_zeroes_was_just_made() {
+        let _forks = FORKS.read();
+        let dir = TempDir::in_memory("nv");
+        let settings = settings(&dir, Controller::A);
+        for bytes in [0, 100, 1 << 20] {
+            let file = File::create(&settings.nv_memory).expect("a file");
+            file.set_len(bytes).expect("zeroes");
+            assert_eq!(open(&settings).image(), None);
+        }
+    }
+
+    #[test]
+    fn a_directory_that_others_may_write_to_is_refused() {
+        let dir = TempDir::in_memory("nv");
+        let settings = settings(&dir, Controller::A);
+        let open = fs::Permissions::from_mode(0o1777);
+        fs::set_permissions(dir.path(""), open).expect("a mode");
+        let error = NvMemory::open(&settings, &geometry(64), BOOT).err().expect("refused");
+        assert!(matches!(error, OpenError::NvNotPrivate { .. }), "{error}");
+        assert!(!settings.nv_memory.exists(), "a file was left behind");
     }
 
     #[test]

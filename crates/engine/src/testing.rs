@@ -4,6 +4,7 @@ use crate::create::{DISK_BYTES_MIN, NewDisk, create_disks};
 use crate::settings::{FenceChoice, Settings};
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::RwLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -32,7 +33,8 @@ impl TempDir {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = parent.join(format!("twincell-test-{name}-{}-{count}", std::process::id()));
-        fs::create_dir_all(&path).expect("a directory for the test");
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
+        made.expect("a directory for the test");
         TempDir(path)
     }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
@@ -57,9 +58,9 @@ impl Cell {
         let on_disk = exe.parent().expect("its directory").join(&unique);
         let in_memory = Path::new("/dev/shm").join(&unique);
         let directories = [on_disk, in_memory];
-        directories
-            .iter()
-            .for_each(|d| fs::create_dir_all(d).expect("a directory"));
+        let mut private = fs::DirBuilder::new();
+        private.recursive(true).mode(0o700);
+        directories.iter().for_each(|d| private.create(d).expect("a directory"));
         let cell = random_uuid();
         let disks: Vec<NewDisk> = (0..disks)
             .map(|i| NewDisk {
