@@ -8,6 +8,7 @@ pub mod cell;
 pub mod fault;
 pub mod image;
 mod keeper;
+pub mod loop_device;
 pub mod noise;
 pub mod paths;
 pub mod ports;

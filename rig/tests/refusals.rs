@@ -2,12 +2,14 @@
 
 use rustix::process::Signal;
 use serde_json::Value;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::net::TcpListener;
 use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use twincell_rig::cell::{Cell, Shape, binary, signal, twincell_in, wait_until_gone};
+use twincell_rig::loop_device::LoopDevice;
 use twincell_rig::tool::{Ended, run};
 
 const USAGE: i32 = 2;
@@ -191,6 +193,46 @@ fn unknown_keys_are_named() {
     cell.edit("format = 1", "format = 1\ncolour = \"blue\"");
     cell.twincell(&["status"]).expect(USAGE, &["colour", "cell.toml"]);
     run_a(&cell).expect(USAGE, &["colour"]);
+}
+
+/// Neither by a new cell, nor in the place of a disk.
+#[test]
+fn a_disk_that_is_in_use_or_not_blank_is_not_overwritten() {
+    const BYTES: u64 = 128 << 20;
+    let cell = Cell::start(small());
+    cell.lun("data", "8M", "vraid1");
+    cell.twincell(&["cell", "stop"]).success();
+    let device = LoopDevice::new(cell.scratch(), BYTES);
+    let path = device.path().to_str().unwrap();
+    let blank = cell.scratch().join("blank");
+    File::create(&blank).and_then(|f| f.set_len(BYTES)).unwrap();
+    let new = cell.scratch().join("new");
+    let create = |more: &[&str]| {
+        let args = ["cell", "create", "--disk", blank.to_str().unwrap(), "--disk", path];
+        twincell_in(&new, &[&args[..], more].concat())
+    };
+    let file = |at: &Path| at.join("mine");
+    device.make_file_system();
+    std::fs::write(file(device.mount()), "precious").unwrap();
+    for more in [&[][..], &["--yes"]] {
+        create(more).expect(REFUSED, &[path, "in use", "mounted", "lsblk"]);
+    }
+
+    std::fs::rename(cell.dir().join("disks/1"), cell.scratch().join("aside")).unwrap();
+    cell.twincell(&["cell", "start"]).success();
+    cell.wait_until("a disk that is missing", |s| s["cell"]["mirroring"] == "on");
+    assert_eq!(cell.json(&["disk", "list"])["disks"][1]["state"], "missing");
+    cell.twincell(&["disk", "replace", "1", path, "--yes"])
+        .expect(REFUSED, &[path, "in use"]);
+
+    device.unmount();
+    create(&[]).expect(REFUSED, &[path, "ext4", "no terminal", "--yes"]);
+    device.check_file_system();
+    assert_eq!(std::fs::read_to_string(file(device.mount())).unwrap(), "precious");
+    device.unmount();
+    assert!(!new.exists());
+    create(&["--yes"]).success();
+    create(&[]).success();
 }
 
 /// Hosts are told the portals as they are named; at 0.0.0.0 each of them would find itself.

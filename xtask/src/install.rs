@@ -6,13 +6,14 @@ use std::process::Command;
 /// What a user who is not root mounts with.
 const FUSERMOUNT: &str = "fusermount3";
 /// Programs of Debian, and the packages that have them.
-const PROGRAMS: [(&str, &str); 12] = [
+const PROGRAMS: [(&str, &str); 13] = [
     ("iscsi-test-cu", "libiscsi-bin"),
     ("fio", "fio"),
     ("nbdcopy", "libnbd-bin"),
     ("nbdkit", "nbdkit"),
     ("tgtd", "tgt"),
     ("mkfs.ext4", "e2fsprogs"),
+    ("losetup", "mount"),
     ("setpriv", "util-linux"),
     ("prlimit", "util-linux"),
     ("nsenter", "util-linux"),

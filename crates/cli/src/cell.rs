@@ -2,6 +2,7 @@
 
 use crate::claim::{Claim, PATIENCE, disks_dir};
 use crate::config::{CellConfig, DISKS_MAX, FILE_NAME, Section, check_address, check_name, dir_of_environment};
+use crate::confirm::confirm;
 use crate::controller::stop_and_wait;
 use crate::daemon;
 use crate::exit::{Code, Failure, Result};
@@ -48,9 +49,13 @@ pub struct Create {
     /// The size of each of them.
     #[arg(long, default_value = "1G", value_name = "SIZE")]
     pub disk_size: Size,
-    /// A block device or file to use instead, whole; once for each disk.
+    /// A block device or file to use instead, whole; once for each disk. If there is something on it, which is lost, that is
+    /// asked.
     #[arg(long = "disk", value_name = "PATH", conflicts_with_all = ["disks", "disk_size"])]
     pub paths: Vec<PathBuf>,
+    /// Do not ask whether what is on the disks may be lost.
+    #[arg(long)]
+    pub yes: bool,
     /// The cache of each controller, 2M to 128G.
     #[arg(long, default_value = "64M", value_name = "SIZE")]
     pub cache: Size,
@@ -86,9 +91,10 @@ pub fn directory(dir: Option<&Path>) -> Result<PathBuf> {
 pub fn create(dir: &Path, asked: &Create) -> Result<Report> {
     let file = dir.join(FILE_NAME);
     if !file.exists() {
-        let config = plan(dir, file.clone(), asked)?;
+        let mut config = plan(dir, file.clone(), asked)?;
         if let Some(claim) = Claim::take(dir, PATIENCE)? {
-            build(claim, &config, dir, &new_disks(&config, asked))?;
+            config.uuid = claim.begun_on(&config.disks).unwrap_or(config.uuid);
+            build(claim, &config, asked)?;
             return Ok(report(&config, "is there"));
         }
     }
@@ -215,16 +221,36 @@ pub fn free_port(held: &mut Vec<TcpListener>) -> Result<String> {
 }
 
 /// Makes the cell. `cell.toml` comes last, and whole: a directory without it is not a cell.
-fn build(mut claim: Claim, config: &CellConfig, dir: &Path, disks: &[NewDisk]) -> Result<()> {
+fn build(mut claim: Claim, config: &CellConfig, asked: &Create) -> Result<()> {
     claim.announce(config)?;
-    if disks.iter().any(|d| d.size_bytes.is_some()) {
-        claim.make_dir(disks_dir(dir))?;
+    if asked.paths.is_empty() {
+        claim.make_dir(disks_dir(config.dir()))?;
     }
     for controller in Controller::BOTH {
         claim.make_dir(config.controller_dir(controller))?;
     }
-    create_disks(config.uuid, &config.name, disks).map_err(|e| disks_refused(&e))?;
+    make_disks(config, asked)?;
     claim.make_it_a_cell()
+}
+
+/// Disks that have something on them are taken only if that is meant.
+fn make_disks(config: &CellConfig, asked: &Create) -> Result<()> {
+    let disks = new_disks(config, asked);
+    let create = |overwrite| create_disks(config.uuid, &config.name, &disks, overwrite);
+    let made = match create(asked.yes) {
+        Err(not_blank @ CreateError::NotBlank { .. }) => {
+            let lost = format!("{not_blank}; all that is there will be lost.");
+            confirm(
+                &config.name,
+                asked.yes,
+                &format!("cell {} is not made", config.name),
+                &lost,
+            )?;
+            create(true)
+        }
+        made => made,
+    };
+    made.map_err(|e| disks_refused(&e))
 }
 
 /// A disk that cannot be made one of a cell.
@@ -238,7 +264,10 @@ pub fn disks_refused(error: &CreateError) -> Failure {
                 ..Failure::io("", "", source)
             };
         }
-        CreateError::SectorSize { .. } | CreateError::NoOther => Code::Refused,
+        CreateError::InUse { .. }
+        | CreateError::NotBlank { .. }
+        | CreateError::SectorSize { .. }
+        | CreateError::NoOther => Code::Refused,
     };
     Failure::new(code, error.to_string()).next("nothing was made")
 }
@@ -392,6 +421,7 @@ pub fn stop(config: &CellConfig) -> Result<Report> {
 mod tests {
     use super::*;
     use clap::Parser;
+    use std::os::unix::fs::FileExt;
 
     #[derive(Parser)]
     struct Line {
@@ -517,6 +547,67 @@ mod tests {
         let failure = create(dir.path(), &asked(&SMALL)).unwrap_err();
         assert_eq!(failure.code, Code::Conflict);
         assert!(mine.iter().all(|path| path.exists()));
+    }
+
+    /// Two disks that are there, and the command that makes a cell of them.
+    fn on_disks(parent: &Path) -> ([PathBuf; 2], Create) {
+        let disks = ["x", "y"].map(|name| parent.join(name));
+        for disk in &disks {
+            std::fs::File::create(disk).unwrap().set_len(DISK_BYTES_MIN).unwrap();
+        }
+        let [x, y] = disks.each_ref().map(|d| d.to_str().unwrap());
+        let asked = asked(&["--disk", x, "--disk", y]);
+        (disks, asked)
+    }
+
+    /// A test has no terminal.
+    #[test]
+    fn what_is_on_a_disk_is_lost_only_if_that_is_said() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join("cell");
+        let (disks, mut asked) = on_disks(parent.path());
+        let mine = |disk: &Path| {
+            std::fs::File::options()
+                .write(true)
+                .open(disk)
+                .unwrap()
+                .write_all_at(b"mine", 9000)
+        };
+        disks.iter().for_each(|d| mine(d).unwrap());
+        let failure = create(&dir, &asked).unwrap_err();
+        assert_eq!(failure.code, Code::Refused);
+        let said = failure.to_string();
+        for word in [disks[0].to_str().unwrap(), disks[1].to_str().unwrap(), "lost", "--yes"] {
+            assert!(said.contains(word), "{word} is missing in: {said}");
+        }
+        assert!(!dir.exists());
+        asked.yes = true;
+        create(&dir, &asked).unwrap();
+        asked.yes = false;
+        create(&dir, &asked).unwrap();
+    }
+
+    /// The state that a signal leaves behind after the labels of disks that were given.
+    fn interrupt_at_the_end(dir: &Path) {
+        std::fs::rename(dir.join(FILE_NAME), dir.join(".cell.toml.new")).unwrap();
+    }
+
+    #[test]
+    fn given_disks_that_were_begun_are_taken_again() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join("cell");
+        let (_, asked) = on_disks(parent.path());
+        create(&dir, &asked).unwrap();
+        interrupt_at_the_end(&dir);
+        // A run that fails in between takes nothing away from that.
+        let mut wrong = asked.clone();
+        wrong.paths[1] = parent.path().join("z");
+        assert_eq!(create(&dir, &wrong).unwrap_err().code, Code::Conflict);
+        create(&dir, &asked).unwrap();
+        // Another cell has no right to them.
+        let failure = create(&parent.path().join("other"), &asked).unwrap_err();
+        assert_eq!(failure.code, Code::Conflict);
+        assert!(failure.what.contains("label"), "{failure}");
     }
 
     /// Disks that cannot be made are the end of it; a cell that is there by then would stay, as does all else.

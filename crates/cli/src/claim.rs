@@ -11,7 +11,7 @@ use std::io::{ErrorKind, Read};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use twincell_core::ids::Controller;
+use twincell_core::ids::{Controller, Uuid};
 
 /// What `cell.toml` is called until the cell is there.
 const CLAIM_NAME: &str = ".cell.toml.new";
@@ -31,6 +31,8 @@ pub struct Claim {
     dir_is_new: bool,
     /// Directories in it that were made.
     made: Vec<PathBuf>,
+    /// The cell that one that was interrupted had begun on disks that were given: they may have its labels.
+    begun: Option<CellConfig>,
     is_cell: bool,
 }
 
@@ -45,7 +47,7 @@ impl Claim {
             if dir.join(FILE_NAME).exists() {
                 return Ok(None);
             }
-            if let Some(claim) = claim {
+            if let Some(mut claim) = claim {
                 claim.clear()?;
                 return Ok(Some(claim));
             }
@@ -84,6 +86,7 @@ impl Claim {
             file,
             dir_is_new,
             made: Vec::new(),
+            begun: None,
             is_cell: false,
         };
         // Between the open and the lock it may have become a cell, or have been removed.
@@ -97,13 +100,15 @@ impl Claim {
     }
 
     /// Removes what an interrupted `cell create` has left, and makes sure that nothing else is there.
-    fn clear(&self) -> Result<()> {
+    fn clear(&mut self) -> Result<()> {
         let mut text = String::new();
         // One that is not whole, or says nothing, was left before anything else was made.
         if (&self.file).read_to_string(&mut text).is_ok()
             && let Ok(begun) = CellConfig::parse(self.dir.join(FILE_NAME), &text)
         {
             remove_rest(&begun);
+            let given = |disk: &PathBuf| disk.parent() != Some(&disks_dir(&self.dir));
+            self.begun = begun.disks.iter().any(given).then_some(begun);
         }
         let failed = |e| Failure::io("look into", self.dir.display(), &e);
         for entry in std::fs::read_dir(&self.dir).map_err(failed)? {
@@ -115,6 +120,12 @@ impl Claim {
             }
         }
         Ok(())
+    }
+
+    /// The identity that a cell was begun with on just these disks, which is known by it: the same is begun again.
+    pub fn begun_on(&self, disks: &[PathBuf]) -> Option<Uuid> {
+        let begun = self.begun.as_ref().filter(|begun| begun.disks == disks);
+        begun.map(|begun| begun.uuid)
     }
 
     /// Says what is about to be made, before anything of it is: the next one can tell from it what is the rest of this.
@@ -152,6 +163,11 @@ impl Drop for Claim {
         // Only what is empty goes: the files of disks were removed by whoever made them.
         for part in self.made.drain(..).rev() {
             let _ = std::fs::remove_dir(part);
+        }
+        if let Some(begun) = &self.begun {
+            // The next one is to know its disks again.
+            let _ = self.announce(begun);
+            return;
         }
         let _ = std::fs::remove_file(&self.path);
         if self.dir_is_new {

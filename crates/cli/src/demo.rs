@@ -123,6 +123,7 @@ impl Stage {
             disks: DISKS,
             disk_size: DISK_SIZE,
             paths: Vec::new(),
+            yes: false,
             cache: CACHE,
             iscsi_a: port()?,
             iscsi_b: port()?,

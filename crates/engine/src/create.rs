@@ -1,6 +1,7 @@
 //! Making the disks of a new cell.
 
-use crate::disk::{self, Identity, Medium};
+use crate::content::content_of;
+use crate::disk::{self, Identity, Medium, identity_of};
 use crate::error::CreateError;
 use crate::memory::Pages;
 use crate::random::random_uuid;
@@ -32,11 +33,12 @@ pub struct NewDisk {
 }
 
 /// Makes `disks` the disks of a new cell, in this order: labels, empty slots, first metadata. The labels come last,
-/// so that a disk that was made in part is no disk of a cell.
+/// so that a disk that was made in part is no disk of a cell. What an interrupted run has begun for the same `cell` is done
+/// again. A disk with anything else on it is taken only if the caller says `overwrite`.
 ///
 /// # Errors
-/// See [`CreateError`]. A disk that carries a label is never touched, and files that were made are removed.
-pub fn create_disks(cell: Uuid, cell_name: &str, disks: &[NewDisk]) -> Result<(), CreateError> {
+/// See [`CreateError`]. A disk that carries the label of another cell is never touched, and files that were made are removed.
+pub fn create_disks(cell: Uuid, cell_name: &str, disks: &[NewDisk], overwrite: bool) -> Result<(), CreateError> {
     if disks.is_empty() || disks.len() > DISKS_MAX {
         return Err(CreateError::Count {
             count: disks.len(),
@@ -45,7 +47,10 @@ pub fn create_disks(cell: Uuid, cell_name: &str, disks: &[NewDisk]) -> Result<()
     }
     let name = Name::new(cell_name).ok_or_else(|| CreateError::Name { name: cell_name.into() })?;
     let mut made = Files::default();
-    let media = open_media(disks, &mut made)?;
+    let media = open_media(cell, disks, &mut made)?;
+    if !overwrite {
+        check_blank(cell, media.iter().zip(disks))?;
+    }
     let labels = labels(cell, name, &media);
     for (medium, label) in media.iter().zip(&labels) {
         write_contents(medium, label, &labels).map_err(|e| medium.failed("cannot be written", e))?;
@@ -70,7 +75,7 @@ pub struct Replacement {
 /// nothing that could be taken for a slot or for metadata. One that was made so before, and is not in use yet, is found again.
 ///
 /// # Errors
-/// See [`CreateError`]. A disk that carries any other label is never touched.
+/// See [`CreateError`]. A disk that carries any other label is never touched. Whatever else is on it is lost.
 pub fn label_replacement(
     cell: Uuid,
     index: DiskIndex,
@@ -83,21 +88,18 @@ pub fn label_replacement(
         labels.into_iter().flatten().find(|label| label.cell == cell)
     });
     let template = template.ok_or(CreateError::NoOther)?;
-    let medium = Medium::open(path).map_err(|e| failed(path, "cannot be opened", e))?;
-    let made = disk::read_labels(&medium.file).map_err(|e| failed(path, "cannot be read", e))?;
-    if let [Ok(label), Ok(_)] = made
+    let candidate = Candidate::open(path)?;
+    let file = &candidate.medium.file;
+    let made = disk::read_labels(file).map_err(|e| candidate.failed("cannot be read", e))?;
+    if let [Ok(label), Ok(_)] = &made
         && label.cell == cell
         && label.index == index
-        && is_blank(&medium.file).map_err(|e| failed(path, "cannot be read", e))?
+        && is_empty(file).map_err(|e| candidate.failed("cannot be read", e))?
     {
         let (uuid, psegs) = (label.disk, label.psegs);
         return Ok(Replacement { uuid, psegs });
     }
-    let new = NewDisk {
-        path: path.into(),
-        size_bytes: None,
-    };
-    let candidate = open_media(&[new], &mut Files::default())?.remove(0);
+    check_labels(path, made, None)?;
     let label = Label {
         disk: random_uuid(),
         index,
@@ -121,7 +123,7 @@ pub fn label_replacement(
 }
 
 /// Whether no controller has written there: no votes of an earlier life, which must not count again (R1), and no metadata.
-fn is_blank(file: &File) -> io::Result<bool> {
+fn is_empty(file: &File) -> io::Result<bool> {
     let slots = Controller::BOTH.into_iter().flat_map(slot_offsets);
     let mut page = Pages::new(PAGE_BYTES);
     for offset in slots.chain(METADATA_OFFSETS) {
@@ -140,6 +142,23 @@ struct Candidate {
 }
 
 impl Candidate {
+    /// Opens what is at `path`, which nobody else may have for its own, and whose size is right.
+    fn open(path: &Path) -> Result<Candidate, CreateError> {
+        let medium = Medium::open_alone(path).map_err(|e| match e.kind() {
+            io::ErrorKind::ResourceBusy => CreateError::InUse { path: path.into() },
+            _ => failed(path, "cannot be opened", e),
+        })?;
+        check_size(path, medium.bytes)?;
+        if medium.sector_bytes as usize > BLOCK_BYTES {
+            return Err(CreateError::SectorSize {
+                path: path.into(),
+                sector: medium.sector_bytes,
+            });
+        }
+        let path = path.into();
+        Ok(Candidate { path, medium })
+    }
+
     fn blocks(&self) -> u64 {
         self.medium.bytes / BLOCK_BYTES as u64
     }
@@ -181,27 +200,20 @@ impl Drop for Files {
     }
 }
 
-fn open_media(disks: &[NewDisk], made: &mut Files) -> Result<Vec<Candidate>, CreateError> {
+fn open_media(cell: Uuid, disks: &[NewDisk], made: &mut Files) -> Result<Vec<Candidate>, CreateError> {
     let mut media: Vec<Candidate> = Vec::new();
     for NewDisk { path, size_bytes } in disks {
         if let Some(bytes) = *size_bytes {
             check_size(path, bytes)?;
             made.make(path, bytes).map_err(|e| failed(path, "cannot be made", e))?;
         }
-        let medium = Medium::open(path).map_err(|e| failed(path, "cannot be opened", e))?;
-        check_size(path, medium.bytes)?;
-        if medium.sector_bytes as usize > BLOCK_BYTES {
-            return Err(CreateError::SectorSize {
-                path: path.clone(),
-                sector: medium.sector_bytes,
-            });
-        }
-        check_blank(path, &medium)?;
-        check_other(path, medium.identity, &media)?;
-        media.push(Candidate {
-            path: path.clone(),
-            medium,
-        });
+        // Before it is opened: the same device would be in use by this process.
+        let seen = fs::metadata(path).map_err(|e| failed(path, "cannot be opened", e))?;
+        check_other(path, identity_of(&seen), &media)?;
+        let candidate = Candidate::open(path)?;
+        let labels = disk::read_labels(&candidate.medium.file).map_err(|e| candidate.failed("cannot be read", e))?;
+        check_labels(path, labels, Some(cell))?;
+        media.push(candidate);
     }
     Ok(media)
 }
@@ -217,12 +229,13 @@ fn check_size(path: &Path, bytes: u64) -> Result<(), CreateError> {
     Ok(())
 }
 
-/// Whoever carries a label, or something like one, belongs to somebody.
-fn check_blank(path: &Path, medium: &Medium) -> Result<(), CreateError> {
+/// Whoever carries a label, or something like one, belongs to somebody; but not if it says that it is one of `begun`, a cell
+/// that is only being made.
+fn check_labels(path: &Path, copies: disk::Labels, begun: Option<Uuid>) -> Result<(), CreateError> {
     use twincell_wire::Error::{Blank, Magic};
-    let copies = disk::read_labels(&medium.file).map_err(|e| failed(path, "cannot be read", e))?;
     for copy in copies {
         let label = match copy {
+            Ok(label) if Some(label.cell) == begun => continue,
             Ok(label) => format!(
                 "disk {} of cell {} ({})",
                 label.index,
@@ -238,6 +251,19 @@ fn check_blank(path: &Path, medium: &Medium) -> Result<(), CreateError> {
         });
     }
     Ok(())
+}
+
+/// Whether there is nothing to lose on the disks that were not made just now. All that have something are named.
+fn check_blank<'a>(cell: Uuid, disks: impl Iterator<Item = (&'a Candidate, &'a NewDisk)>) -> Result<(), CreateError> {
+    let mut found = Vec::new();
+    for (candidate, _) in disks.filter(|(_, new)| new.size_bytes.is_none()) {
+        let content = content_of(&candidate.medium, cell).map_err(|e| candidate.failed("cannot be read", e))?;
+        found.extend(content.map(|what| (candidate.path.clone(), what)));
+    }
+    if found.is_empty() {
+        return Ok(());
+    }
+    Err(CreateError::NotBlank { disks: found })
 }
 
 fn check_other(path: &Path, identity: Identity, media: &[Candidate]) -> Result<(), CreateError> {
@@ -479,6 +505,72 @@ mod tests {
         assert!(matches!(refused, Err(CreateError::Labelled { .. })), "{refused:?}");
     }
 
+    /// Files that are blank, and the disks that they are to be.
+    fn given(dir: &TempDir, names: &[&str]) -> Vec<NewDisk> {
+        let file = |name: &&str| {
+            let file = File::create(dir.path(name)).expect("a file");
+            file.set_len(DISK_BYTES_MIN).expect("a size");
+            disk(dir, name, None)
+        };
+        names.iter().map(file).collect()
+    }
+
+    #[test]
+    fn what_is_on_disks_stays_unless_the_caller_says_otherwise() {
+        let dir = TempDir::on_disk("create");
+        let disks = given(&dir, &["blank", "ext4", "unknown"]);
+        let write = |name, bytes: &[u8], at| {
+            let file = OpenOptions::new().write(true).open(dir.path(name)).expect("a disk");
+            file.write_all_at(bytes, at).expect("written");
+        };
+        write("ext4", &[0x53, 0xef], 0x438);
+        write("unknown", b"mine", DISK_BYTES_MIN - 4);
+        let before = fs::read(dir.path("ext4")).expect("a disk");
+        let refused = create_disks(Uuid(2), "new", &disks, false).expect_err("refused");
+        let CreateError::NotBlank { disks: found } = &refused else {
+            panic!("{refused}")
+        };
+        assert_eq!(found.len(), 2, "{refused}");
+        let text = refused.to_string();
+        assert!(
+            text.contains("ext4 file system") && text.contains("not known"),
+            "{text}"
+        );
+        assert!(
+            fs::read(dir.path("ext4")).expect("a disk") == before,
+            "it was written to"
+        );
+        create_disks(Uuid(2), "new", &disks, true).expect("it was said");
+    }
+
+    /// Between any two writes; but what is begun for one cell is not another's.
+    #[test]
+    fn a_creation_that_was_interrupted_is_done_again() {
+        let (cell, name) = (Uuid(2), "new");
+        for labelled in 0..=2 {
+            let dir = TempDir::on_disk("create");
+            let disks = given(&dir, &["0", "1"]);
+            let media = open_media(cell, &disks, &mut Files::default()).expect("disks");
+            let labels = labels(cell, Name::new(name).expect("a name"), &media);
+            write_contents(&media[0], &labels[0], &labels).expect("written");
+            for (medium, label) in media.iter().zip(&labels).take(labelled) {
+                write_label(medium, label).expect("written");
+            }
+            let other = create_disks(Uuid(3), name, &disks, false).expect_err("refused");
+            match labelled {
+                0 => assert!(matches!(other, CreateError::NotBlank { .. }), "{other}"),
+                _ => assert!(matches!(other, CreateError::Labelled { .. }), "{other}"),
+            }
+            create_disks(cell, name, &disks, false).expect("done again");
+            let settings = Settings {
+                cell,
+                disks: disks.into_iter().map(|d| d.path).collect(),
+                ..settings(&dir, Controller::A)
+            };
+            assert!(open_all(&settings).expect("disks").iter().all(Option::is_some));
+        }
+    }
+
     #[test]
     fn a_disk_that_was_cut_short_is_refused() {
         let dir = TempDir::on_disk("create");
@@ -501,7 +593,7 @@ mod tests {
     fn what_cannot_be_a_disk_is_not_made_one_and_nothing_is_left_behind() {
         let dir = TempDir::on_disk("create");
         let used = settings_with_disks(&dir, Controller::A, 1).disks[0].clone();
-        let make = |disks: &[NewDisk]| create_disks(Uuid(2), "new", disks).expect_err("refused");
+        let make = |disks: &[NewDisk]| create_disks(Uuid(2), "new", disks, false).expect_err("refused");
         let good = disk(&dir, "good", Some(DISK_BYTES_MIN));
         let on_used = |size_bytes| NewDisk {
             path: used.clone(),
@@ -532,7 +624,7 @@ mod tests {
             },
         ]);
         assert!(matches!(twice, CreateError::Twice { .. }), "{twice}");
-        let name = create_disks(Uuid(2), "a name", std::slice::from_ref(&good)).expect_err("refused");
+        let name = create_disks(Uuid(2), "a name", std::slice::from_ref(&good), false).expect_err("refused");
         assert!(matches!(name, CreateError::Name { .. }), "{name}");
 
         assert!(

@@ -4,7 +4,7 @@
 use crate::error::OpenError;
 use crate::memory::Pages;
 use crate::settings::Settings;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
@@ -227,7 +227,10 @@ fn check(disk: &Disk, listed: u16, settings: &Settings) -> Result<(), OpenError>
 }
 
 /// Both copies of the label of a disk.
-pub(crate) fn read_labels(file: &File) -> io::Result<[Result<Label, twincell_wire::Error>; 2]> {
+pub(crate) type Labels = [Result<Label, twincell_wire::Error>; 2];
+
+/// Reads both copies of the label of a disk.
+pub(crate) fn read_labels(file: &File) -> io::Result<Labels> {
     let read = |offset| -> io::Result<Result<Label, twincell_wire::Error>> {
         let mut page = Pages::new(LABEL_BYTES);
         file.read_exact_at(page.bytes_mut(), offset)?;
@@ -240,13 +243,12 @@ pub(crate) fn read_labels(file: &File) -> io::Result<[Result<Label, twincell_wir
 /// What tells whether two paths are one disk: device and inode, or of a block device the device that it is.
 pub(crate) type Identity = (u64, u64);
 
-fn identity_of(file: &File) -> Option<Identity> {
-    let metadata = file.metadata().ok()?;
-    Some(if metadata.file_type().is_block_device() {
+pub(crate) fn identity_of(metadata: &Metadata) -> Identity {
+    if metadata.file_type().is_block_device() {
         (u64::MAX, metadata.rdev())
     } else {
         (metadata.dev(), metadata.ino())
-    })
+    }
 }
 
 /// A file or block device, whatever is on it.
@@ -263,7 +265,27 @@ pub(crate) struct Medium {
 impl Medium {
     /// Opens what is at `path`.
     pub(crate) fn open(path: &Path) -> io::Result<Medium> {
-        let open = |flags| OpenOptions::new().read(true).write(true).custom_flags(flags).open(path);
+        Medium::open_with(path, 0)
+    }
+
+    /// Opens what is at `path` to make a disk of it. A block device that something has for its own (what is mounted there, md,
+    /// device-mapper, swap) is refused with EBUSY, and is had by nobody else while this is open.
+    pub(crate) fn open_alone(path: &Path) -> io::Result<Medium> {
+        // Without O_CREAT it says something of block devices only (open(2)).
+        let identity = |m: &Metadata| (identity_of(m), m.file_type().is_block_device());
+        let seen = identity(&fs::metadata(path)?);
+        let medium = Medium::open_with(path, if seen.1 { libc::O_EXCL } else { 0 })?;
+        if identity(&medium.file.metadata()?) != seen {
+            return Err(io::Error::other("it was replaced while it was opened"));
+        }
+        Ok(medium)
+    }
+
+    fn open_with(path: &Path, more: libc::c_int) -> io::Result<Medium> {
+        let open = |flags| {
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).custom_flags(flags | more).open(path)
+        };
         let mut direct = true;
         let mut file = open(libc::O_DIRECT).or_else(|e| {
             direct = false;
@@ -289,7 +311,7 @@ impl Medium {
             direct = false;
         }
         let bytes = file.seek(SeekFrom::End(0))?;
-        let identity = identity_of(&file).ok_or_else(io::Error::last_os_error)?;
+        let identity = identity_of(&file.metadata()?);
         Ok(Medium {
             file,
             bytes,

@@ -228,6 +228,11 @@ fn named(disks: &[PathBuf]) -> String {
     }
 }
 
+fn contents(disks: &[(PathBuf, &'static str)]) -> String {
+    let one = |(path, what): &(PathBuf, &str)| format!("{} has {what} on it", path.display());
+    disks.iter().map(one).collect::<Vec<_>>().join("; ")
+}
+
 /// Why a running controller ended without being asked.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -256,12 +261,32 @@ pub enum CreateError {
         max: usize,
     },
     /// A disk that belongs to a cell already.
-    #[error("{} already carries a twincell label ({label}); wipe it first if its data are not needed", path.display())]
+    #[error(
+        "{0} already carries a twincell label ({label}); if its data are not needed, \
+         `dd if=/dev/zero of={0} bs=1M count=8 conv=notrunc` wipes it",
+        path.display()
+    )]
     Labelled {
         /// Which.
         path: PathBuf,
         /// Whose.
         label: String,
+    },
+    /// A block device that is in use.
+    #[error(
+        "{0} is in use: it is mounted, or part of md, device-mapper, swap or another cell that is being made; \
+         `lsblk {0}` shows which: end that first, or name another disk",
+        path.display()
+    )]
+    InUse {
+        /// Which.
+        path: PathBuf,
+    },
+    /// Disks with something on them, which is not overwritten unless that is meant.
+    #[error("{}", contents(disks))]
+    NotBlank {
+        /// Which, and what is there.
+        disks: Vec<(PathBuf, &'static str)>,
     },
     /// Too small.
     #[error("{} has {bytes} bytes; a disk needs at least {min}", path.display())]

@@ -7,6 +7,7 @@
 mod clock;
 mod commands;
 mod complaints;
+mod content;
 mod crc;
 mod create;
 mod disk;

@@ -88,6 +88,6 @@ pub(crate) fn settings_with_disks(dir: &TempDir, controller: Controller, count: 
         size_bytes: Some(DISK_BYTES_MIN),
     };
     let disks: Vec<NewDisk> = settings.disks.iter().map(disk).collect();
-    create_disks(settings.cell, &settings.cell_name, &disks).expect("disks");
+    create_disks(settings.cell, &settings.cell_name, &disks, false).expect("disks");
     settings
 }

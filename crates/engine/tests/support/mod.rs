@@ -68,7 +68,7 @@ impl Cell {
                 size_bytes: Some(64 << 20),
             })
             .collect();
-        create_disks(cell, name, &disks).expect("disks");
+        create_disks(cell, name, &disks, false).expect("disks");
         let a = Settings {
             controller: Controller::A,
             cell_name: name.into(),
