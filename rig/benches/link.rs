@@ -1,6 +1,7 @@
 //! The figures of the link between the controllers, with real processes.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -61,11 +62,17 @@ struct Two {
     ports: Ports,
 }
 
+/// NV memory is where nobody else may write, whatever the umask is.
+fn private_dir() -> std::io::Result<TempDir> {
+    let mode = PermissionsExt::from_mode(0o700);
+    tempfile::Builder::new().permissions(mode).tempdir_in("/dev/shm")
+}
+
 impl Two {
     fn new() -> Two {
         Two {
             program: std::env::current_exe().expect("this program"),
-            dir: tempfile::tempdir_in("/dev/shm").expect("a directory on tmpfs"),
+            dir: private_dir().expect("a directory on tmpfs"),
             ports: Ports::reserve(),
         }
     }

@@ -21,12 +21,12 @@ pub struct Settings {
     pub fence: FenceChoice,
     /// NV memory for data in bytes, half of it for each segment pair.
     pub cache_bytes: u64,
-    /// Where NV memory is: a file on tmpfs or hugetlbfs, made if it is missing.
+    /// Where NV memory is: a file on tmpfs or hugetlbfs, made if it is missing, in a directory of this user alone.
     pub nv_memory: PathBuf,
     /// Addresses of the link between the controllers, by controller. The n-th of both are a path: A
     /// listens on its own, and B connects to it from its own.
     pub link: [Vec<SocketAddr>; 2],
-    /// iSCSI portals by controller. Each listens on its own and tells hosts both.
+    /// iSCSI portals by controller, as hosts reach them. Each listens on its own and tells hosts both.
     pub iscsi: [Vec<SocketAddr>; 2],
     /// NBD addresses by controller.
     pub nbd: [Vec<SocketAddr>; 2],
