@@ -832,6 +832,10 @@ impl Core {
                 continue;
             }
             self.look_whether_it_is_overtaken(h);
+            if self.is_too_late(h) && !mutant::is("who-is-late-is-looked-for-now-and-then") {
+                self.end_overtaken(h);
+                continue;
+            }
             self.give_turn(h, at, &mut turns);
         }
         // With what they took, those for which others were passed over may wait for something else by now.
@@ -842,7 +846,7 @@ impl Core {
     /// Unless somebody before it, at `at` in the order of arrival, waits for the same.
     fn give_turn(&mut self, h: u32, at: usize, turns: &mut Turns) {
         let lacks_memory = turns.memory_is_short && self.needs_memory(h);
-        let lacks_transfer = turns.transfers_are_short && self.may_need_transfer(h);
+        let lacks_transfer = (turns.transfers_are_short || turns.spare_is_awaited) && self.may_need_transfer(h);
         let waits = lacks_memory || lacks_transfer || self.waits_for_a_full_disk(h);
         if waits || !self.may_lock(h, at) {
             turns.passed_over |= lacks_memory;
@@ -853,7 +857,20 @@ impl Core {
             Lacks::Leave => {}
             Lacks::Memory => turns.memory_is_short = true,
             Lacks::Transfer => turns.transfers_are_short = true,
+            Lacks::Spare => turns.spare_is_awaited |= self.will_read_memory_come_free(),
         }
+    }
+
+    /// Whether a transfer buffer is in use for a read that ends soon: its disk answers.
+    fn will_read_memory_come_free(&self) -> bool {
+        let ends = |i: &InFlight| match i.io {
+            Io::Read { htb, disk, .. } => {
+                let transfer = self.htb(htb).transfer.filter(|t| !self.is_partners_transfer(*t));
+                transfer.is_some() && self.disks.answers(disk)
+            }
+            _ => false,
+        };
+        self.ios.iter().any(|(_, i)| ends(i)) && !mutant::is("forwards-wait-behind-reads")
     }
 
     /// Whether a command that waits for its turn is not wanted any more. A write that may be done is carried out all the same:

@@ -192,9 +192,21 @@ impl Core {
             return self.destager.in_flight() < usize::from(self.geometry().destages) && batches.free() > 0;
         }
         let places = batches.capacity() as usize - self.destager.left_behind;
-        let memory = self.geometry().buffers as usize - self.cache.posted();
         let in_flight = self.destager.in_flight();
-        batches.free() > 0 && (in_flight == 0 || in_flight < places / 2 && *buffers < memory / 4)
+        batches.free() > 0 && (in_flight == 0 || in_flight < places / 2 && *buffers < self.most_in_flight())
+    }
+
+    fn most_in_flight(&self) -> usize {
+        (self.geometry().buffers as usize - self.cache.posted()) / 4
+    }
+
+    /// Most buffers of the next batch.
+    fn buffers_of_a_batch(&self) -> usize {
+        if mutant::is("a-batch-takes-what-is-left") {
+            return ATOMIC_GRANULES;
+        }
+        let left = self.most_in_flight().saturating_sub(self.destager.buffers);
+        left.clamp(1, ATOMIC_GRANULES)
     }
 
     fn is_urgent(&self) -> bool {
@@ -275,7 +287,8 @@ impl Core {
         if held.mask == u8::MAX {
             let per_pseg = PSEG_BLOCKS / u64::from(BUFFER_BLOCKS);
             let mut next = held.granule;
-            while !(next.number + 1).is_multiple_of(per_pseg) && !buffers.is_full() {
+            let most = self.buffers_of_a_batch();
+            while !(next.number + 1).is_multiple_of(per_pseg) && buffers.len() < most {
                 next.number += 1;
                 let whole = |b: &BufferIndex| self.is_writable(*b) && self.cache.get(*b).mask == u8::MAX;
                 let Some(neighbour) = self.cache.current(next).filter(whole) else {

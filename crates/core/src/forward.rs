@@ -52,8 +52,11 @@ impl Core {
         if self.free_transfers.is_empty() && self.htb(h).transfer.is_none() {
             return Lacks::Transfer;
         }
-        if self.htb(h).transfer.is_none() && self.is_last_transfer() || self.disks_have_their_share(h) {
+        if self.disks_have_their_share(h) {
             return Lacks::Leave;
+        }
+        if self.htb(h).transfer.is_none() && self.is_last_transfer() {
+            return Lacks::Spare;
         }
         if self.htb(h).transfer.is_none() {
             self.htb_mut(h).transfer = self.free_transfers.pop();
@@ -101,14 +104,22 @@ impl Core {
             lun.map_or(Copies::new(), |_| self.disks_of_block(htb.ncae, at))
         };
         let wanted = disks(h);
-        let is_same = |call: &Call| match call {
-            Call::Forward { htb, .. } => disks(*htb).iter().any(|d| wanted.contains(d)),
-            Call::Manage => false,
-        };
+        let is_same = |other: u32| disks(other).iter().any(|d| wanted.contains(d));
         let all = self.partners_transfers();
         let share = (all - (all / 4).max(1)).max(1);
-        let has = self.calls.iter().filter(|(_, c)| is_same(c)).count();
+        let others = self
+            .order
+            .iter()
+            .filter(|o| **o != h && self.has_or_will_want_what_is_lent(**o));
+        let has = others.filter(|o| is_same(**o)).count();
         has >= share && !mutant::is("one-disk-has-all-that-is-lent")
+    }
+
+    /// Whether a command has one of the owner's transfer buffers, or has begun and takes one as soon as its data are here.
+    fn has_or_will_want_what_is_lent(&self, h: u32) -> bool {
+        let htb = self.htb(h);
+        let has = htb.stage == Stage::AwaitOwner && (htb.fetching.is_none() || !mutant::is("who-fetches-has-no-share"));
+        has || htb.stage == Stage::AwaitTurn && htb.data_in_transfer && !self.owns(htb.ncae)
     }
 
     pub(crate) fn forward_memory(&self, h: u32, blocks: u32) -> Memory {

@@ -5,7 +5,7 @@ use crate::controller::Core;
 use crate::effect::Effect;
 use crate::host::{HostOp, Status};
 use crate::htb::{Origin, Stage};
-use crate::ids::Nanos;
+use crate::ids::{Nanos, Time};
 use crate::mark::mark;
 use crate::mutant;
 
@@ -37,8 +37,9 @@ impl Core {
             // Some may wait for a disk of which nothing is expected any more.
             self.turn_may_have_come = true;
         }
-        let waits = self.awaits_host_data() || self.awaits_mirror_data() || self.may_any_be_overtaken() || troubled;
-        self.look_for_overdue = waits.then_some(self.now + LOOK_EVERY);
+        let waits = self.awaits_host_data() || self.awaits_mirror_data() || troubled;
+        let next = waits.then_some(self.now + LOOK_EVERY);
+        self.look_for_overdue = [next, self.next_overtaken()].into_iter().flatten().min();
     }
 
     /// R12: a write of a host that waits here for its turn while its LUN is the partner's. What the host sends again, once it has lost this
@@ -46,14 +47,22 @@ impl Core {
     pub(crate) fn look_whether_it_is_overtaken(&mut self, h: u32) {
         let htb = self.htb(h);
         let is_hosts = matches!((htb.origin, htb.op), (Origin::Host(_), HostOp::Write { .. }));
-        if is_hosts && (htb.may_be_overtaken || !self.owns(htb.ncae)) {
+        if is_hosts && !htb.may_be_done && (htb.may_be_overtaken || !self.owns(htb.ncae)) {
+            let at = self.too_late_at(h);
             self.htb_mut(h).may_be_overtaken = true;
-            self.watch_for_overdue();
+            self.look_for_overdue = Some(self.look_for_overdue.map_or(at, |before| before.min(at)));
         }
     }
 
-    fn may_any_be_overtaken(&self) -> bool {
-        self.order.iter().any(|h| self.may_be_overtaken(*h))
+    /// When the first of them is too late.
+    fn next_overtaken(&self) -> Option<Time> {
+        let waiting = self.order.iter().filter(|h| self.may_be_overtaken(**h));
+        waiting.map(|h| self.too_late_at(*h)).min()
+    }
+
+    fn too_late_at(&self, h: u32) -> Time {
+        let at = self.htb(h).waits_since + NOT_BEGUN_AFTER;
+        if at > self.now { at } else { self.now + LOOK_EVERY }
     }
 
     /// Whether it is one of these, and nothing of its present portion may be done already.
@@ -62,21 +71,25 @@ impl Core {
         htb.stage == Stage::AwaitTurn && htb.may_be_overtaken && !htb.may_be_done
     }
 
-    /// Such a write is not begun any more when its host may have given this path up. The host is told nothing of it, and tries again.
     fn end_overtaken_hosts(&mut self) {
-        if mutant::is("what-waits-to-be-forwarded-has-no-deadline") {
-            return;
+        let late: Vec<u32> = self.order.iter().copied().filter(|h| self.is_too_late(*h)).collect();
+        late.into_iter().for_each(|h| self.end_overtaken(h));
+    }
+
+    /// Whether such a write is not begun any more: its host may have given this path up.
+    pub(crate) fn is_too_late(&self, h: u32) -> bool {
+        let waited = self.now.since(self.htb(h).waits_since);
+        let has_no_deadline = mutant::is("what-waits-to-be-forwarded-has-no-deadline");
+        self.may_be_overtaken(h) && waited >= NOT_BEGUN_AFTER && !has_no_deadline
+    }
+
+    /// The host is told nothing of it, and tries again.
+    pub(crate) fn end_overtaken(&mut self, h: u32) {
+        mark!("a write has waited for too long to be forwarded");
+        if let Origin::Host(id) = self.htb(h).origin {
+            self.effects.push(Effect::EndHost { id });
         }
-        let since = |h: u32| self.now.since(self.htb(h).waits_since);
-        let is_late = |h: &u32| self.may_be_overtaken(*h) && since(*h) >= NOT_BEGUN_AFTER;
-        let late: Vec<u32> = self.order.iter().copied().filter(is_late).collect();
-        for h in late {
-            mark!("a write has waited for too long to be forwarded");
-            if let Origin::Host(id) = self.htb(h).origin {
-                self.effects.push(Effect::EndHost { id });
-            }
-            self.finish(h, Status::Aborted);
-        }
+        self.finish(h, Status::Aborted);
     }
 
     fn awaits_host_data(&self) -> bool {

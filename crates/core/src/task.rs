@@ -316,6 +316,14 @@ impl Core {
             self.task = self.interrupted.pop();
             (self.turn_may_have_come, self.task_moves) = (true, true);
             self.effects.push(Effect::ViewChanged);
+            if task.op == ManageOp::Stop
+                && result.is_err()
+                && self.is_serving()
+                && !mutant::is("closed-after-a-refused-stop")
+            {
+                // Hosts may have been shut out meanwhile.
+                self.effects.push(Effect::Serve);
+            }
             self.answer(task.asker, result);
         }
     }
@@ -657,6 +665,8 @@ impl Core {
             match task.stage {
                 _ if task.op == ManageOp::Stop => self.answer(task.asker, Ok(task.reply)),
                 Stage::AwaitZeroes(_) => self.answer(task.asker, Err(ManageError::NotServing)),
+                // It may still be done.
+                Stage::AwaitPartner { .. } => self.answer(task.asker, Err(ManageError::Unknown)),
                 _ => {}
             }
         }
@@ -818,7 +828,9 @@ impl Core {
         let interrupts = match op {
             ManageOp::DiskMissing { .. } => self.may_interrupt_task(),
             // Zeroing may take hours, and nobody waits for it but who asked for the LUN.
-            ManageOp::DiskReturned { .. } | ManageOp::DiskLevel { .. } | ManageOp::Stop => self.is_zeroing(),
+            ManageOp::DiskReturned { .. } | ManageOp::DiskLevel { .. } | ManageOp::Stop => {
+                self.is_zeroing() || self.may_partner_be_zeroing()
+            }
             // The partner was asked from here to delete the LUN, and needs it for that.
             ManageOp::LunMove { name, .. } => self.awaits_deletion(*name),
             _ => false,
@@ -829,6 +841,14 @@ impl Core {
     fn is_zeroing(&self) -> bool {
         let task = self.task.as_ref();
         task.is_some_and(|t| matches!(t.stage, Stage::AwaitZeroes(_))) && !mutant::is("deaf-while-a-lun-is-zeroed")
+    }
+
+    /// Whether the partner does something for an operator here: it may be zeroing a LUN. If it cannot do another thing beside it, it
+    /// says so.
+    fn may_partner_be_zeroing(&self) -> bool {
+        let zeroes = |op: &ManageOp| matches!(op, ManageOp::LunCreate { .. } | ManageOp::LunGrow { .. });
+        let is_it = |t: &Task| zeroes(&t.op) && matches!(t.stage, Stage::AwaitPartner { .. });
+        self.task.as_ref().is_some_and(is_it) && !mutant::is("deaf-while-the-partner-zeroes")
     }
 
     /// Whether the partner is deleting a LUN for an operator here.
@@ -849,7 +869,7 @@ impl Core {
             }
             _ => false,
         };
-        self.is_zeroing() || self.task.as_ref().is_none_or(waits)
+        self.is_zeroing() || self.may_partner_be_zeroing() || self.task.as_ref().is_none_or(waits)
     }
 
     fn settle_commit(&mut self, change: Change) {

@@ -47,6 +47,8 @@ pub(crate) enum Lacks {
     Leave,
     /// A transfer buffer, here or at the partner.
     Transfer,
+    /// A transfer buffer besides the last one: who needs one and comes later waits behind it, as long as others come free.
+    Spare,
     /// NV memory, or an RIE: whoever comes later and needs the same waits behind it.
     Memory,
 }
@@ -56,6 +58,8 @@ pub(crate) enum Lacks {
 pub(crate) struct Turns {
     pub memory_is_short: bool,
     pub transfers_are_short: bool,
+    /// A command to be forwarded waits for one more than the last, and one that is in use will come free.
+    pub spare_is_awaited: bool,
     /// Somebody has begun.
     pub begun: bool,
     /// Somebody waits only because another before it waits for memory.

@@ -500,3 +500,40 @@ fn two_hung_disks_hold_not_all_transfer_buffers() {
         s.end();
     });
 }
+
+/// A disk hangs, and many writes for it come through B at once. What others want of B, from other disks, waits for nothing.
+#[test]
+fn a_burst_of_forwarded_writes_leaves_others_room() {
+    trace(&["who-fetches-has-no-share"], || {
+        let mut s = Scenario::new().both_serving();
+        s.pass(1_000);
+        s.stall_disks(&[2]);
+        s.use_lun(1);
+        (0..10).for_each(|n| _ = s.write_fua(B, 8192 + n * 8, 8));
+        s.pass(50);
+        s.use_lun(0);
+        let others = [s.read(B, 0, 8), s.write(B, 64, 8)];
+        s.pass(200);
+        assert!(others.iter().all(|o| s.is_good(*o)), "{}", s.story());
+        s.stall_disks(&[]);
+        s.end();
+    });
+}
+
+/// A disk hangs with a large batch on its way, in a small NV memory: the largest write there is fits all the same.
+#[test]
+fn a_hung_batch_leaves_room_for_the_largest_write() {
+    trace(&["a-batch-takes-what-is-left"], || {
+        let mut s = Scenario::small().both_serving();
+        s.stall_disks(&[0]);
+        s.write(A, 0, 256);
+        s.pass(12_000);
+        let large = s.write(A, 4099, 256);
+        s.pass(100);
+        let small = s.write(A, 4096 + 1024, 8);
+        s.pass(1_000);
+        assert!(s.is_good(large) && s.is_good(small), "{}", s.story());
+        s.stall_disks(&[]);
+        s.end();
+    });
+}

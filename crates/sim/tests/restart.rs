@@ -79,3 +79,37 @@ fn who_has_voted_reads_the_record_twice() {
         }
     });
 }
+
+/// A voted for `BOTH` on one disk, and ended. B, which was to join, decides that vote when it wants to go on from the disks, and begins
+/// anew for it; A is back, has not seen its vote, and waits for the fence of B when it reads what was decided.
+fn a_vote_that_the_voter_has_not_seen(paused: u64) {
+    let mut s = Scenario::apart().both_serving();
+    s.crash(B);
+    s.until_alone(A, false);
+    s.crash_at(A, "A -> disk 0: votes for");
+    s.mark();
+    s.start(B);
+    s.until("A ends");
+    s.until("B takes its own locks");
+    // Of the first round of its ballot disk 1 is the last to answer, of those of A it is disk 0.
+    s.fail_disk(Some(1));
+    s.until("B notes: BallotBegun");
+    s.pause(B, paused);
+    s.pass(2);
+    s.fail_disk(Some(0));
+    s.start(A);
+    s.until("A fences B");
+    s.fail_disk(None);
+    s.start_when_down();
+    s.until_both_serve();
+    let written = s.written(A, 0, 8);
+    s.reads(B, 0, 8, written);
+    s.end();
+}
+
+#[test]
+fn a_vote_for_both_that_the_voter_has_not_seen() {
+    trace(&["go-on-alone-under-both"], || {
+        (490..515).for_each(a_vote_that_the_voter_has_not_seen);
+    });
+}

@@ -800,3 +800,51 @@ fn an_old_write_that_waits_to_be_forwarded() {
         s.end();
     });
 }
+
+/// R12: an old write waits at A, which owns its LUN, behind one whose data do not come; its host has lost that path. The LUN goes to B,
+/// and newer data are written there, while the old write waits for a transfer buffer of B to be forwarded.
+fn an_old_write_at_a_former_owner(late: u64) {
+    let mut s = Scenario::new().both_serving();
+    let lun = |n: &str| Name::new(n).expect("a name");
+    s.manage(
+        A,
+        ManageOp::LunMove {
+            name: lun("lun1"),
+            to: B,
+        },
+    );
+    s.until("A -> operator: Ok");
+    s.pass(1_000);
+    s.host_data_takes(4_250);
+    s.write_long(A, 0, 8);
+    s.pass(20);
+    s.host_data_takes(0);
+    s.write(A, 0, 8);
+    s.pass(3_600);
+    s.manage(
+        A,
+        ManageOp::LunMove {
+            name: lun("lun0"),
+            to: B,
+        },
+    );
+    s.pass(20);
+    s.disk_reads_take(500 + late);
+    s.use_lun(1);
+    [0, 8, 4096, 4104].into_iter().for_each(|at| _ = s.read(A, at, 8));
+    s.use_lun(0);
+    s.pass(5);
+    s.disk_reads_take(0);
+    s.until("A -> operator: Ok");
+    let newer = s.written(B, 0, 8);
+    s.pass(1_000);
+    s.reads(B, 0, 8, newer);
+    s.end();
+}
+
+#[test]
+fn a_write_that_is_late_when_its_turn_comes() {
+    trace(&["who-is-late-is-looked-for-now-and-then"], || {
+        (0..20).for_each(|n| an_old_write_at_a_former_owner(10 * n));
+    });
+}

@@ -224,3 +224,29 @@ fn who_gives_way_hears_nothing_more() {
         s.end();
     });
 }
+
+/// A is to stop and asks B, which sees no disk for the moment. A stands still before the answer comes, and shuts out its hosts; it does
+/// not stop, and lets them in again.
+#[test]
+fn a_stop_is_refused_after_a_pause() {
+    trace(&["closed-after-a-refused-stop"], || {
+        let mut s = Scenario::new().both_serving();
+        s.written(A, 0, 8);
+        s.mark();
+        s.link_takes(20);
+        s.pass(500);
+        s.fail_disks(&[0, 1, 2, 3]);
+        s.manage(A, ManageOp::Stop);
+        s.pass(5);
+        s.fault(Fault::ClockJump(A, 3_000));
+        s.pass(100);
+        s.fail_disks(&[]);
+        s.until("A -> operator: Err(DiskError)");
+        s.link_takes(0);
+        s.pass(1_000);
+        assert!(s.serves(A), "{}", s.story());
+        let write = s.write(A, 0, 8);
+        s.good(write);
+        s.end();
+    });
+}

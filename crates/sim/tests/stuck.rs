@@ -300,16 +300,20 @@ fn forwarding_both_ways_behind_reads() {
         let mut s = Scenario::small().both_serving();
         let name = Name::new("lun1").expect("a name");
         s.manage(A, ManageOp::LunMove { name, to: B });
+        s.until("A -> operator: Ok");
+        s.manage(A, create("new", 4 * PSEG_BLOCKS));
+        s.until("A -> operator: Ok");
         s.pass(1000);
         s.host_data_takes(100);
-        for n in 0..3 {
-            for (lun, through) in [(1, A), (0, B)] {
+        // Each to a disk of its own.
+        for psegs in [(0, 0), (1, 1), (2, 3)] {
+            for (lun, through, pseg) in [(1, A, psegs.0), (2, B, psegs.1)] {
                 s.use_lun(lun);
-                s.write_long(through, 8 * n, 8);
+                s.write_long(through, PSEG_BLOCKS * pseg, 8);
             }
         }
         s.pass(2);
-        s.use_lun(0);
+        s.use_lun(2);
         let of_a = s.read(A, 0, 24);
         s.use_lun(1);
         let of_b = s.read(B, 0, 24);
@@ -469,6 +473,35 @@ fn the_partner_returns_to_more_than_fits() {
         s.reads(A, 8192, 256, of_a);
         s.use_lun(2);
         s.reads(A, PSEG_BLOCKS, 256, of_b);
+        s.end();
+    });
+}
+
+/// Hosts of A keep more reads of two pairs of disks outstanding than A has transfer buffers. What is to be forwarded to B comes between
+/// them all the same.
+#[test]
+fn forwarding_beside_many_reads() {
+    trace(&["forwards-wait-behind-reads"], || {
+        let mut s = Scenario::new().both_serving();
+        let name = Name::new("lun1").expect("a name");
+        s.manage(A, ManageOp::LunMove { name, to: B });
+        s.until("A -> operator: Ok");
+        s.disk_reads_take(5);
+        let (mut open, mut forwarded): (Vec<Sent>, Vec<Sent>) = (Vec::new(), Vec::new());
+        for n in 0..500u64 {
+            open.retain(|read| !s.is_over(*read));
+            s.use_lun(0);
+            while open.len() < 24 {
+                let i = n * 7 + open.len() as u64 * 3;
+                open.push(s.read(A, i % 2 * 4096 + i % 500 * 8, 8));
+            }
+            if n == 100 {
+                s.use_lun(1);
+                forwarded = vec![s.read(A, 0, 8), s.write(A, 64, 8)];
+            }
+            s.pass(1);
+        }
+        assert!(forwarded.iter().all(|f| s.is_good(*f)), "{}", s.story());
         s.end();
     });
 }

@@ -163,3 +163,39 @@ fn nobody_joins_whom_late_metadata_would_surprise() {
         s.end();
     });
 }
+
+/// A zeroes what an operator of B wants, and B has a LUN of its own: it gives up a disk that only it uses, and stops when it is told to.
+#[test]
+fn a_disk_of_the_one_that_has_it_zeroed_is_given_up() {
+    trace(&["deaf-while-the-partner-zeroes"], || {
+        let b_owns = || {
+            let mut s = Scenario::new().both_serving();
+            let name = Name::new("lun0").expect("a name");
+            s.manage(A, ManageOp::LunMove { name, to: B });
+            s.until("A -> operator: Ok");
+            zeroing(s, B)
+        };
+        let mut s = b_owns();
+        s.fail_disk(Some(0));
+        let write = s.write_fua(B, 0, 8);
+        s.pass(8_000);
+        assert!(s.is_good(write), "{}", s.story());
+        assert_eq!(s.disk_state(A, 0), DiskState::Missing);
+        s.fail_disk(None);
+        s.end();
+    });
+}
+
+#[test]
+fn the_one_that_has_a_lun_zeroed_stops() {
+    trace(&["deaf-while-the-partner-zeroes"], || {
+        let mut s = zeroing(Scenario::new().both_serving(), B);
+        s.manage(B, ManageOp::Stop);
+        s.until("B -> operator: Ok(Stopping)");
+        s.until("B -> operator: Err(Unknown)");
+        s.until("A serves");
+        s.start(B);
+        s.until_both_serve();
+        s.end();
+    });
+}

@@ -281,6 +281,10 @@ impl Core {
             Verdict::Overtaken(record) => {
                 mark!("another's record overtakes a ballot");
                 self.adopt_with_metadata(record);
+                if self.to_adopt.is_some() {
+                    // Until its metadata are here it would overtake the next ballot, too.
+                    self.ballot_not_before = self.now + self.config.timing.heartbeat;
+                }
             }
             Verdict::Outbid => {
                 mark!("a ballot is outbid");
@@ -432,6 +436,8 @@ impl Core {
                 self.drop_link();
                 self.fence();
             }
+            // The process before this one voted for it, on too few disks to show when this one looked, and the partner has decided it.
+            Phase::Fencing if record.mode == Mode::Both && !mutant::is("go-on-alone-under-both") => self.start_anew(),
             Phase::Undecided => self.take_role(),
             Phase::Serving if was_both && record.mode != Mode::Both => {
                 self.drop_link();

@@ -224,7 +224,11 @@ impl Core {
         if hello.epoch > record.epoch && !self.has_served {
             // Whoever knows less reads again, and both begin anew.
             self.drop_link();
-            return self.read_record();
+            // Without the link it may have begun anew already.
+            if !matches!(self.phase, Phase::Yielding | Phase::Out) {
+                self.read_record();
+            }
+            return;
         }
         if !self.link.is_up() || !self.link.meets() {
             return;
