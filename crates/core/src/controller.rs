@@ -846,10 +846,12 @@ impl Core {
     /// Unless somebody before it, at `at` in the order of arrival, waits for the same.
     fn give_turn(&mut self, h: u32, at: usize, turns: &mut Turns) {
         let lacks_memory = turns.memory_is_short && self.needs_memory(h);
-        let lacks_transfer = (turns.transfers_are_short || turns.spare_is_awaited) && self.may_need_transfer(h);
+        let needs_transfer = self.may_need_transfer(h);
+        let lacks_spare = turns.spare_is_awaited && needs_transfer;
+        let lacks_transfer = lacks_spare || turns.transfers_are_short && needs_transfer;
         let waits = lacks_memory || lacks_transfer || self.waits_for_a_full_disk(h);
         if waits || !self.may_lock(h, at) {
-            turns.passed_over |= lacks_memory;
+            turns.passed_over |= lacks_memory || lacks_spare;
             return;
         }
         match self.admit(h) {

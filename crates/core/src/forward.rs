@@ -155,6 +155,8 @@ impl Core {
 
     fn call_owner(&mut self, h: u32) {
         let remote = self.remote_transfers.pop().expect("the caller looked");
+        // Who waits for a spare transfer buffer waits for one of the owner's now, and nobody behind it for that.
+        self.turn_may_have_come |= self.remote_transfers.is_empty();
         let (index, generation) = self.calls.take(Call::Forward { htb: h, remote });
         let id = XmfcId {
             index: index as u16,

@@ -62,7 +62,7 @@ pub(crate) struct Turns {
     pub spare_is_awaited: bool,
     /// Somebody has begun.
     pub begun: bool,
-    /// Somebody waits only because another before it waits for memory.
+    /// Somebody waits only because another before it waits for memory, or for a spare transfer buffer.
     pub passed_over: bool,
 }
 
