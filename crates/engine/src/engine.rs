@@ -243,8 +243,9 @@ impl Engine {
             if let Some(end) = self.ending.take() {
                 return Ok(end);
             }
-            // A drain may end with something at hand, payload of the link: it is not waited for, and nobody waits for it.
-            match self.queue.is_empty() {
+            // A drain may end with something at hand, payload of the link, or much from hosts: it is not waited for, and nobody
+            // waits for it.
+            match self.queue.is_empty() && !self.hosts.has_more() {
                 true => self.ring.submit_and_wait(self.until_deadline())?,
                 false => self.ring.submit()?,
             }

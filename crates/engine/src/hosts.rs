@@ -26,8 +26,13 @@ use twincell_target::session::{Command, Incoming, Outside, Session, Tag, View};
 const INPUT_BYTES: usize = 256 << 10;
 /// Bytes that are received with what is large, or before it: requests, and small data.
 const AHEAD_BYTES: usize = 4 << 10;
-/// Bytes for a host that wait to be sent: above it nothing more is received from that host.
-const OUTPUT_BYTES_MAX: usize = 4 << 20;
+/// Bytes that are handled, in and out, before the link and the clock have their turn again: hosts that say much must not keep a
+/// controller from saying that it is alive.
+const TURN_BYTES_MAX: usize = 1 << 20;
+/// Bytes of hosts' data that all sessions keep. One that keeps none may begin to all the same, so that nobody starves.
+const KEPT_BYTES_MAX: usize = 256 << 20;
+/// Those that one session keeps.
+const KEPT_BYTES_MAX_OF_ONE: usize = 32 << 20;
 /// Host connections at a time.
 const CONNECTIONS_MAX: usize = 256;
 /// A session that waits for a change of the view is told after this long that there may have been one.
@@ -58,6 +63,10 @@ pub(crate) type Greet = Box<dyn Fn(Protocol, NonZeroU16) -> Box<dyn Session + Se
 struct Connection {
     session: Box<dyn Session + Send>,
     stream: Stream,
+    /// When something came from the host last.
+    heard: Time,
+    /// Bytes of the host's data that the session keeps.
+    kept: usize,
     /// Its commands in progress.
     tags: HashMap<Tag, CommandId>,
     /// Nothing more is received or sent. The socket is closed when the core has completed every command: a host that
@@ -89,6 +98,12 @@ pub(crate) struct Hosts {
     connections: Slab<Connection>,
     last_serial: u64,
     commands: Commands,
+    /// Bytes of data that the sessions keep.
+    kept: usize,
+    /// How much may still be handled in this turn.
+    turn_bytes: usize,
+    /// The connection that was next when nothing more might be handled.
+    next: Option<usize>,
     view: View,
     serving: bool,
     remind_at: Option<Time>,
@@ -107,6 +122,9 @@ impl Hosts {
             connections: Slab::new(),
             last_serial: 0,
             commands: Commands::default(),
+            kept: 0,
+            turn_bytes: TURN_BYTES_MAX,
+            next: None,
             view,
             serving: false,
             remind_at: None,
@@ -198,6 +216,8 @@ impl Hosts {
         connection.insert(Connection {
             session: (self.greet)(protocol, handle),
             stream: Stream::new(socket, INPUT_BYTES, AHEAD_BYTES),
+            heard: clock::now(),
+            kept: 0,
             tags: HashMap::new(),
             ending: false,
             serial: self.last_serial,
@@ -214,26 +234,29 @@ impl Hosts {
             self.disconnect(key, shared);
             return;
         }
-        self.pass_input(key, shared);
-        self.reinstate(key, shared);
+        if connection.holds_input() {
+            connection.heard = clock::now();
+        }
+        if self.turn_bytes > 0 {
+            self.pass_input(key, shared);
+        }
     }
 
-    /// The session gets what was received.
+    /// The session gets what was received, and takes as much of it as it has room for.
     fn pass_input(&mut self, key: usize, shared: &mut Shared) {
         let connection = &mut self.connections[key];
-        let length = connection.stream.input().len();
-        if !connection.ending && length > 0 {
-            let mut outside = HostOutside {
-                view: &self.view,
-                connection: key,
-                unsent: connection.stream.unsent(),
-                tags: &mut connection.tags,
-                commands: &mut self.commands,
-                shared,
-            };
-            connection.session.receive(connection.stream.input(), &mut outside);
+        if connection.ending || !connection.holds_input() {
+            return;
         }
-        connection.stream.consume(length);
+        let before = connection.session.output().len();
+        let taken = self.with_all(key, shared, |session, stream, outside| {
+            session.receive(stream.input(), outside)
+        });
+        let connection = &mut self.connections[key];
+        connection.stream.consume(taken);
+        let said = connection.session.output().len().saturating_sub(before);
+        self.turn_bytes = self.turn_bytes.saturating_sub(taken + said);
+        self.reinstate(key, shared);
     }
 
     /// Takes payload that is there now straight to where it belongs, and returns whether that is what comes next. What
@@ -251,6 +274,8 @@ impl Hosts {
             Came::Nothing => {}
             Came::End => self.disconnect(key, shared),
             Came::Bytes(bytes) => {
+                connection.heard = clock::now();
+                self.turn_bytes = self.turn_bytes.saturating_sub(bytes);
                 self.with_session(key, shared, |session, outside| session.placed(bytes, outside));
                 self.pass_input(key, shared);
             }
@@ -396,29 +421,50 @@ impl Hosts {
             if connection.ending && is_idle {
                 connection.stream.close();
             }
-            !(connection.stream.is_reaped() && is_idle)
+            let is_left = connection.stream.is_reaped() && is_idle;
+            self.kept -= if is_left { connection.kept } else { 0 };
+            !is_left
         });
     }
 
-    /// Posts receives, where payload whose place is known does not come first: that is taken at once, and what it makes
-    /// happen is told before more is received.
+    /// Goes on with those of which nothing is being received, as far as that goes in one turn.
     fn receive(&mut self, ring: &mut Ring, shared: &mut Shared) {
-        for key in 0..self.connections.capacity() {
-            let Some(connection) = self.connections.get_mut(key) else {
-                continue;
-            };
-            if !connection.may_receive() {
+        self.turn_bytes = TURN_BYTES_MAX;
+        let first = self.next.take().unwrap_or(0);
+        for key in (first..self.connections.capacity()).chain(0..first) {
+            if !self.connections.get_mut(key).is_some_and(Connection::may_receive) {
                 continue;
             }
-            let incoming = connection.session.incoming().filter(|i| i.whole >= IN_PLACE_BYTES);
-            let in_place = incoming.is_some_and(|incoming| self.receive_in_place(key, &incoming, shared));
-            let stream = &mut self.connections[key].stream;
-            let token = Token::HostReceive(key as u32);
-            if !in_place {
-                stream.post_receive(ring, token, 1, incoming.map_or(0, |i| i.bytes));
-            } else if shared.queue.is_empty() {
-                stream.post_poll(ring, token);
+            if self.turn_bytes == 0 {
+                self.next = Some(key);
+                return;
             }
+            self.pass_input(key, shared);
+            self.receive_more(key, ring, shared);
+        }
+    }
+
+    /// Whether something is at hand for which there was no time in this turn.
+    pub(crate) fn has_more(&self) -> bool {
+        self.next.is_some()
+    }
+
+    /// Posts a receive, if the session has room for more, and where payload whose place is known does not come first: that is taken
+    /// at once, and what it makes happen is told before more is received.
+    fn receive_more(&mut self, key: usize, ring: &mut Ring, shared: &mut Shared) {
+        let connection = &mut self.connections[key];
+        if !connection.may_receive() || connection.holds_input() {
+            return;
+        }
+        let incoming = connection.session.incoming().filter(|i| i.whole >= IN_PLACE_BYTES);
+        let in_place = incoming.is_some_and(|incoming| self.receive_in_place(key, &incoming, shared));
+        let connection = &mut self.connections[key];
+        let token = Token::HostReceive(key as u32);
+        if !in_place {
+            let missing = incoming.map_or(0, |i| i.bytes);
+            connection.stream.post_receive(ring, token, 1, missing);
+        } else if shared.queue.is_empty() && !connection.holds_input() {
+            connection.stream.post_poll(ring, token);
         }
     }
 
@@ -442,19 +488,31 @@ impl Hosts {
     pub(crate) fn forget(&mut self) {
         self.commands = Commands::default();
         self.connections.retain(|_, c| !c.stream.is_reaped());
+        self.kept = self.connections.iter().map(|(_, c)| c.kept).sum();
     }
 
     fn with_session(&mut self, key: usize, shared: &mut Shared, f: impl FnOnce(&mut dyn Session, &mut dyn Outside)) {
+        self.with_all(key, shared, |session, _, outside| f(session, outside));
+    }
+
+    fn with_all<R>(
+        &mut self,
+        key: usize,
+        shared: &mut Shared,
+        f: impl FnOnce(&mut dyn Session, &Stream, &mut HostOutside) -> R,
+    ) -> R {
         let connection = &mut self.connections[key];
         let mut outside = HostOutside {
             view: &self.view,
             connection: key,
             unsent: connection.stream.unsent(),
+            heard: connection.heard,
+            kept: (&mut connection.kept, &mut self.kept),
             tags: &mut connection.tags,
             commands: &mut self.commands,
             shared,
         };
-        f(&mut *connection.session, &mut outside);
+        f(&mut *connection.session, &connection.stream, &mut outside)
     }
 }
 
@@ -466,10 +524,14 @@ impl Connection {
         }
     }
 
+    /// Whether something was received that the session has not taken.
+    fn holds_input(&self) -> bool {
+        !self.stream.input().is_empty()
+    }
+
     /// Whether more may be received, and nothing is posted for it yet.
     fn may_receive(&mut self) -> bool {
-        let may = !self.ending && self.replaced.is_empty() && !self.session.is_over();
-        may && !self.stream.is_receiving() && self.unsent() <= OUTPUT_BYTES_MAX
+        !self.ending && self.replaced.is_empty() && !self.session.is_over() && !self.stream.is_receiving()
     }
 
     fn unsent(&mut self) -> usize {
@@ -522,6 +584,9 @@ struct HostOutside<'a, 'b> {
     view: &'a View,
     connection: usize,
     unsent: usize,
+    heard: Time,
+    /// What the session keeps, and what all do.
+    kept: (&'a mut usize, &'a mut usize),
     tags: &'a mut HashMap<Tag, CommandId>,
     commands: &'a mut Commands,
     shared: &'a mut Shared<'b>,
@@ -534,6 +599,10 @@ impl Outside for HostOutside<'_, '_> {
 
     fn now(&self) -> Time {
         clock::now()
+    }
+
+    fn heard(&self) -> Time {
+        self.heard
     }
 
     fn submit(&mut self, tag: Tag, command: Command) {
@@ -597,6 +666,23 @@ impl Outside for HostOutside<'_, '_> {
     fn unsent(&self) -> usize {
         self.unsent
     }
+
+    fn keep(&mut self, bytes: usize) -> bool {
+        let (kept, kept_by_all) = &mut self.kept;
+        let fits = **kept + bytes <= KEPT_BYTES_MAX_OF_ONE && **kept_by_all + bytes <= KEPT_BYTES_MAX;
+        let may = fits || **kept == 0;
+        if may {
+            **kept += bytes;
+            **kept_by_all += bytes;
+        }
+        may
+    }
+
+    fn let_go(&mut self, bytes: usize) {
+        let (kept, kept_by_all) = &mut self.kept;
+        **kept -= bytes;
+        **kept_by_all -= bytes;
+    }
 }
 
 #[cfg(test)]
@@ -607,10 +693,13 @@ mod tests {
     use crate::view;
     use std::io::{ErrorKind, Read, Write};
     use std::net::TcpStream;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Instant;
     use twincell_core::config::Geometry;
     use twincell_core::ids::{BufferIndex, Controller, NcaeIndex, Noid, TransferIndex, Uuid, Vba};
     use twincell_core::memory::Segment;
+    use twincell_target::session::OUTPUT_BYTES_MAX;
 
     /// A protocol of single letters: `r` reads 2 blocks, `w` writes 2 blocks of zeroes, `n` writes 2 blocks whose
     /// data never come, `m` asks for a mebibyte, `i` says that this is initiator `i`, `q` ends. The answers: data, and
@@ -624,6 +713,8 @@ mod tests {
         initiator: Option<&'static str>,
         /// How often it still wants to be told.
         wants_view_changed: u32,
+        /// Bytes that were asked for.
+        said: Arc<AtomicUsize>,
     }
 
     impl Letters {
@@ -647,8 +738,11 @@ mod tests {
             false
         }
 
-        fn receive(&mut self, bytes: &[u8], outside: &mut dyn Outside) {
-            for letter in bytes {
+        fn receive(&mut self, bytes: &[u8], outside: &mut dyn Outside) -> usize {
+            for (taken, letter) in bytes.iter().enumerate() {
+                if !self.may_answer(outside) {
+                    return taken;
+                }
                 match letter {
                     b'r' => _ = self.submit(HostOp::Read, outside),
                     b'w' => _ = self.submit(HostOp::Write { fua: false }, outside),
@@ -656,7 +750,10 @@ mod tests {
                         let tag = self.submit(HostOp::Write { fua: false }, outside);
                         self.never.push(tag);
                     }
-                    b'm' => self.output.extend_from_slice(&[b'm'; 1 << 20]),
+                    b'm' => {
+                        self.output.extend_from_slice(&[b'm'; 1 << 20]);
+                        self.said.fetch_add(1 << 20, Ordering::Relaxed);
+                    }
                     b'i' => {
                         self.initiator = Some("i");
                         self.output.push(b'I');
@@ -668,6 +765,7 @@ mod tests {
                     other => panic!("{other} is no letter of this protocol"),
                 }
             }
+            bytes.len()
         }
 
         fn fetch(&mut self, tag: Tag, offset: BlockCount, blocks: BlockCount, outside: &mut dyn Outside) {
@@ -735,7 +833,8 @@ mod tests {
             false
         }
 
-        fn receive(&mut self, mut bytes: &[u8], outside: &mut dyn Outside) {
+        fn receive(&mut self, mut bytes: &[u8], outside: &mut dyn Outside) -> usize {
+            let all = bytes.len();
             while !bytes.is_empty() {
                 let Some(came) = self.came else {
                     self.last += 1;
@@ -758,6 +857,7 @@ mod tests {
                 self.placed(count, outside);
                 bytes = &bytes[count..];
             }
+            all
         }
 
         fn incoming(&self) -> Option<Incoming> {
@@ -1083,39 +1183,94 @@ mod tests {
         side.until("the connection to be forgotten", |s| s.hosts.connections.is_empty());
     }
 
+    /// What waits to be sent to all hosts.
+    fn unsent(side: &mut Side) -> usize {
+        side.hosts.connections.iter_mut().map(|(_, c)| c.unsent()).sum()
+    }
+
+    /// Whether a session has left something of what was received.
+    fn holds_input(side: &mut Side) -> bool {
+        side.hosts.connections.iter().any(|(_, c)| c.holds_input())
+    }
+
     #[test]
     fn a_host_that_does_not_read_is_not_listened_to() {
         let dir = TempDir::in_memory("hosts");
         let (mut side, mut client) = Side::serving(&dir);
         client.set_nonblocking(true).expect("set");
-        fn waiting(side: &mut Side) -> usize {
-            let (_, c) = side.hosts.connections.iter_mut().next().expect("the connection");
-            c.session.output().len() + c.stream.unsent()
-        }
-        // The sockets in between take some, then the bound holds.
-        for _ in 0..100 {
-            client.write_all(b"m").expect("sent");
-            side.turn();
-        }
-        side.until("more than the bound", |side| waiting(side) > OUTPUT_BYTES_MAX);
-        (0..20).for_each(|_| side.turn());
-        let before = waiting(&mut side);
+        // Some of it the sockets in between take.
+        client.write_all(&[b'm'; 100]).expect("sent");
         client.write_all(b"q").expect("sent");
-        (0..20).for_each(|_| side.turn());
-        assert_eq!(
-            waiting(&mut side),
-            before,
-            "a host with {before} bytes to read was listened to"
-        );
-
-        let mut last = Vec::new();
+        side.until("input that is held", holds_input);
+        for _ in 0..20 {
+            side.turn();
+            let unsent = unsent(&mut side);
+            assert!(unsent <= OUTPUT_BYTES_MAX + (1 << 20), "{unsent} bytes wait to be sent");
+        }
+        let (mut all, mut last) = (0, Vec::new());
         side.until("all of the answer", |_| {
             let mut bytes = vec![0; 1 << 16];
             while let Ok(n @ 1..) = client.read(&mut bytes) {
                 last = bytes[..n].to_vec();
+                all += n;
             }
             last.ends_with(b"bye")
         });
+        assert_eq!(all, (100 << 20) + 3);
+    }
+
+    /// 16 hosts ask for much at once: the link and the clock have their turn in between.
+    #[test]
+    fn one_turn_handles_not_more_than_so_much() {
+        let dir = TempDir::in_memory("hosts");
+        let said = Arc::new(AtomicUsize::new(0));
+        let of_all = said.clone();
+        let letters = move |_, _| -> Box<dyn Session + Send> {
+            Box::new(Letters {
+                said: of_all.clone(),
+                ..Letters::default()
+            })
+        };
+        let mut side = Side::with(&dir, Box::new(letters));
+        side.hosts.serve(&mut side.ring);
+        let mut clients: Vec<TcpStream> = (0..16).map(|_| side.connect()).collect();
+        side.until("connections", |side| side.hosts.connections.len() == 16);
+        clients.iter_mut().for_each(|c| c.write_all(b"mm").expect("sent"));
+        let mut before = 0;
+        side.until("all answers", |_| {
+            let now = said.load(Ordering::Relaxed);
+            assert!(now - before <= 4 << 20, "{} bytes in one turn", now - before);
+            before = now;
+            now == 32 << 20
+        });
+    }
+
+    /// Whether the session of a connection may keep so many bytes.
+    fn keep(side: &mut Side, key: usize, bytes: usize) -> bool {
+        let shared = shared!(side);
+        side.hosts.with_all(key, shared, |_, _, outside| outside.keep(bytes))
+    }
+
+    #[test]
+    fn all_hosts_share_the_room_for_data_and_nobody_starves() {
+        let dir = TempDir::in_memory("hosts");
+        let (mut side, first) = Side::serving(&dir);
+        let mut clients = vec![first];
+        clients.extend((1..9).map(|_| side.connect()));
+        side.until("connections", |side| side.hosts.connections.len() == 9);
+        for key in 0..8 {
+            assert!(keep(&mut side, key, 32 << 20));
+            assert!(!keep(&mut side, key, 1), "more than one host may");
+        }
+        assert!(keep(&mut side, 8, 1 << 20), "the ninth gets on");
+        assert!(!keep(&mut side, 8, 1), "more than all hosts may");
+        drop(clients.pop());
+        drop(clients.remove(0));
+        side.until("two to be forgotten", |side| side.hosts.connections.len() == 7);
+        let shared = shared!(side);
+        side.hosts.with_all(1, shared, |_, _, outside| outside.let_go(32 << 20));
+        assert!(keep(&mut side, 1, 1) && keep(&mut side, 1, (32 << 20) - 1));
+        assert_eq!(side.hosts.kept, 7 * (32 << 20));
     }
 
     #[test]

@@ -128,8 +128,13 @@ fn serve(mut stream: TcpStream, mut session: impl Session, mut array: Array) -> 
         if received == 0 {
             break;
         }
-        session.receive(&buffer[..received], &mut array);
-        array.work(&mut session);
+        let mut rest = &buffer[..received];
+        while !rest.is_empty() && !session.is_over() {
+            rest = &rest[session.receive(rest, &mut array)..];
+            array.work(&mut session);
+            stream.write_all(session.output())?;
+            session.output().clear();
+        }
     }
     stream.write_all(session.output())?;
     session.disconnected(&mut array);

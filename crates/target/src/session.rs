@@ -2,8 +2,18 @@
 //! commands.
 
 use twincell_core::host::{HostOp, Status};
-use twincell_core::ids::{BlockCount, Controller, NcaeIndex, Noid, Time, Vba};
+use twincell_core::ids::{BlockCount, Controller, Nanos, NcaeIndex, Noid, Time, Vba};
 use twincell_core::manage::LunView;
+
+/// Bytes for a host that wait to be sent: a session that has more takes nothing that it would have to answer. A host that
+/// reads nothing could else fill the memory with answers.
+pub const OUTPUT_BYTES_MAX: usize = 4 << 20;
+/// The same for one that has not said yet what it wants: anybody can open many of those.
+pub const STRANGER_OUTPUT_BYTES_MAX: usize = 64 << 10;
+/// A write that has waited outside of the array for so long is not begun any more where nothing has come from its host for as
+/// long: the host may have given up this path and have sent it again through the partner, and newer ones after it (R12). The core
+/// has the same limit for those that wait to be forwarded, and says where it comes from.
+pub const NOT_BEGUN_AFTER: Nanos = Nanos::from_millis(4200);
 
 /// A command as its session names it; used again after `complete`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -53,6 +63,10 @@ pub trait Outside {
     fn view(&self) -> &View;
     /// What a clock says that only goes forward.
     fn now(&self) -> Time;
+    /// When something came from the host last: not when its session got it, which may be later.
+    fn heard(&self) -> Time {
+        self.now()
+    }
     /// Carry out a command; `complete` answers, once.
     fn submit(&mut self, tag: Tag, command: Command);
     /// The host withdrew a command; `complete` still comes.
@@ -64,6 +78,16 @@ pub trait Outside {
     /// Bytes that were taken from the session's output and are still held, because the host does not take them.
     fn unsent(&self) -> usize {
         0
+    }
+    /// Whether the session may keep so many bytes of its host's data, besides those that it keeps: the room is shared with all
+    /// other sessions. A session that keeps none always may.
+    fn keep(&mut self, bytes: usize) -> bool {
+        let _ = bytes;
+        true
+    }
+    /// So many of these bytes are kept no more.
+    fn let_go(&mut self, bytes: usize) {
+        let _ = bytes;
     }
 }
 
@@ -83,8 +107,10 @@ pub struct Incoming {
 
 /// One host connection. Bytes go in and out; what it wants of the array goes through [`Outside`].
 pub trait Session {
-    /// Bytes from the host, in order. Everything is consumed; what is incomplete is kept.
-    fn receive(&mut self, bytes: &[u8], outside: &mut dyn Outside);
+    /// Bytes from the host, in order. Returns how many of them were taken; what is taken and incomplete is kept. A session that
+    /// has no room for more leaves the rest, which must come again, before anything else, when output was sent, a command has
+    /// ended, or one was asked for data, of this session or another.
+    fn receive(&mut self, bytes: &[u8], outside: &mut dyn Outside) -> usize;
     /// The payload that comes next, if that is known. Where it belongs to a `fetch` that is not yet answered, whoever moves
     /// the bytes may put it, or the beginning of it, in place by itself, and then calls `placed` instead of `receive`.
     fn incoming(&self) -> Option<Incoming> {
@@ -94,7 +120,8 @@ pub trait Session {
     fn placed(&mut self, bytes: usize, outside: &mut dyn Outside) {
         let _ = (bytes, outside);
     }
-    /// The array wants `blocks` blocks of a write's data from block `offset` on. One `fetch` at a time for a command.
+    /// The array wants `blocks` blocks of a write's data from block `offset` on. One `fetch` at a time for a command, and in
+    /// order: what is before `offset` is not wanted any more, and the command is not refused for the moment any more.
     fn fetch(&mut self, tag: Tag, offset: BlockCount, blocks: BlockCount, outside: &mut dyn Outside);
     /// Data of a read, in pieces and in order; `bytes` belong at block `offset`.
     fn send_data(&mut self, tag: Tag, offset: BlockCount, bytes: &[u8]);
@@ -116,6 +143,15 @@ pub trait Session {
     /// Bytes for the host. The caller removes from the front what it has sent, or all of it to send it; what it leaves
     /// the session may still change.
     fn output(&mut self) -> &mut Vec<u8>;
+    /// Whether there is room for one more answer.
+    fn may_answer(&mut self, outside: &dyn Outside) -> bool {
+        let most = if self.is_stranger() {
+            STRANGER_OUTPUT_BYTES_MAX
+        } else {
+            OUTPUT_BYTES_MAX
+        };
+        self.output().len() + outside.unsent() <= most
+    }
     /// Whether the host has not said yet what it wants: its handshake, or its login, is not over.
     fn is_stranger(&self) -> bool;
     /// Whether the connection should end once the output is sent.

@@ -6,7 +6,7 @@ use support::{Host, Pdu, Seen};
 use twincell_core::host::Status;
 use twincell_core::ids::{BlockCount, Nanos, Time};
 use twincell_target::iscsi::COMMAND_WINDOW;
-use twincell_target::session::{Session, Tag};
+use twincell_target::session::{OUTPUT_BYTES_MAX, Session, Tag};
 
 const READ: u8 = 0x40;
 const WRITE: u8 = 0x20;
@@ -63,6 +63,30 @@ fn commands_outside_of_the_window_are_ignored() {
         "a gap cannot be filled"
     );
     assert!(host.session.is_over());
+}
+
+/// What is answered at once is answered as the initiator reads, and all of it in the end.
+#[test]
+fn an_initiator_that_reads_nothing_gets_few_answers() {
+    let mut host = Host::login(&[]);
+    let ping = Pdu::new(0x40, 0x80, 5).set32(24, host.cmd_sn).with(&[7; 4096]);
+    let ping = ping.to_bytes(host.digests);
+    let flood = ping.repeat(2500);
+    let (mut rest, mut answers) = (&flood[..], 0);
+    while !rest.is_empty() {
+        let taken = host.session.receive(rest, &mut host.array);
+        assert!(taken > 0, "nothing is taken though all is read");
+        rest = &rest[taken..];
+        assert_eq!(
+            host.session.receive(rest, &mut host.array),
+            0,
+            "before anything is read"
+        );
+        let output = std::mem::take(host.session.output());
+        assert!(output.len() <= OUTPUT_BYTES_MAX + ping.len());
+        answers += output.len();
+    }
+    assert_eq!(answers, flood.len());
 }
 
 #[test]

@@ -194,7 +194,8 @@ impl Connection {
                 Ok(length) if length > 0 => length,
                 _ => break,
             };
-            self.session.receive(&buffer[..length], &mut self.queue);
+            let taken = self.session.receive(&buffer[..length], &mut self.queue);
+            assert_eq!(taken, length, "no test asks for more than there is room for");
             if self.work().is_err() {
                 break;
             }

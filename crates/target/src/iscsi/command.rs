@@ -6,17 +6,12 @@ use super::task::{Attribute, Burst, State, Task};
 use crate::scsi::device::{self, Plan, Step, Transfer, Work};
 use crate::scsi::sense::Sense;
 use crate::scsi::{lun, status};
-use crate::session::{Command, Outside, Tag};
+use crate::session::{Command, NOT_BEGUN_AFTER, Outside, Tag};
 use twincell_core::host::{HostOp, Status};
-use twincell_core::ids::{BLOCK_BYTES, BlockCount, Nanos, NcaeIndex, Vba};
+use twincell_core::ids::{BLOCK_BYTES, BlockCount, NcaeIndex, Vba};
 
 /// Immediate commands are not bounded by the command window, so there is a bound of their own.
 const IMMEDIATE_MAX: u32 = 16;
-
-/// A write that has waited here for so long is not begun any more where nothing has come from its host for as long: the
-/// host may have given up this path and have sent it again through the partner, and newer ones after it (R12). It is
-/// as long as in the core.
-const NOT_BEGUN_AFTER: Nanos = Nanos::from_millis(4200);
 
 /// With so much data in its PDU a command begins before they are there: they can then go at once where they belong.
 const EARLY_BYTES: u32 = 16 << 10;
@@ -221,7 +216,7 @@ impl IscsiSession {
     fn may_be_overtaken(&self, tag: Tag, outside: &dyn Outside) -> bool {
         let write = |task: &&Task| task.work.is_some_and(|work| matches!(work.step, Step::Write { .. }));
         let write = self.tasks.get(tag).filter(write);
-        write.is_some_and(|task| outside.now().since(task.waits_since.max(self.heard)) >= NOT_BEGUN_AFTER)
+        write.is_some_and(|task| outside.now().since(task.waits_since.max(outside.heard())) >= NOT_BEGUN_AFTER)
     }
 
     /// The array has done a step of a command.

@@ -63,6 +63,11 @@ impl Receiver {
         &self.header
     }
 
+    /// Whether nothing of the next PDU has come.
+    pub fn is_between(&self) -> bool {
+        self.awaits == Awaits::Bhs && self.missing == BHS_BYTES
+    }
+
     /// Bytes of a data segment that come next, and need not be seen here.
     pub fn payload_left(&self) -> usize {
         match self.awaits {

@@ -11,7 +11,7 @@ use crate::scsi::unit_attention::Nexus;
 use crate::session::{Incoming, Outside, Session, Tag};
 use std::num::NonZeroU16;
 use twincell_core::host::Status;
-use twincell_core::ids::{BlockCount, Time};
+use twincell_core::ids::BlockCount;
 
 /// How many commands a session may have in progress.
 pub const COMMAND_WINDOW: u32 = 128;
@@ -57,8 +57,6 @@ pub(super) struct Tail {
 #[derive(Debug)]
 pub struct IscsiSession {
     phase: Phase,
-    /// When something came from the initiator last.
-    pub(super) heard: Time,
     receiver: Receiver,
     sink: Sink,
     /// The data segment of a PDU, where it is needed whole.
@@ -86,7 +84,6 @@ impl IscsiSession {
     pub fn new(handle: NonZeroU16) -> IscsiSession {
         IscsiSession {
             phase: Phase::Login(Box::new(Login::new())),
-            heard: Time(0),
             receiver: Receiver::new(),
             sink: Sink::Discard,
             segment: Vec::new(),
@@ -391,16 +388,18 @@ impl IscsiSession {
 }
 
 impl Session for IscsiSession {
-    fn receive(&mut self, bytes: &[u8], outside: &mut dyn Outside) {
-        if !bytes.is_empty() {
-            self.heard = outside.now();
-        }
+    fn receive(&mut self, bytes: &[u8], outside: &mut dyn Outside) -> usize {
         let mut rest = bytes;
-        while matches!(self.phase, Phase::Login(_) | Phase::FullFeature)
-            && let Some(part) = self.receiver.next(&mut rest)
-        {
+        while matches!(self.phase, Phase::Login(_) | Phase::FullFeature) {
+            if self.receiver.is_between() && !self.may_answer(outside) {
+                return bytes.len() - rest.len();
+            }
+            let Some(part) = self.receiver.next(&mut rest) else {
+                break;
+            };
             self.part(part, outside);
         }
+        bytes.len()
     }
 
     fn incoming(&self) -> Option<Incoming> {
@@ -420,7 +419,6 @@ impl Session for IscsiSession {
 
     fn placed(&mut self, bytes: usize, outside: &mut dyn Outside) {
         let Sink::Task { tag, .. } = self.sink else { return };
-        self.heard = outside.now();
         self.receiver.skip_payload(bytes);
         self.fetch_goes_on(tag, bytes as u32, outside);
         // It may have been the end of the PDU.

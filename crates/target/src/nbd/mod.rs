@@ -7,6 +7,7 @@
 //! moment (see `Requests::refused`).
 
 mod negotiation;
+mod payload;
 mod protocol;
 mod request;
 #[cfg(test)]
@@ -51,15 +52,15 @@ enum Expects {
 
 /// An NBD connection.
 ///
-/// What it holds is bounded: see `HELD_BYTES_MAX`. The caller bounds `output` by receiving nothing while
-/// there is much of it.
+/// What it holds is bounded: what there is no room for is not taken from the host ([`Session::receive`]). No request that the
+/// client may make is refused for that, because NBD has no answer that means "later".
 pub struct NbdSession {
     expects: Expects,
     /// The part of what is expected that has come; not for data of writes.
     head: Vec<u8>,
     zeroes: bool,
     requests: Requests,
-    /// When something came from the host last.
+    /// When something had come from the host last, as far as it was taken.
     heard: Time,
     output: Vec<u8>,
     over: bool,
@@ -87,8 +88,11 @@ impl NbdSession {
         }
     }
 
-    /// Takes the next thing off `rest`. `false` if it is not yet complete.
+    /// Takes the next thing off `rest`. `false` if it is not yet complete, or there is no room for what it leads to.
     fn take_next(&mut self, rest: &mut &[u8], outside: &mut dyn Outside) -> bool {
+        if !self.may_take_next(outside) {
+            return false;
+        }
         match self.expects {
             Expects::ClientFlags => self.take_head(4, rest, |s, flags| s.on_client_flags(flags)),
             Expects::Option => self.take_head(OPTION_HEADER, rest, |s, header| s.on_option_header(header)),
@@ -102,6 +106,15 @@ impl NbdSession {
                 *rest = &[];
                 false
             }
+        }
+    }
+
+    /// Whether there is room for what an option or a request leads to.
+    fn may_take_next(&mut self, outside: &dyn Outside) -> bool {
+        match self.expects {
+            Expects::Option => self.may_answer(outside),
+            Expects::Request => !self.requests.is_full() && self.may_answer(outside),
+            _ => true,
         }
     }
 
@@ -174,26 +187,10 @@ impl NbdSession {
             _ => return put_reply(&mut self.output, error::EINVAL, cookie),
         };
         let request = Request::new(cookie, op, offset, length);
-        match self.refusal(flags, &request) {
-            Some(error) => self.refuse(&request, error),
-            None => self.begin(request, outside),
-        }
-    }
-
-    /// Why a request is not even begun. That its range is on the LUN is for the array to say.
-    fn refusal(&self, flags: u16, request: &Request) -> Option<u32> {
-        let whole_blocks = |n: u64| n.is_multiple_of(BLOCK_BYTES as u64);
-        let ranged = request.op() != HostOp::Sync;
-        let bad_range = !whole_blocks(request.offset())
-            || !whole_blocks(u64::from(request.length()))
-            || !(1..=REQUEST_BYTES_MAX).contains(&request.length());
-        // FUA may stand on any request; it means something on writes only.
-        if flags & !command::FLAG_FUA != 0 || ranged && bad_range {
-            Some(error::EINVAL)
-        } else if !self.requests.has_room_for(request) {
-            Some(error::ENOMEM)
+        if makes_sense(flags, &request) {
+            self.begin(request, outside);
         } else {
-            None
+            self.refuse(&request, error::EINVAL);
         }
     }
 
@@ -210,32 +207,46 @@ impl NbdSession {
     }
 
     fn begin(&mut self, request: Request, outside: &mut dyn Outside) {
-        let (is_write, length) = (request.is_write(), request.length());
+        let (is_write, left) = (request.is_write(), request.length() as usize);
         let of = self.requests.add(request);
         if is_write {
-            let left = length as usize;
             self.expects = Expects::Data { of, left };
-        }
-        if !is_write || length > IN_HAND_MAX {
-            self.requests.enqueue(of, outside.now());
-            self.go_on(outside);
+            self.give_room(of, outside);
+        } else {
+            self.enqueue(of, outside);
         }
     }
 
+    /// Gives a write room for its data, if it has none yet; a large one begins with that: before, the array would wait for data
+    /// that are not taken. `false` if there is none.
+    fn give_room(&mut self, of: Tag, outside: &mut dyn Outside) -> bool {
+        if self.requests.has_room(of) {
+            return true;
+        }
+        let gets_room = self.requests.give_room(of, outside);
+        if gets_room && self.requests.is_large(of) {
+            self.enqueue(of, outside);
+        }
+        gets_room
+    }
+
     fn on_data(&mut self, of: Tag, left: usize, rest: &mut &[u8], outside: &mut dyn Outside) -> bool {
-        let (bytes, after) = rest.split_at(left.min(rest.len()));
+        if rest.is_empty() || !self.give_room(of, outside) {
+            return false;
+        }
+        let bytes = self.requests.room_for(of, left.min(rest.len()), outside);
+        let (bytes, after) = rest.split_at(bytes);
         *rest = after;
         let left = left - bytes.len();
         self.expects = match left {
             0 => Expects::Request,
             _ => Expects::Data { of, left },
         };
-        let length = self.requests.arrived(of, bytes, outside);
-        if left == 0 && length <= IN_HAND_MAX {
-            self.requests.enqueue(of, outside.now());
-            self.go_on(outside);
+        self.requests.arrived(of, bytes, outside);
+        if left == 0 && !self.requests.is_large(of) {
+            self.enqueue(of, outside);
         }
-        left == 0
+        !bytes.is_empty()
     }
 
     fn on_discarded(&mut self, cookie: u64, error: u32, left: usize, rest: &mut &[u8]) -> bool {
@@ -251,10 +262,15 @@ impl NbdSession {
         true
     }
 
+    fn enqueue(&mut self, tag: Tag, outside: &mut dyn Outside) {
+        self.requests.enqueue(tag);
+        self.go_on(outside);
+    }
+
     /// Begins what may begin now. The connection is over if that comes too late.
     fn go_on(&mut self, outside: &mut dyn Outside) {
         let held = self.output.len() + outside.unsent();
-        self.over |= self.requests.submit_waiting(held, self.heard, outside).is_err();
+        self.over |= self.requests.submit_waiting(held, outside).is_err();
     }
 
     /// The same, what was refused first.
@@ -281,6 +297,16 @@ impl NbdSession {
     }
 }
 
+/// Whether a request is one that this server has told that it takes. That its range is on the LUN is for the array to say.
+fn makes_sense(flags: u16, request: &Request) -> bool {
+    let whole_blocks = |n: u64| n.is_multiple_of(BLOCK_BYTES as u64);
+    let good_range = whole_blocks(request.offset())
+        && whole_blocks(u64::from(request.length()))
+        && (1..=REQUEST_BYTES_MAX).contains(&request.length());
+    // FUA may stand on any request; it means something on writes only.
+    flags & !command::FLAG_FUA == 0 && (good_range || request.op() == HostOp::Sync)
+}
+
 fn put_reply(output: &mut Vec<u8>, error: u32, cookie: u64) {
     output.extend(REPLY_MAGIC.to_be_bytes());
     output.extend(error.to_be_bytes());
@@ -288,13 +314,14 @@ fn put_reply(output: &mut Vec<u8>, error: u32, cookie: u64) {
 }
 
 impl Session for NbdSession {
-    fn receive(&mut self, bytes: &[u8], outside: &mut dyn Outside) {
-        if !bytes.is_empty() {
-            self.heard = outside.now();
+    fn receive(&mut self, bytes: &[u8], outside: &mut dyn Outside) -> usize {
+        if self.heard < outside.heard() {
+            self.heard = outside.heard();
+            self.retry(outside);
         }
-        self.retry(outside);
         let mut rest = bytes;
         while !self.over && self.take_next(&mut rest, outside) {}
+        bytes.len() - rest.len()
     }
 
     fn fetch(&mut self, tag: Tag, offset: BlockCount, blocks: BlockCount, outside: &mut dyn Outside) {
@@ -306,9 +333,10 @@ impl Session for NbdSession {
     }
 
     fn complete(&mut self, tag: Tag, status: Status, outside: &mut dyn Outside) {
-        if matches!(status, Status::Busy | Status::Transitioning) {
+        let is_refused = matches!(status, Status::Busy | Status::Transitioning);
+        if is_refused && !self.requests.has_begun_to_go(tag) {
             self.requests.refused(tag, outside);
-        } else if let Some(request) = self.requests.remove(tag) {
+        } else if let Some(request) = self.requests.remove(tag, outside) {
             self.reply(tag, request, status);
             self.retry(outside);
         }

@@ -102,8 +102,6 @@ pub mod error {
     pub const NONE: u32 = 0;
     /// The medium failed.
     pub const EIO: u32 = 5;
-    /// Not enough memory.
-    pub const ENOMEM: u32 = 12;
     /// The request makes no sense.
     pub const EINVAL: u32 = 22;
     /// A write beyond the end.

@@ -3,28 +3,28 @@
 use std::collections::VecDeque;
 
 use twincell_core::host::{HostOp, Status};
-use twincell_core::ids::{BLOCK_BYTES, BlockCount, Nanos, NcaeIndex, Noid, Time, Vba};
+use twincell_core::ids::{BLOCK_BYTES, BlockCount, NcaeIndex, Noid, Vba};
 
 use super::IN_HAND_MAX;
+use super::payload::{CHUNK_BYTES, Payload};
 use super::protocol::{REPLY_HEADER, REPLY_MAGIC, error};
-use crate::session::{Command, Outside, Tag};
+use crate::session::{Command, NOT_BEGUN_AFTER, Outside, Tag};
 
 /// Commands of one connection that the array has at a time; further requests wait for their turn.
 const SUBMITTED_MAX: usize = 128;
-/// Requests of one connection that are not answered, those that wait included; more are refused with `ENOMEM`.
-pub const HELD_MAX: usize = 4096;
-/// Bytes that they read and write; more are refused with `ENOMEM`.
-pub const HELD_BYTES_MAX: u64 = 256 << 20;
+/// Requests of one connection that are not answered, those that wait included: no more are taken until one is.
+const HELD_MAX: usize = 256;
+/// Bytes of a write's data for which there is room before it begins: with so much of it at a time the array gets on, whatever
+/// others keep.
+const KEPT_BYTES_MIN: usize = 1 << 20;
+const _: () = assert!(KEPT_BYTES_MIN >= 2 * CHUNK_BYTES && KEPT_BYTES_MIN >= IN_HAND_MAX as usize);
 /// Bytes of replies to reads that a connection holds, or that the array is about to give it: reads beyond it wait, and what comes after
 /// them. A client that reads nothing could else have all that it may ask for in memory.
 pub const REPLY_BYTES_MAX: usize = 16 << 20;
-/// A write that has waited here for so long is not begun any more where nothing has come from its host for as long: the host may
-/// have given up this path and have sent it again through the partner, and newer ones after it (R12).
-const NOT_BEGUN_AFTER: Nanos = Nanos::from_millis(5000);
 /// How often a command that the array refuses is submitted again at once.
 const DIRECT_RETRIES: u8 = 4;
-/// Buffers that are kept for later requests.
-const SPARES_MAX: usize = 64;
+/// Bytes of buffers that are kept for later requests.
+const SPARE_BYTES_MAX: usize = 1 << 20;
 
 /// Where a request stands.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -52,12 +52,14 @@ pub struct Request {
     length: u32,
     state: State,
     retries: u8,
-    /// Since when it could have begun.
-    waits_since: Time,
-    /// Of a write: its data as far as they have come, kept until the end because it may be submitted again.
-    /// Of a read: its reply, header first.
-    data: Vec<u8>,
+    /// Of a write: its data as far as they have come, kept until the array asks for what is behind them, because it may be
+    /// submitted again before.
+    payload: Payload,
+    /// Bytes for which there is room in it.
+    room: usize,
     wanted: Option<Wanted>,
+    /// Of a read: its reply, header first.
+    reply: Vec<u8>,
 }
 
 impl Request {
@@ -70,9 +72,10 @@ impl Request {
             length: if op == HostOp::Sync { 0 } else { length },
             state: State::Held,
             retries: 0,
-            waits_since: Time(0),
-            data: Vec::new(),
+            payload: Payload::default(),
+            room: 0,
             wanted: None,
+            reply: Vec::new(),
         }
     }
 
@@ -102,8 +105,8 @@ impl Request {
     }
 
     /// Whether it is too late to begin it.
-    fn may_be_overtaken(&self, heard: Time, now: Time) -> bool {
-        self.is_write() && now.since(self.waits_since.max(heard)) >= NOT_BEGUN_AFTER
+    fn may_be_overtaken(&self, outside: &dyn Outside) -> bool {
+        self.is_write() && outside.now().since(outside.heard()) >= NOT_BEGUN_AFTER
     }
 
     /// Bytes that the array gives for it.
@@ -118,7 +121,7 @@ impl Request {
     /// What NBD calls that status.
     pub fn error(&self, status: Status) -> u32 {
         match status {
-            Status::Good if self.op == HostOp::Read && self.data.len() != REPLY_HEADER + self.length as usize => {
+            Status::Good if self.op == HostOp::Read && self.reply.len() != REPLY_HEADER + self.length as usize => {
                 error::EIO
             }
             Status::Good => error::NONE,
@@ -132,18 +135,14 @@ impl Request {
     /// Puts the reply to a read where the host gets it. Large replies are not copied if nothing stands before them.
     pub fn put_read_reply(&mut self, output: &mut Vec<u8>) {
         if output.is_empty() {
-            std::mem::swap(output, &mut self.data);
+            std::mem::swap(output, &mut self.reply);
         } else {
-            output.extend_from_slice(&self.data);
+            output.extend_from_slice(&self.reply);
         }
     }
 
     fn command(&self, (ncae, noid): (NcaeIndex, Noid)) -> Command {
-        let in_hand = if self.is_write() {
-            self.data.len() / BLOCK_BYTES
-        } else {
-            0
-        };
+        let in_hand = self.payload.len() / BLOCK_BYTES;
         let (start, blocks) = match self.op {
             HostOp::Sync => (0, 0),
             _ => (self.offset / BLOCK_BYTES as u64, self.length / BLOCK_BYTES as u32),
@@ -163,9 +162,9 @@ impl Request {
         let Some(Wanted { next, end }) = self.wanted else {
             return;
         };
-        let here = end.min(self.data.len());
-        if next < here {
-            outside.data(tag, next as u64, &self.data[next..here]);
+        let here = end.min(self.payload.range().end);
+        for (offset, piece) in self.payload.pieces(next..here) {
+            outside.data(tag, offset as u64, piece);
         }
         self.wanted = if here < end {
             Some(Wanted {
@@ -178,18 +177,65 @@ impl Request {
         };
     }
 
+    /// The least room that a write needs for what is left of it.
+    fn least_room(&self) -> usize {
+        (self.length as usize - self.payload.range().start).min(KEPT_BYTES_MIN)
+    }
+
+    /// How many of `bytes` more bytes of a write's data there is room for; more than it needs, where nobody else needs it.
+    fn room_for(&mut self, bytes: usize, outside: &mut dyn Outside) -> usize {
+        let free = self.room - self.payload.len();
+        if bytes > free && outside.keep(bytes - free) {
+            self.room += bytes - free;
+        }
+        bytes.min(self.room - self.payload.len())
+    }
+
+    /// What is before `offset` is not wanted any more.
+    fn drop_before(&mut self, offset: usize, outside: &mut dyn Outside) {
+        self.payload.drop_before(offset);
+        let room = self.least_room().max(self.payload.len());
+        outside.let_go(self.room - room);
+        self.room = room;
+    }
+
     /// The reply to a read, as far as it is known before its data.
-    fn begin_read_reply(&mut self) {
-        self.data.clear();
-        self.data.reserve(REPLY_HEADER + self.length as usize);
-        self.data.extend(REPLY_MAGIC.to_be_bytes());
-        self.data.extend(error::NONE.to_be_bytes());
-        self.data.extend(self.cookie.to_be_bytes());
+    fn begin_read_reply(&mut self, buffer: Vec<u8>) {
+        self.reply = buffer;
+        self.reply.extend(REPLY_MAGIC.to_be_bytes());
+        self.reply.extend(error::NONE.to_be_bytes());
+        self.reply.extend(self.cookie.to_be_bytes());
     }
 }
 
 /// A write has waited for so long that its host may have sent it again elsewhere.
 pub struct Overtaken;
+
+/// Emptied buffers.
+#[derive(Default)]
+struct Spares {
+    buffers: Vec<Vec<u8>>,
+    bytes: usize,
+}
+
+impl Spares {
+    /// A buffer with room for `bytes` bytes.
+    fn take(&mut self, bytes: usize) -> Vec<u8> {
+        let mut buffer = self.buffers.pop().unwrap_or_default();
+        self.bytes -= buffer.capacity();
+        buffer.reserve_exact(bytes);
+        buffer
+    }
+
+    /// Keeps a buffer for a later request, as long as they are not too many.
+    fn put(&mut self, mut buffer: Vec<u8>) {
+        if buffer.capacity() > 0 && self.bytes + buffer.capacity() <= SPARE_BYTES_MAX {
+            buffer.clear();
+            self.bytes += buffer.capacity();
+            self.buffers.push(buffer);
+        }
+    }
+}
 
 /// The requests of one connection, each under its tag.
 #[derive(Default)]
@@ -197,7 +243,6 @@ pub struct Requests {
     export: (NcaeIndex, Noid),
     slots: Vec<Option<Request>>,
     free: Vec<u32>,
-    held_bytes: u64,
     submitted: usize,
     /// Bytes that the array is about to give.
     due: usize,
@@ -205,8 +250,7 @@ pub struct Requests {
     waiting: VecDeque<Tag>,
     /// Refused for the moment.
     refused: Vec<Tag>,
-    /// Emptied buffers.
-    spares: Vec<Vec<u8>>,
+    spares: Spares,
     disconnected: bool,
 }
 
@@ -221,16 +265,13 @@ impl Requests {
         self.free.len() == self.slots.len()
     }
 
-    /// Whether one more request is within the bounds.
-    pub fn has_room_for(&self, request: &Request) -> bool {
-        let held = self.slots.len() - self.free.len();
-        held < HELD_MAX && self.held_bytes + u64::from(request.length) <= HELD_BYTES_MAX
+    /// Whether no more are taken until one is answered.
+    pub fn is_full(&self) -> bool {
+        self.slots.len() - self.free.len() >= HELD_MAX
     }
 
     /// Takes a request in.
-    pub fn add(&mut self, mut request: Request) -> Tag {
-        self.held_bytes += u64::from(request.length);
-        request.data = self.spares.pop().unwrap_or_default();
+    pub fn add(&mut self, request: Request) -> Tag {
         match self.free.pop() {
             Some(index) => {
                 self.slots[index as usize] = Some(request);
@@ -244,36 +285,30 @@ impl Requests {
     }
 
     /// Takes a request that is over out. `None` if the host is gone: nobody waits for a reply.
-    pub fn remove(&mut self, tag: Tag) -> Option<Request> {
+    pub fn remove(&mut self, tag: Tag, outside: &mut dyn Outside) -> Option<Request> {
         let request = self.slots.get_mut(tag.0 as usize)?.take()?;
         self.free.push(tag.0);
-        self.held_bytes -= u64::from(request.length);
+        outside.let_go(request.room);
         if request.state == State::Submitted {
             self.left_array(request.data_in());
         }
         (!self.disconnected).then_some(request)
     }
 
-    /// Keeps the buffer of a request for a later one.
+    /// Keeps the buffers of a request for later ones.
     pub fn recycle(&mut self, request: Request) {
-        let mut data = request.data;
-        if self.spares.len() < SPARES_MAX && data.capacity() <= 2 * IN_HAND_MAX as usize {
-            data.clear();
-            self.spares.push(data);
-        }
+        self.spares.put(request.reply);
+        request.payload.into_chunks().for_each(|chunk| self.spares.put(chunk));
     }
 
     /// A request may begin when it is its turn.
-    pub fn enqueue(&mut self, tag: Tag, now: Time) {
-        if let Some(request) = self.get(tag) {
-            request.waits_since = now;
-            self.waiting.push_back(tag);
-        }
+    pub fn enqueue(&mut self, tag: Tag) {
+        self.waiting.push_back(tag);
     }
 
-    /// Begins requests that wait, in order and as many as may be: `held` bytes of replies wait for the client, from which
-    /// something came last when it was `heard`. Fails at a write that must not be begun any more.
-    pub fn submit_waiting(&mut self, held: usize, heard: Time, outside: &mut dyn Outside) -> Result<(), Overtaken> {
+    /// Begins requests that wait, in order and as many as may be: `held` bytes of replies wait for the client. Fails at a write
+    /// that must not be begun any more.
+    pub fn submit_waiting(&mut self, held: usize, outside: &mut dyn Outside) -> Result<(), Overtaken> {
         while self.submitted < SUBMITTED_MAX
             && let Some(tag) = self.waiting.front().copied()
         {
@@ -282,10 +317,7 @@ impl Requests {
             if bytes > 0 && before > 0 && before + bytes > REPLY_BYTES_MAX {
                 return Ok(());
             }
-            if self
-                .get(tag)
-                .is_some_and(|request| request.may_be_overtaken(heard, outside.now()))
-            {
+            if self.get(tag).is_some_and(|request| request.may_be_overtaken(outside)) {
                 return Err(Overtaken);
             }
             self.waiting.pop_front();
@@ -302,12 +334,13 @@ impl Requests {
 
     fn submit(&mut self, tag: Tag, outside: &mut dyn Outside) {
         let export = self.export;
-        let Some(request) = self.get(tag) else {
+        let Some(Some(request)) = self.slots.get_mut(tag.0 as usize) else {
             return;
         };
         request.state = State::Submitted;
         if request.op == HostOp::Read {
-            request.begin_read_reply();
+            self.spares.put(std::mem::take(&mut request.reply));
+            request.begin_read_reply(self.spares.take(REPLY_HEADER + request.length as usize));
         }
         let (command, data_in) = (request.command(export), request.data_in());
         self.submitted += 1;
@@ -315,26 +348,47 @@ impl Requests {
         outside.submit(tag, command);
     }
 
-    /// Data of a write have come. Returns how long the write is.
-    pub fn arrived(&mut self, tag: Tag, bytes: &[u8], outside: &mut dyn Outside) -> u32 {
-        let Some(request) = self.get(tag) else {
-            return 0;
-        };
-        if request.data.is_empty() {
-            // Small requests all get the same room, so that buffers can serve again.
-            request.data.reserve(request.length.min(IN_HAND_MAX) as usize);
-        }
-        request.data.extend_from_slice(bytes);
-        request.hand_over(tag, outside);
-        request.length
+    /// Whether a write begins before all its data are here.
+    pub fn is_large(&mut self, tag: Tag) -> bool {
+        self.get(tag).is_some_and(|request| request.length > IN_HAND_MAX)
     }
 
-    /// The array wants data of a write.
+    /// Whether a write has room for data.
+    pub fn has_room(&mut self, tag: Tag) -> bool {
+        self.get(tag).is_none_or(|request| request.room > 0)
+    }
+
+    /// Gives a write the room that it needs, if it can be had.
+    pub fn give_room(&mut self, tag: Tag, outside: &mut dyn Outside) -> bool {
+        let Some(request) = self.get(tag) else { return true };
+        let room = request.least_room();
+        let gets_it = outside.keep(room);
+        request.room = if gets_it { room } else { 0 };
+        gets_it
+    }
+
+    /// How many of `bytes` more bytes of a write's data may be taken from the host now.
+    pub fn room_for(&mut self, tag: Tag, bytes: usize, outside: &mut dyn Outside) -> usize {
+        self.get(tag).map_or(bytes, |request| request.room_for(bytes, outside))
+    }
+
+    /// Data of a write have come.
+    pub fn arrived(&mut self, tag: Tag, bytes: &[u8], outside: &mut dyn Outside) {
+        let Some(Some(request)) = self.slots.get_mut(tag.0 as usize) else {
+            return;
+        };
+        let (spares, size) = (&mut self.spares, CHUNK_BYTES.min(request.length as usize));
+        request.payload.extend(bytes, || spares.take(size));
+        request.hand_over(tag, outside);
+    }
+
+    /// The array wants data of a write. What it has had of it before, it does not want again.
     pub fn fetch(&mut self, tag: Tag, offset: BlockCount, blocks: BlockCount, outside: &mut dyn Outside) {
         let disconnected = self.disconnected;
+        let next = offset.index() * BLOCK_BYTES;
         match self.get(tag) {
-            Some(request) if !disconnected => {
-                let next = offset.index() * BLOCK_BYTES;
+            Some(request) if !disconnected && next >= request.payload.range().start => {
+                request.drop_before(next, outside);
                 let end = next + blocks.index() * BLOCK_BYTES;
                 request.wanted = Some(Wanted { next, end });
                 request.hand_over(tag, outside);
@@ -347,12 +401,18 @@ impl Requests {
     pub fn read_data(&mut self, tag: Tag, offset: BlockCount, bytes: &[u8]) {
         if let Some(request) = self.get(tag) {
             debug_assert_eq!(
-                request.data.len(),
+                request.reply.len(),
                 REPLY_HEADER + offset.index() * BLOCK_BYTES,
                 "out of order"
             );
-            request.data.extend_from_slice(bytes);
+            request.reply.extend_from_slice(bytes);
         }
+    }
+
+    /// Whether the data of a write are gone in part: it cannot be submitted again.
+    pub fn has_begun_to_go(&self, tag: Tag) -> bool {
+        let request = self.slots.get(tag.0 as usize).and_then(Option::as_ref);
+        request.is_some_and(|request| request.payload.range().start > 0)
     }
 
     /// The array refuses a command for the moment: the LUN is between owners, or something ran out.
@@ -363,7 +423,7 @@ impl Requests {
     /// ([`Requests::has_refused`]). What the host may believe dead is not begun again (`NOT_BEGUN_AFTER`).
     pub fn refused(&mut self, tag: Tag, outside: &mut dyn Outside) {
         if self.disconnected {
-            self.remove(tag);
+            self.remove(tag, outside);
             return;
         }
         let Some(request) = self.get(tag) else {
@@ -405,7 +465,7 @@ impl Requests {
                 continue;
             };
             if request.state != State::Submitted {
-                self.remove(tag);
+                self.remove(tag, outside);
                 continue;
             }
             if request.wanted.take().is_some() {

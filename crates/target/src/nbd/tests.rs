@@ -9,7 +9,7 @@ use twincell_core::layout::metadata::{Name, Redundancy};
 use twincell_core::manage::LunView;
 
 use super::NbdSession;
-use crate::session::{Command, Outside, Session, Tag, View};
+use crate::session::{Command, OUTPUT_BYTES_MAX, Outside, STRANGER_OUTPUT_BYTES_MAX, Session, Tag, View};
 
 /// What a session did to the array, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +25,10 @@ struct Recorder {
     calls: Vec<Call>,
     unsent: usize,
     now: Time,
+    heard: Time,
+    /// What the session keeps, and what it may.
+    kept: usize,
+    keeps_at_most: usize,
 }
 
 impl Outside for Recorder {
@@ -34,6 +38,10 @@ impl Outside for Recorder {
 
     fn now(&self) -> Time {
         self.now
+    }
+
+    fn heard(&self) -> Time {
+        self.heard
     }
 
     fn submit(&mut self, tag: Tag, command: Command) {
@@ -54,6 +62,16 @@ impl Outside for Recorder {
 
     fn unsent(&self) -> usize {
         self.unsent
+    }
+
+    fn keep(&mut self, bytes: usize) -> bool {
+        let may = self.kept == 0 || self.kept + bytes <= self.keeps_at_most;
+        self.kept += if may { bytes } else { 0 };
+        may
+    }
+
+    fn let_go(&mut self, bytes: usize) {
+        self.kept -= bytes;
     }
 }
 
@@ -86,6 +104,9 @@ fn outside_with(luns: Vec<LunView>) -> Recorder {
         calls: vec![],
         unsent: 0,
         now: Time(0),
+        heard: Time(0),
+        kept: 0,
+        keeps_at_most: usize::MAX,
     }
 }
 
@@ -117,8 +138,16 @@ impl Rig {
         rig
     }
 
+    /// The session takes all of it, if it does not end.
     fn receive(&mut self, bytes: &[u8]) {
-        self.session.receive(bytes, &mut self.outside);
+        self.outside.heard = self.outside.now;
+        let taken = self.offer(bytes);
+        assert!(taken == bytes.len() || self.session.is_over(), "{taken} were taken");
+    }
+
+    /// What came already. Returns how much the session takes.
+    fn offer(&mut self, bytes: &[u8]) -> usize {
+        self.session.receive(bytes, &mut self.outside)
     }
 
     fn sent(&mut self) -> Vec<u8> {
@@ -544,8 +573,12 @@ fn what_is_refused_for_the_moment_is_tried_again() {
     assert_eq!(rig.submitted(), (tag, first));
     rig.complete(tag, Status::Transitioning);
     assert_eq!(rig.calls(), []);
-    rig.receive(&[]);
-    assert_eq!(rig.submitted(), (tag, first));
+    rig.offer(&[]);
+    assert_eq!(rig.calls(), [], "nothing has happened");
+    rig.outside.now = Time(1);
+    rig.receive(&request(0, 3, 2, 0, 0));
+    let calls = rig.calls();
+    assert_eq!((calls.len(), &calls[0]), (2, &Call::Submit(tag, first)));
     rig.fetch(tag, 0, 1);
     assert_eq!(rig.calls(), [Call::Data(tag, 0, data), Call::Fetched(tag, true)]);
     rig.complete(tag, Status::Good);
@@ -573,14 +606,14 @@ fn a_write_is_not_tried_again_when_its_host_may_be_gone() {
         !rig.session.is_over()
     };
     let write = write(1, 0, &pattern(512));
-    assert!(is_tried_again(&mut refused(&write), ms(5_999)));
-    assert!(!is_tried_again(&mut refused(&write), ms(6_000)));
+    assert!(is_tried_again(&mut refused(&write), ms(5_199)));
+    assert!(!is_tried_again(&mut refused(&write), ms(5_200)));
     assert!(
         is_tried_again(&mut refused(&request(0, 0, 1, 0, 512)), ms(60_000)),
         "a read"
     );
     let mut alive = refused(&write);
-    alive.outside.now = ms(5_999);
+    alive.outside.now = ms(5_199);
     alive.receive(&request(0, 0, 2, 0, 512));
     for _ in 0..2 {
         let Some(Call::Submit(tag, _)) = alive.calls().pop() else {
@@ -588,7 +621,7 @@ fn a_write_is_not_tried_again_when_its_host_may_be_gone() {
         };
         alive.complete(tag, Status::Busy);
     }
-    assert!(is_tried_again(&mut alive, ms(10_998)), "the host is there");
+    assert!(is_tried_again(&mut alive, ms(9_398)), "the host is there");
 }
 
 /// What waits behind 128 others waits as long as these.
@@ -602,7 +635,7 @@ fn a_write_behind_others_is_not_begun_when_its_host_may_be_gone() {
     let [Call::Submit(first, _), .., Call::Submit(second, _)] = calls[..] else {
         panic!("{calls:?}")
     };
-    rig.outside.now = Time(5_000_000_000);
+    rig.outside.now = Time(4_200_000_000);
     rig.complete(first, Status::Good);
     assert!(rig.session.is_over() && rig.calls().is_empty());
     rig.session.disconnected(&mut rig.outside);
@@ -641,27 +674,160 @@ fn the_array_gets_128_commands_at_a_time_and_the_rest_in_turn() {
     assert_ne!(reused, tag, "the next had its tag already");
 }
 
+/// Names as long as they may be, so that a list of them is long too.
+fn many_luns() -> Vec<LunView> {
+    (0..200).map(|n| lun(n, &format!("{n:064}"), 8)).collect()
+}
+
+/// Anybody can ask for lists, and read none: each costs a thousand times as much as the question.
 #[test]
-fn what_one_connection_holds_is_bounded() {
-    let mut rig = Rig::transmitting();
-    for cookie in 0..8 {
-        rig.receive(&request(0, 0, cookie, 0, 32 << 20));
-        assert_eq!(rig.sent(), b"");
+fn a_stranger_who_reads_nothing_gets_few_answers_and_all_when_it_reads() {
+    let mut rig = Rig::greeted();
+    rig.outside = outside_with(many_luns());
+    rig.receive(&[0, 0, 0, 3]);
+    rig.receive(&option(3, b""));
+    let answer = rig.sent();
+    let questions = option(3, b"").repeat(1000);
+    let mut rest = &questions[..];
+    let mut answers = 0;
+    while !rest.is_empty() {
+        let taken = rig.offer(rest);
+        assert!(taken > 0, "nothing is taken though all is read");
+        rest = &rest[taken..];
+        assert_eq!(rig.offer(rest), 0, "before anything is read");
+        let output = rig.sent();
+        assert!(output.len() <= STRANGER_OUTPUT_BYTES_MAX + answer.len());
+        rig.outside.unsent = output.len();
+        assert_eq!(rig.offer(rest), 0, "before all is read");
+        rig.outside.unsent = 0;
+        answers += output.len();
     }
-    rig.receive(&request(0, 0, 8, 0, 512));
-    assert_eq!(rig.sent(), simple_reply(12, 8));
-    rig.receive(&write(9, 0, &[0; 512]));
-    assert_eq!(rig.sent(), simple_reply(12, 9));
+    assert_eq!(answers, 1000 * answer.len());
+}
+
+#[test]
+fn requests_that_are_answered_at_once_wait_for_a_client_that_reads_nothing() {
+    let mut rig = Rig::transmitting();
+    let senseless = request(0, 99, 4, 0, 512).repeat(OUTPUT_BYTES_MAX / 16 + 10);
+    let taken = rig.offer(&senseless);
+    assert_eq!(taken, 28 * (OUTPUT_BYTES_MAX / 16 + 1));
+    assert_eq!(rig.sent().len(), OUTPUT_BYTES_MAX + 16);
+    rig.receive(&senseless[taken..]);
+    assert_eq!(rig.sent().len(), 9 * 16);
+}
+
+#[test]
+fn requests_of_one_connection_are_taken_as_others_are_answered() {
+    let mut rig = Rig::transmitting();
+    let requests: Vec<u8> = (0..300).flat_map(|cookie| request(0, 0, cookie, 0, 512)).collect();
+    let taken = rig.offer(&requests);
+    assert_eq!(taken, 28 * 256);
     let Call::Submit(tag, _) = rig.calls()[0] else {
-        panic!("the first read was not submitted");
+        panic!("the first was not submitted")
     };
     rig.complete(tag, Status::ReadError);
-    assert_eq!(rig.sent(), simple_reply(5, 0));
+    assert_eq!(rig.offer(&requests[taken..]), 28);
+    assert_eq!(rig.sent(), simple_reply(5, 0), "nothing else is answered");
+}
+
+/// A client sends as many of the longest writes as it likes. They are kept in pieces, as there is room for them.
+#[test]
+fn long_writes_need_little_room() {
+    let (length, count) = (8 << 20, 4);
+    for most in [0, 3 << 20, usize::MAX] {
+        let mut rig = Rig::transmitting();
+        rig.outside.keeps_at_most = most;
+        let data: Vec<u8> = (0..count * length).map(|i| (i / 4099 + i) as u8).collect();
+        let cookies = (0..).zip(data.chunks(length));
+        let stream: Vec<u8> = cookies
+            .flat_map(|(n, data)| write(n, n * length as u64, data))
+            .collect();
+        let (mut rest, mut kept) = (&stream[..], 0);
+        let mut array = Array {
+            blocks: vec![0; count * length],
+            running: BTreeMap::new(),
+            fetches_at_most: 256,
+        };
+        let mut random = Random(1);
+        let mut sent = vec![];
+        while sent.len() < 16 * count {
+            let taken = rig.offer(&rest[..rest.len().min(256 << 10)]);
+            rest = &rest[taken..];
+            kept = kept.max(rig.outside.kept);
+            let works = array.work(&mut rig, &mut random);
+            rig.session.view_changed(&mut rig.outside);
+            assert!(taken > 0 || works || !rig.outside.calls.is_empty(), "nothing goes on");
+            sent.extend(rig.sent());
+        }
+        let expected: Vec<u8> = (0..count as u64).flat_map(|n| simple_reply(0, n)).collect();
+        let mut replies: Vec<&[u8]> = sent.chunks(16).collect();
+        replies.sort();
+        assert!(replies.concat() == expected, "{sent:x?}");
+        assert!(array.blocks == data, "other data on the array");
+        assert_eq!(rig.outside.kept, 0);
+        assert!(kept <= most.max(1 << 20), "{kept} bytes were kept");
+    }
+}
+
+/// There is room for one at a time: the other is not begun, or the array would wait for what is not taken.
+#[test]
+fn a_write_begins_when_there_is_room_for_its_data() {
+    let mut rig = Rig::transmitting();
+    rig.outside.keeps_at_most = 128 << 10;
+    let data = pattern(128 << 10);
+    rig.receive(&write(1, 0, &data));
+    let (first, _) = rig.submitted();
+    let second = write(2, 0, &data);
+    assert_eq!(rig.offer(&second), 28);
+    assert_eq!(rig.calls(), []);
+    rig.complete(first, Status::Good);
+    rig.receive(&second[28..]);
+    let (second, _) = rig.submitted();
+    rig.fetch(second, 0, 256);
+    assert_eq!(rig.calls(), [Call::Data(second, 0, data), Call::Fetched(second, true)]);
+}
+
+/// The array does not do that. If it did, other data must not be written in the place of those that are gone.
+#[test]
+fn a_write_whose_data_are_gone_is_not_submitted_again() {
+    let mut rig = Rig::transmitting();
+    rig.receive(&write(1, 0, &pattern(256 << 10)));
+    let (tag, _) = rig.submitted();
+    rig.fetch(tag, 0, 256);
+    rig.fetch(tag, 256, 256);
     rig.calls();
-    rig.session.sent(&mut rig.outside);
-    assert_eq!(rig.submitted().1.blocks, BlockCount(65536), "one that long at a time");
-    rig.receive(&request(0, 0, 10, 0, 512));
-    assert_eq!(rig.sent(), b"", "there is room again");
+    rig.fetch(tag, 0, 256);
+    assert_eq!(rig.calls(), [Call::Fetched(tag, false)]);
+    rig.complete(tag, Status::Busy);
+    assert_eq!(rig.calls(), []);
+    assert_eq!(rig.sent(), simple_reply(108, 1));
+}
+
+/// What is taken late counts from when it came.
+#[test]
+fn a_write_that_was_not_taken_in_time_is_not_begun() {
+    let full = || {
+        let mut rig = Rig::transmitting();
+        for cookie in 0..256 {
+            rig.receive(&request(0, 0, cookie, 0, 512));
+        }
+        let Call::Submit(tag, _) = rig.calls()[0] else {
+            panic!("the first was not submitted")
+        };
+        rig.outside.now = Time(4_200_000_000);
+        rig.complete(tag, Status::ReadError);
+        rig.calls();
+        rig
+    };
+    let mut rig = full();
+    rig.offer(&request(0, 0, 1000, 0, 512));
+    assert!(!rig.session.is_over(), "a read");
+    let mut rig = full();
+    assert_eq!(rig.offer(&write(1000, 0, &pattern(512))), 28 + 512);
+    (1..256).for_each(|index| rig.complete(Tag(index), Status::ReadError));
+    assert!(rig.session.is_over());
+    let is_write = |call: &Call| matches!(call, Call::Submit(_, command) if command.op != HostOp::Read);
+    assert!(!rig.calls().iter().any(is_write));
 }
 
 #[test]
@@ -743,8 +909,14 @@ impl Random {
 /// An array that carries out everything, in its own order, in pieces, with refusals now and then.
 struct Array {
     blocks: Vec<u8>,
+    /// With what was fetched of a write, or was given of a read.
     running: BTreeMap<Tag, (Command, u32)>,
+    /// Blocks.
+    fetches_at_most: u32,
 }
+
+/// Data of a write are on their way.
+const FETCHING: u32 = 1 << 31;
 
 impl Array {
     /// Takes what the session did, then carries on with one command. `false` if there is nothing to do.
@@ -758,7 +930,7 @@ impl Array {
                 }
                 Call::Fetched(tag, complete) => {
                     assert!(complete);
-                    self.running.get_mut(&tag).unwrap().1 |= 1 << 31;
+                    self.running.get_mut(&tag).unwrap().1 &= !FETCHING;
                 }
                 Call::Abort(tag) => panic!("{tag:?} aborted"),
             }
@@ -778,11 +950,12 @@ impl Array {
             return rig.complete(tag, Status::Busy);
         }
         match command.op {
-            HostOp::Write { .. } if progress == 0 => {
-                self.running.get_mut(&tag).unwrap().1 = 1;
-                rig.fetch(tag, 0, command.blocks.0);
+            HostOp::Write { .. } if progress & FETCHING != 0 => {}
+            HostOp::Write { .. } if progress < command.blocks.0 => {
+                let blocks = self.fetches_at_most.min(command.blocks.0 - progress);
+                self.running.get_mut(&tag).unwrap().1 = FETCHING | (progress + blocks);
+                rig.fetch(tag, progress, blocks);
             }
-            HostOp::Write { .. } if progress == 1 => {}
             HostOp::Read if progress < command.blocks.0 => {
                 let piece = 1 + random.below(u64::from(command.blocks.0 - progress)) as u32;
                 let at = (command.start.0 as usize + progress as usize) * 512;
@@ -807,6 +980,7 @@ fn random_splits_change_nothing() {
         let mut array = Array {
             blocks: vec![0; 12 * 300 * 512],
             running: BTreeMap::new(),
+            fetches_at_most: [256, u32::MAX][(seed % 2) as usize],
         };
         // Writes to places of their own, then, when all are answered, a read of each.
         let mut stream = vec![];

@@ -37,6 +37,8 @@ pub struct Array {
     pub unsent: usize,
     /// It stands still, unless a test lets it go on.
     pub now: Time,
+    /// When the session was given something of the initiator's last.
+    heard: Time,
 }
 
 pub fn lun(number: u16) -> LunView {
@@ -77,6 +79,7 @@ impl Array {
             aborted: Vec::new(),
             unsent: 0,
             now: Time(0),
+            heard: Time(0),
         }
     }
 
@@ -150,6 +153,10 @@ impl Outside for Array {
 
     fn now(&self) -> Time {
         self.now
+    }
+
+    fn heard(&self) -> Time {
+        self.heard
     }
 
     fn submit(&mut self, tag: Tag, command: Command) {
@@ -343,6 +350,7 @@ impl Host {
 
     /// Sends bytes; what the session answers at once.
     pub fn receive(&mut self, bytes: &[u8]) -> Vec<Pdu> {
+        self.array.heard = self.array.now;
         self.session.receive(bytes, &mut self.array);
         self.answers()
     }
@@ -360,6 +368,7 @@ impl Host {
 
     /// Sends a PDU as it is and lets the array work; all answers.
     pub fn exchange(&mut self, pdu: &Pdu) -> Vec<Pdu> {
+        self.array.heard = self.array.now;
         self.session.receive(&pdu.to_bytes(self.digests), &mut self.array);
         self.work()
     }
