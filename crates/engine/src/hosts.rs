@@ -20,7 +20,7 @@ use twincell_core::event::Event;
 use twincell_core::host::{HostCommand, HostOp, Status};
 use twincell_core::ids::{BLOCK_BYTES, BlockCount, CommandId, Nanos, Time};
 use twincell_core::memory::Memory;
-use twincell_target::session::{Command, Incoming, Outside, Session, Tag, View};
+use twincell_target::session::{Command, Incoming, NOT_BEGUN_AFTER, Outside, Session, Tag, View};
 
 /// Bytes of the input of a connection.
 const INPUT_BYTES: usize = 256 << 10;
@@ -35,6 +35,8 @@ const KEPT_BYTES_MAX: usize = 256 << 20;
 const KEPT_BYTES_MAX_OF_ONE: usize = 32 << 20;
 /// Host connections at a time.
 const CONNECTIONS_MAX: usize = 256;
+/// A host of which something came so short a time ago is there, and what it said before is not late.
+const ALIVE: Nanos = Nanos::from_millis(1000);
 /// A session that waits for a change of the view is told after this long that there may have been one.
 const REMIND: Nanos = Nanos::from_millis(20);
 
@@ -65,6 +67,8 @@ struct Connection {
     stream: Stream,
     /// When something came from the host last.
     heard: Time,
+    /// The session has left some of its input, so that more may have come than was received.
+    was_held: bool,
     /// Bytes of the host's data that the session keeps.
     kept: usize,
     /// Its commands in progress.
@@ -217,6 +221,7 @@ impl Hosts {
             session: (self.greet)(protocol, handle),
             stream: Stream::new(socket, INPUT_BYTES, AHEAD_BYTES),
             heard: clock::now(),
+            was_held: false,
             kept: 0,
             tags: HashMap::new(),
             ending: false,
@@ -235,7 +240,7 @@ impl Hosts {
             return;
         }
         if connection.holds_input() {
-            connection.heard = clock::now();
+            connection.hear();
         }
         if self.turn_bytes > 0 {
             self.pass_input(key, shared);
@@ -249,13 +254,19 @@ impl Hosts {
             return;
         }
         let before = connection.session.output().len();
-        let taken = self.with_all(key, shared, |session, stream, outside| {
-            session.receive(stream.input(), outside)
+        let (taken, is_overtaken) = self.with_all(key, shared, |session, stream, outside| {
+            outside.takes_input = true;
+            (session.receive(stream.input(), outside), outside.is_overtaken)
         });
         let connection = &mut self.connections[key];
         connection.stream.consume(taken);
+        connection.was_held |= connection.holds_input();
         let said = connection.session.output().len().saturating_sub(before);
         self.turn_bytes = self.turn_bytes.saturating_sub(taken + said);
+        if is_overtaken {
+            warn!(key, "a write of a host was held back for too long: its connection ends");
+            self.disconnect(key, shared);
+        }
         self.reinstate(key, shared);
     }
 
@@ -274,7 +285,7 @@ impl Hosts {
             Came::Nothing => {}
             Came::End => self.disconnect(key, shared),
             Came::Bytes(bytes) => {
-                connection.heard = clock::now();
+                connection.hear();
                 self.turn_bytes = self.turn_bytes.saturating_sub(bytes);
                 self.with_session(key, shared, |session, outside| session.placed(bytes, outside));
                 self.pass_input(key, shared);
@@ -511,6 +522,8 @@ impl Hosts {
             tags: &mut connection.tags,
             commands: &mut self.commands,
             shared,
+            takes_input: false,
+            is_overtaken: false,
         };
         f(&mut *connection.session, &connection.stream, &mut outside)
     }
@@ -521,6 +534,17 @@ impl Connection {
     fn post_send(&mut self, key: u32, ring: &mut Ring) {
         if !self.ending && self.replaced.is_empty() {
             self.stream.post_send(ring, Token::HostSend(key), self.session.output());
+        }
+    }
+
+    /// Something was received. It came when the kernel got it: that was not now, if nothing was received for a while.
+    fn hear(&mut self) {
+        let now = clock::now();
+        self.heard = now;
+        if self.was_held {
+            let silence = self.stream.silence();
+            self.was_held = silence >= ALIVE;
+            self.heard = Time(now.0.saturating_sub(silence.0));
         }
     }
 
@@ -590,6 +614,18 @@ struct HostOutside<'a, 'b> {
     tags: &'a mut HashMap<Tag, CommandId>,
     commands: &'a mut Commands,
     shared: &'a mut Shared<'b>,
+    /// The session is given input: a write that it begins has waited for as long as that.
+    takes_input: bool,
+    /// Such a write has waited for too long, and was not begun.
+    is_overtaken: bool,
+}
+
+impl HostOutside<'_, '_> {
+    /// Whether a write of its host, of which nothing was heard since, is not to be begun any more (R12).
+    fn is_late(&self, command: &Command) -> bool {
+        let is_write = matches!(command.op, HostOp::Write { .. });
+        self.takes_input && is_write && self.now().since(self.heard) >= NOT_BEGUN_AFTER
+    }
 }
 
 impl Outside for HostOutside<'_, '_> {
@@ -606,6 +642,10 @@ impl Outside for HostOutside<'_, '_> {
     }
 
     fn submit(&mut self, tag: Tag, command: Command) {
+        if self.is_late(&command) {
+            self.is_overtaken = true;
+            return;
+        }
         let counters = &mut *self.shared.counters;
         counters.commands += 1;
         match command.op {
@@ -1243,6 +1283,62 @@ mod tests {
             before = now;
             now == 32 << 20
         });
+    }
+
+    /// A host has sent a command, and what it sent before kept the session from taking it.
+    fn held(side: &mut Side, client: &mut TcpStream, letter: u8) {
+        client.write_all(&[b'm'; 20]).expect("sent");
+        client.write_all(&[letter]).expect("sent");
+        side.until("input that is held", holds_input);
+        let (_, connection) = side.hosts.connections.iter_mut().next().expect("the connection");
+        connection.heard = Time(clock::now().0 - NOT_BEGUN_AFTER.0);
+    }
+
+    fn read_all(client: &mut TcpStream) {
+        while client.read(&mut vec![0; 1 << 16]).is_ok_and(|n| n > 0) {}
+    }
+
+    #[test]
+    fn a_write_that_was_held_back_for_long_is_not_begun() {
+        let dir = TempDir::in_memory("hosts");
+        let (mut side, mut client) = Side::serving(&dir);
+        held(&mut side, &mut client, b'w');
+        side.until("the end of the connection", |side| {
+            read_all(&mut client);
+            side.hosts.connections.is_empty()
+        });
+        assert!(
+            side.queue.is_empty(),
+            "a write that its host may have sent again elsewhere"
+        );
+        let mut client = side.connect();
+        held(&mut side, &mut client, b'r');
+        side.until("a read", |side| {
+            read_all(&mut client);
+            !side.queue.is_empty()
+        });
+    }
+
+    /// It was not even received: nothing is, while something is held.
+    #[test]
+    fn a_write_that_the_kernel_had_for_long_is_not_begun() {
+        let dir = TempDir::in_memory("hosts");
+        let (mut side, mut client) = Side::serving(&dir);
+        client.write_all(&[b'm'; 20]).expect("sent");
+        side.until("input that is held", holds_input);
+        client.write_all(b"w").expect("sent");
+        let silence = |side: &Side| side.hosts.connections.iter().next().map(|(_, c)| c.stream.silence());
+        while silence(&side).is_some_and(|silence| silence < NOT_BEGUN_AFTER) {
+            side.turn();
+        }
+        side.until("the end of the connection", |side| {
+            read_all(&mut client);
+            side.hosts.connections.is_empty()
+        });
+        assert!(
+            side.queue.is_empty(),
+            "a write that its host may have sent again elsewhere"
+        );
     }
 
     /// Whether the session of a connection may keep so many bytes.

@@ -12,7 +12,7 @@ use std::mem;
 use std::net::Shutdown;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
-use twincell_core::ids::ATOMIC_GRANULES;
+use twincell_core::ids::{ATOMIC_GRANULES, Nanos};
 
 /// Most pieces of memory that are sent, or received into, at once.
 const PIECES_MAX: usize = ATOMIC_GRANULES;
@@ -281,6 +281,29 @@ impl Stream {
         }
     }
 
+    /// How long ago something came from the peer last, whether it was received here or is still with the kernel.
+    pub(crate) fn silence(&self) -> Nanos {
+        // SAFETY: all zero is a `tcp_info`.
+        let mut info: libc::tcp_info = unsafe { mem::zeroed() };
+        let mut length = size_of_val(&info) as libc::socklen_t;
+        // SAFETY: the kernel writes at most `length` bytes to where `info` is. It is needed because neither std nor socket2 ask for it.
+        let failed = unsafe {
+            libc::getsockopt(
+                self.socket.as_raw_fd(),
+                libc::IPPROTO_TCP,
+                libc::TCP_INFO,
+                (&raw mut info).cast(),
+                &mut length,
+            )
+        };
+        // It fails only where the connection is gone.
+        Nanos::from_millis(if failed == 0 {
+            info.tcpi_last_data_recv.into()
+        } else {
+            0
+        })
+    }
+
     /// Bytes that were given to `post_send` and not yet taken by the kernel.
     pub(crate) fn unsent(&self) -> usize {
         self.output.len() - self.sent
@@ -326,7 +349,9 @@ impl Drop for Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
     use std::net::{TcpListener, TcpStream};
+    use std::time::{Duration, Instant};
 
     /// What was in hand ended close to the end of the input: what is put back has all of it.
     #[test]
@@ -338,5 +363,23 @@ mod tests {
         stream.put_back(&[1; 200]);
         stream.put_back(&[2; 100]);
         assert_eq!(stream.input(), [[1; 200].as_slice(), &[2; 100]].concat());
+    }
+
+    /// Nothing is received here: the kernel has it.
+    #[test]
+    fn silence_ends_when_something_comes() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let mut peer = TcpStream::connect(listener.local_addr().expect("its address")).expect("connected");
+        let stream = Stream::new(Socket::from(listener.accept().expect("a peer").0), 4096, 64);
+        let until = |what: &str, done: fn(Nanos) -> bool| {
+            let begun = Instant::now();
+            while !done(stream.silence()) {
+                assert!(begun.elapsed() < Duration::from_secs(20), "waited 20 s for {what}");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        };
+        until("silence", |silence| silence >= Nanos::from_millis(500));
+        peer.write_all(b"here").expect("sent");
+        until("a word", |silence| silence < Nanos::from_millis(500));
     }
 }
