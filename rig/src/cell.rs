@@ -333,6 +333,13 @@ pub fn addresses_on(ports: &Ports) -> [(&'static str, String); 6] {
     ADDRESSES.map(|(option, n)| (option, format!("127.0.0.1:{}", ports.get(n))))
 }
 
+/// Memory of a process that is its own, in bytes: without NV memory.
+pub fn own_memory(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|l| l.strip_prefix("RssAnon:")).unwrap();
+    line.trim_end_matches("kB").trim().parse::<u64>().unwrap() << 10
+}
+
 /// Sends a signal to a process, which may be gone already.
 pub fn signal(pid: u32, signal: Signal) {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a pid");

@@ -4,7 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 use twincell_client::iscsi::scsi;
 use twincell_client::iscsi::{Command, Connection, SessionKind, Transfer};
-use twincell_rig::cell::{Cell, SETTLE, Shape};
+use twincell_rig::cell::{Cell, SETTLE, Shape, own_memory};
 use twincell_rig::wait_for;
 
 /// The longest read, in blocks and bytes; and as many as one session may have in progress.
@@ -19,13 +19,6 @@ const PLACES: u64 = 4;
 const STILL: u32 = 40;
 /// How long a command may take where all of them have to be read.
 const PATIENCE: Duration = Duration::from_secs(180);
-
-/// Memory of a process that is its own, in bytes: without NV memory.
-fn own_memory(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|l| l.strip_prefix("RssAnon:")).unwrap();
-    line.trim_end_matches("kB").trim().parse::<u64>().unwrap() << 10
-}
 
 /// Bytes that this port has sent, and that were not taken, on connections that are open (proc_net_tcp(5)).
 fn sent_in_vain(port: u16) -> u64 {
