@@ -2,8 +2,8 @@
 
 mod support;
 
-use support::{BLOCKS, Host, Pdu, Seen, lun};
-use twincell_core::ids::{BLOCK_BYTES, LUNS_MAX};
+use support::{BLOCKS, Host, Pdu, Seen};
+use twincell_core::ids::BLOCK_BYTES;
 use twincell_target::iscsi::{COMMAND_WINDOW, DATA_IN_BYTES_MAX};
 use twincell_target::session::{Session, Tag};
 
@@ -16,7 +16,6 @@ const RESPONSE: u8 = 0x21;
 const MANAGEMENT_RESPONSE: u8 = 0x22;
 const DATA_IN: u8 = 0x25;
 /// SCSI status
-const BUSY: u8 = 0x08;
 /// Bytes of the whole LUN.
 const ALL: usize = BLOCKS as usize * BLOCK_BYTES;
 /// So many reads of it have room.
@@ -156,34 +155,6 @@ fn an_ordered_task_waits_for_those_that_wait_and_the_head_of_the_queue_is_first(
     }
     tags.insert(FIT, head);
     assert_eq!(ended(&all), tags);
-}
-
-#[test]
-fn answers_have_a_bound_that_a_whole_window_of_them_does_not_reach() {
-    let report_luns = || Pdu::command(0, READ, 16_384, &[0xa0, 0, 0, 0, 0, 0, 0, 0, 64, 0, 0, 0], &[]);
-    let mut host = Host::login(&[]);
-    host.array.view.luns = (0..LUNS_MAX as u16).map(lun).collect();
-    // What reads may leave there.
-    host.array.unsent = DATA_IN_BYTES_MAX;
-    for _ in 0..COMMAND_WINDOW {
-        let answers = host.command(report_luns());
-        assert_eq!(ended(&answers), [host.task_tag]);
-        assert_eq!(answers[0].opcode(), DATA_IN);
-        host.array.unsent += answers.iter().map(|pdu| pdu.to_bytes(false).len()).sum::<usize>();
-    }
-    // All of them at once: what a connection is given in one piece.
-    let requests: Vec<Vec<u8>> = (0..5_000).map(|_| host.number(report_luns()).to_bytes(false)).collect();
-    let answers = host.receive(&requests.concat());
-    assert_eq!(ended(&answers).len(), requests.len());
-    let bytes: usize = answers.iter().map(|pdu| pdu.to_bytes(false).len()).sum();
-    assert!(
-        host.array.unsent + bytes < DATA_IN_BYTES_MAX + (5 << 20),
-        "{bytes} more"
-    );
-    let last = answers.last().expect("an answer");
-    assert_eq!((last.opcode(), last.header[3]), (RESPONSE, BUSY));
-    take(&mut host);
-    assert_eq!(host.command(report_luns())[0].opcode(), DATA_IN, "there is room again");
 }
 
 #[test]

@@ -114,13 +114,9 @@ impl IscsiSession {
     }
 
     fn execute(&mut self, tag: Tag, outside: &mut dyn Outside) {
-        let holds_too_much = self.holds_too_much(outside);
         let Some(task) = self.tasks.get_mut(tag) else { return };
         if task.attribute == Attribute::NotSupported {
             return self.fail(tag, Sense::TASK_ATTRIBUTE, outside);
-        }
-        if task.expects_in > 0 && holds_too_much {
-            return self.respond(tag, status::BUSY, None, outside);
         }
         let lun = lun::parse(task.lun);
         let plan = device::execute(&task.cdb, lun, outside.view(), &mut self.nexus, &mut self.answer);

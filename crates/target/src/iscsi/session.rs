@@ -18,9 +18,6 @@ pub const COMMAND_WINDOW: u32 = 128;
 /// Bytes of Data-In that a session holds, or that the array is about to give it: reads beyond it wait. An initiator that
 /// reads nothing could else have a whole window of the longest commands in memory.
 pub const DATA_IN_BYTES_MAX: usize = 16 << 20;
-/// Bytes that a session holds beyond that, of answers that need no array; commands that ask for more get BUSY. Those of a
-/// whole window are far fewer, but many more commands come at once where each is answered before the next is looked at.
-const ANSWER_BYTES_MAX: usize = 4 << 20;
 /// Data segments that this target takes during login (13.12).
 const LOGIN_SEGMENT_BYTES_MAX: u32 = 8192;
 
@@ -302,11 +299,6 @@ impl IscsiSession {
     pub(super) fn has_room(&self, bytes: u32, outside: &dyn Outside) -> bool {
         let held = self.output.len() + outside.unsent() + self.tasks.due;
         bytes == 0 || held == 0 || held + bytes as usize <= DATA_IN_BYTES_MAX
-    }
-
-    /// Whether the initiator has so much to take that it gets no more answers with data.
-    pub(super) fn holds_too_much(&self, outside: &dyn Outside) -> bool {
-        self.output.len() + outside.unsent() >= DATA_IN_BYTES_MAX + ANSWER_BYTES_MAX
     }
 
     /// Appends a PDU to the output.

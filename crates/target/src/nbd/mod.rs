@@ -16,7 +16,7 @@ mod tests;
 use twincell_core::host::{HostOp, Status};
 use twincell_core::ids::{BLOCK_BYTES, BlockCount, Time};
 
-use crate::session::{Outside, Session, Tag};
+use crate::session::{NOT_BEGUN_AFTER, Outside, Session, Tag};
 use negotiation::Outcome;
 use protocol::{
     OPTION_HEADER, OPTION_MAGIC, REPLY_MAGIC, REQUEST_HEADER, REQUEST_MAGIC, command, error, u16_at, u32_at, u64_at,
@@ -325,7 +325,14 @@ impl Session for NbdSession {
     }
 
     fn fetch(&mut self, tag: Tag, offset: BlockCount, blocks: BlockCount, outside: &mut dyn Outside) {
-        self.requests.fetch(tag, offset, blocks, outside);
+        // A later portion is no more to be begun than a write: the host has not been asked for it, its data are here.
+        let is_late = outside.now().since(outside.heard()) >= NOT_BEGUN_AFTER;
+        self.over |= is_late;
+        if is_late {
+            outside.fetched(tag, false);
+        } else {
+            self.requests.fetch(tag, offset, blocks, outside);
+        }
     }
 
     fn send_data(&mut self, tag: Tag, offset: BlockCount, bytes: &[u8]) {

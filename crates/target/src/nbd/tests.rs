@@ -643,6 +643,20 @@ fn a_write_behind_others_is_not_begun_when_its_host_may_be_gone() {
     assert_eq!(rig.calls().len(), 127, "what the array has is withdrawn");
 }
 
+/// The array wants a later portion of a long write, whose data are here, and its host may be gone.
+#[test]
+fn a_later_portion_is_not_begun_when_the_host_may_be_gone() {
+    let mut rig = Rig::transmitting();
+    rig.receive(&write(1, 0, &pattern(256 << 10)));
+    let (tag, _) = rig.submitted();
+    rig.fetch(tag, 0, 256);
+    assert!(matches!(rig.calls()[..], [Call::Data(..), Call::Fetched(_, true)]));
+    rig.outside.now = Time(4_200_000_000);
+    rig.fetch(tag, 256, 256);
+    assert_eq!(rig.calls(), [Call::Fetched(tag, false)]);
+    assert!(rig.session.is_over());
+}
+
 #[test]
 fn a_read_that_is_tried_again_begins_anew() {
     let mut rig = Rig::transmitting();
