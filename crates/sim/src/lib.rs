@@ -51,4 +51,4 @@ pub mod wishes;
 pub mod world;
 
 pub use trace::trace;
-pub use world::{Report, Scenario, Sent, Step, run, run_plan, run_plan_by, run_told};
+pub use world::{Report, Scenario, Sent, Step, run, run_plan, run_told};

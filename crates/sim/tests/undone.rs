@@ -5,6 +5,7 @@ use twincell_core::ids::Time;
 use twincell_core::layout::metadata::Name;
 use twincell_core::manage::ManageOp;
 use twincell_core::{Core, Effect, Event};
+use twincell_sim::fault::Fault;
 use twincell_sim::{Scenario, Sent, trace};
 
 fn in_full(core: &mut Core, now: Time, event: Event, effects: &mut Vec<Effect>) {
@@ -115,6 +116,31 @@ fn a_write_waits_for_a_ballot_that_fails() {
         s.stall_disks(&[]);
         s.good(waits);
         s.start(B);
+        s.end();
+    });
+}
+
+/// A flush makes room. The first write waits for its disk's share of it; the second begins; the third, for the same disk as that, lacks
+/// memory, and the fourth is passed over. Once the second has begun the first needs that disk, too, and the third waits behind it: the
+/// fourth, for another disk, waits for nobody.
+#[test]
+fn a_write_is_passed_over_for_one_that_waits_for_something_else() {
+    trace(&["who-is-passed-over-waits-for-an-event"], || {
+        let mut s = Scenario::small().each_step(in_full).both_serving();
+        s.fault(Fault::SlowDisk(0, 500, 10_000));
+        // 34 granules on disks 2 and 3, 20 on disk 0.
+        [(0, 4096, 256), (0, 4352, 16), (1, 0, 160)]
+            .into_iter()
+            .for_each(|(lun, start, blocks)| {
+                s.use_lun(lun);
+                s.written(A, start, blocks);
+            });
+        let sent = [(0, 0, 256), (1, 4096, 256), (1, 5120, 128), (1, 8192, 8)].map(|(lun, start, blocks)| {
+            s.use_lun(lun);
+            s.write(A, start, blocks)
+        });
+        s.heal(Fault::SlowDisk(0, 500, 10_000));
+        sent.into_iter().for_each(|write| s.good(write));
         s.end();
     });
 }

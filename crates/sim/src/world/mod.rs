@@ -203,20 +203,7 @@ pub fn run(seed: u64, verbose: bool) -> Result<Report, String> {
 /// # Errors
 /// What was found, in words. A broken invariant of the core panics.
 pub fn run_plan(plan: Plan, verbose: bool) -> Result<Report, String> {
-    run_world(World::with(Random::new(plan.stream), plan, verbose))
-}
-
-/// The same, each step taken by `step`: a test may look at what is around it.
-///
-/// # Errors
-/// What was found, in words. A broken invariant of the core panics.
-pub fn run_plan_by(plan: Plan, step: Step) -> Result<Report, String> {
-    let mut world = World::with(Random::new(plan.stream), plan, false);
-    world.step = step;
-    run_world(world)
-}
-
-fn run_world(mut world: World) -> Result<Report, String> {
+    let mut world = World::with(Random::new(plan.stream), plan, verbose);
     world.work()?;
     world.end_well()?;
     world.report.digest = world.digest.finish();
