@@ -52,7 +52,8 @@ impl Core {
         if self.free_transfers.is_empty() && self.htb(h).transfer.is_none() {
             return Lacks::Transfer;
         }
-        if self.disks_have_their_share(h) {
+        // One whose data are here has a part of the share, and waits for none of the others.
+        if !self.htb(h).data_in_transfer && self.disks_have_their_share(h) {
             return Lacks::Leave;
         }
         if self.htb(h).transfer.is_none() && self.is_last_transfer() {
@@ -107,19 +108,22 @@ impl Core {
         let is_same = |other: u32| disks(other).iter().any(|d| wanted.contains(d));
         let all = self.partners_transfers();
         let share = (all - (all / 4).max(1)).max(1);
-        let others = self
-            .order
-            .iter()
-            .filter(|o| **o != h && self.has_or_will_want_what_is_lent(**o));
-        let has = others.filter(|o| is_same(**o)).count();
+        // One that came later may wait for this one, although its data are here already.
+        let mut earlier = true;
+        let has_part = |o: &&u32| {
+            earlier &= **o != h;
+            **o != h && self.has_part_of_what_is_lent(**o, earlier)
+        };
+        let has = self.order.iter().filter(has_part).filter(|o| is_same(**o)).count();
         has >= share && !mutant::is("one-disk-has-all-that-is-lent")
     }
 
-    /// Whether a command has one of the owner's transfer buffers, or has begun and takes one as soon as its data are here.
-    fn has_or_will_want_what_is_lent(&self, h: u32) -> bool {
+    /// Whether a command has one of the owner's transfer buffers, or takes one as soon as its data are here; or is to have one next.
+    fn has_part_of_what_is_lent(&self, h: u32, earlier: bool) -> bool {
         let htb = self.htb(h);
         let has = htb.stage == Stage::AwaitOwner && (htb.fetching.is_none() || !mutant::is("who-fetches-has-no-share"));
-        has || htb.stage == Stage::AwaitTurn && htb.data_in_transfer && !self.owns(htb.ncae)
+        let is_next = earlier && htb.stage == Stage::AwaitTurn && htb.data_in_transfer && !self.owns(htb.ncae);
+        has || is_next
     }
 
     pub(crate) fn forward_memory(&self, h: u32, blocks: u32) -> Memory {
@@ -138,6 +142,8 @@ impl Core {
     /// The data of a forwarded write are here, or will not come.
     pub(crate) fn on_forward_data(&mut self, h: u32, complete: bool) {
         if !complete || self.may_be_withdrawn(h) {
+            // It leaves its part of the share to others.
+            self.turn_may_have_come = true;
             return self.finish(h, Status::Aborted);
         }
         self.htb_mut(h).data_in_transfer = true;

@@ -139,3 +139,12 @@ fn a_write_is_passed_over_for_one_that_waits_for_something_else() {
 fn many_wait_for_one_transfer_buffer_and_slow_disks() {
     ends_well(3_200_095_231);
 }
+
+/// A long write that is forwarded in portions waited for its disks' share of what is lent, which those had that wait behind it; and who
+/// gave its part of that back before its data came woke nobody.
+#[test]
+fn who_waits_behind_a_forwarded_write_has_no_part_of_what_is_lent() {
+    [3_900_008_889, 3_900_009_802, 3_900_082_075, 3_900_084_640]
+        .into_iter()
+        .for_each(ends_well);
+}
