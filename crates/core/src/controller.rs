@@ -2,7 +2,7 @@
 //!
 //! One event is handled to the end, then [`Core::settle`] resumes what waited for what has come free. Nothing blocks.
 
-use crate::cache::{Cache, Granule};
+use crate::cache::{Cache, Copies, Granule};
 use crate::cell::ballot::Ballot;
 use crate::cell::pulse::Pulse;
 use crate::cell::quorum::{Quorum, Slots, Want};
@@ -239,6 +239,8 @@ pub struct Core {
     pub(crate) short_of_memory: bool,
     /// Disks for which a write waits, of those that have had their turn so far.
     pub(crate) disks_awaited: List<DiskIndex, 16>,
+    /// While turns are given: where so much is forwarded to that nothing more is.
+    pub(crate) disks_with_their_share: List<Copies, 8>,
     pub(crate) last_write: Time,
     /// When it is looked again who keeps others waiting.
     pub(crate) look_for_overdue: Option<Time>,
@@ -344,6 +346,7 @@ impl Core {
             turn_may_have_come: false,
             short_of_memory: false,
             disks_awaited: List::new(),
+            disks_with_their_share: List::new(),
             last_write: Time(0),
             look_for_overdue: None,
             forwards_rest_until: None,
@@ -838,6 +841,7 @@ impl Core {
             }
             self.give_turn(h, at, &mut turns);
         }
+        self.disks_with_their_share.clear();
         // With what they took, those for which others were passed over may wait for something else by now.
         let again = turns.begun && turns.passed_over;
         self.turn_may_have_come |= again && !mutant::is("who-is-passed-over-waits-for-an-event");

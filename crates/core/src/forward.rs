@@ -92,20 +92,12 @@ impl Core {
 
     /// Whether so much was forwarded that lies on the same disks that of the owner's transfer buffers too few would be left for
     /// what lies on others, if those disks do not answer.
-    fn disks_have_their_share(&self, h: u32) -> bool {
-        let disks = |h: u32| {
-            let htb = self.htb(h);
-            let at = if htb.op == HostOp::Sync {
-                htb.start.0
-            } else {
-                htb.next_block()
-            };
-            // A LUN may go while the owner still has the command.
-            let lun = self.lun(htb.ncae).filter(|l| l.noid == htb.noid && at < l.blocks);
-            lun.map_or(Copies::new(), |_| self.disks_of_block(htb.ncae, at))
-        };
-        let wanted = disks(h);
-        let is_same = |other: u32| disks(other).iter().any(|d| wanted.contains(d));
+    fn disks_have_their_share(&mut self, h: u32) -> bool {
+        let wanted = self.next_disks(h);
+        if self.disks_with_their_share.contains(&wanted) {
+            return true;
+        }
+        let is_same = |other: u32| self.next_disks(other).iter().any(|d| wanted.contains(d));
         let all = self.partners_transfers();
         let share = (all - (all / 4).max(1)).max(1);
         // One that came later may wait for this one, although its data are here already.
@@ -115,7 +107,24 @@ impl Core {
             **o != h && self.has_part_of_what_is_lent(**o, earlier)
         };
         let has = self.order.iter().filter(has_part).filter(|o| is_same(**o)).count();
-        has >= share && !mutant::is("one-disk-has-all-that-is-lent")
+        let is_out = has >= share && !mutant::is("one-disk-has-all-that-is-lent");
+        if is_out {
+            // Until all have had their turn nobody's part comes free. Of more than fit some are counted once more.
+            _ = self.disks_with_their_share.try_push(wanted);
+        }
+        is_out
+    }
+
+    /// The disks on which the next block of a command lies. None if its LUN went while the owner still has it.
+    fn next_disks(&self, h: u32) -> Copies {
+        let htb = self.htb(h);
+        let at = if htb.op == HostOp::Sync {
+            htb.start.0
+        } else {
+            htb.next_block()
+        };
+        let lun = self.lun(htb.ncae).filter(|l| l.noid == htb.noid && at < l.blocks);
+        lun.map_or(Copies::new(), |_| self.disks_of_block(htb.ncae, at))
     }
 
     /// Whether a command has one of the owner's transfer buffers, or takes one as soon as its data are here; or is to have one next.
