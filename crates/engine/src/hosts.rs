@@ -20,7 +20,7 @@ use twincell_core::event::Event;
 use twincell_core::host::{HostCommand, HostOp, Status};
 use twincell_core::ids::{BLOCK_BYTES, BlockCount, CommandId, Nanos, Time};
 use twincell_core::memory::Memory;
-use twincell_target::session::{Command, Incoming, NOT_BEGUN_AFTER, Outside, Session, Tag, View};
+use twincell_target::session::{Command, Incoming, Outside, Session, Tag, View};
 
 /// Bytes of the input of a connection.
 const INPUT_BYTES: usize = 256 << 10;
@@ -624,7 +624,7 @@ impl HostOutside<'_, '_> {
     /// Whether a write of its host, of which nothing was heard since, is not to be begun any more (R12).
     fn is_late(&self, command: &Command) -> bool {
         let is_write = matches!(command.op, HostOp::Write { .. });
-        self.takes_input && is_write && self.now().since(self.heard) >= NOT_BEGUN_AFTER
+        self.takes_input && is_write && self.is_too_late(self.heard)
     }
 }
 
@@ -739,7 +739,7 @@ mod tests {
     use twincell_core::config::Geometry;
     use twincell_core::ids::{BufferIndex, Controller, NcaeIndex, Noid, TransferIndex, Uuid, Vba};
     use twincell_core::memory::Segment;
-    use twincell_target::session::OUTPUT_BYTES_MAX;
+    use twincell_target::session::{NOT_BEGUN_AFTER, OUTPUT_BYTES_MAX};
 
     /// A protocol of single letters: `r` reads 2 blocks, `w` writes 2 blocks of zeroes, `n` writes 2 blocks whose
     /// data never come, `m` asks for a mebibyte, `i` says that this is initiator `i`, `q` ends. The answers: data, and

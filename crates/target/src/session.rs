@@ -67,6 +67,11 @@ pub trait Outside {
     fn heard(&self) -> Time {
         self.now()
     }
+    /// Whether it is too late to begin a write that has waited since then: nothing has come from its host for as long
+    /// ([`NOT_BEGUN_AFTER`]).
+    fn is_too_late(&self, since: Time) -> bool {
+        self.now().since(since.max(self.heard())) >= NOT_BEGUN_AFTER
+    }
     /// Carry out a command; `complete` answers, once.
     fn submit(&mut self, tag: Tag, command: Command);
     /// The host withdrew a command; `complete` still comes.

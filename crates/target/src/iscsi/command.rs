@@ -6,7 +6,7 @@ use super::task::{Attribute, Burst, State, Task};
 use crate::scsi::device::{self, Plan, Step, Transfer, Work};
 use crate::scsi::sense::Sense;
 use crate::scsi::{lun, status};
-use crate::session::{Command, NOT_BEGUN_AFTER, Outside, Tag};
+use crate::session::{Command, Outside, Tag};
 use twincell_core::host::{HostOp, Status};
 use twincell_core::ids::{BLOCK_BYTES, BlockCount, NcaeIndex, Vba};
 
@@ -212,7 +212,7 @@ impl IscsiSession {
     fn may_be_overtaken(&self, tag: Tag, outside: &dyn Outside) -> bool {
         let write = |task: &&Task| task.work.is_some_and(|work| matches!(work.step, Step::Write { .. }));
         let write = self.tasks.get(tag).filter(write);
-        write.is_some_and(|task| outside.now().since(task.waits_since.max(outside.heard())) >= NOT_BEGUN_AFTER)
+        write.is_some_and(|task| outside.is_too_late(task.waits_since))
     }
 
     /// The array has done a step of a command.

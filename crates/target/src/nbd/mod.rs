@@ -16,7 +16,7 @@ mod tests;
 use twincell_core::host::{HostOp, Status};
 use twincell_core::ids::{BLOCK_BYTES, BlockCount, Time};
 
-use crate::session::{NOT_BEGUN_AFTER, Outside, Session, Tag};
+use crate::session::{Outside, Session, Tag};
 use negotiation::Outcome;
 use protocol::{
     OPTION_HEADER, OPTION_MAGIC, REPLY_MAGIC, REQUEST_HEADER, REQUEST_MAGIC, command, error, u16_at, u32_at, u64_at,
@@ -326,7 +326,7 @@ impl Session for NbdSession {
 
     fn fetch(&mut self, tag: Tag, offset: BlockCount, blocks: BlockCount, outside: &mut dyn Outside) {
         // A later portion is no more to be begun than a write: the host has not been asked for it, its data are here.
-        let is_late = outside.now().since(outside.heard()) >= NOT_BEGUN_AFTER;
+        let is_late = outside.is_too_late(outside.heard());
         self.over |= is_late;
         if is_late {
             outside.fetched(tag, false);

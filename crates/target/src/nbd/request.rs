@@ -8,7 +8,7 @@ use twincell_core::ids::{BLOCK_BYTES, BlockCount, NcaeIndex, Noid, Vba};
 use super::IN_HAND_MAX;
 use super::payload::{CHUNK_BYTES, Payload};
 use super::protocol::{REPLY_HEADER, REPLY_MAGIC, error};
-use crate::session::{Command, NOT_BEGUN_AFTER, Outside, Tag};
+use crate::session::{Command, Outside, Tag};
 
 /// Commands of one connection that the array has at a time; further requests wait for their turn.
 const SUBMITTED_MAX: usize = 128;
@@ -106,7 +106,7 @@ impl Request {
 
     /// Whether it is too late to begin it.
     fn may_be_overtaken(&self, outside: &dyn Outside) -> bool {
-        self.is_write() && outside.now().since(outside.heard()) >= NOT_BEGUN_AFTER
+        self.is_write() && outside.is_too_late(outside.heard())
     }
 
     /// Bytes that the array gives for it.
