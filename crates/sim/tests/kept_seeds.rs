@@ -140,6 +140,12 @@ fn many_wait_for_one_transfer_buffer_and_slow_disks() {
     ends_well(3_200_095_231);
 }
 
+/// The same where nothing is wrong: a read waited its turn at both controllers, behind what disks were slow for.
+#[test]
+fn hosts_give_up_in_line_in_a_calm_run() {
+    ends_well(4_100_058_400);
+}
+
 /// A long write that is forwarded in portions waited for its disks' share of what is lent, which those had that wait behind it; and who
 /// gave its part of that back before its data came woke nobody.
 #[test]

@@ -66,7 +66,7 @@ impl World {
     /// A host has its answer in time. Hosts that send no data keep their locks, and others waiting.
     pub(super) fn check_calm_patience(&mut self, attempt: u64) {
         let quick = self.plan.is_link_quick() && !self.plan.slow_hosts && !self.plan.half_open;
-        if quick && self.is_calm_for(attempt) {
+        if quick && !self.plan.may_hosts_give_up_in_line() && self.is_calm_for(attempt) {
             let what = format!("a host gives up, and nothing is wrong: {}", self.state());
             self.fail(what);
         }
