@@ -134,7 +134,10 @@ impl Claim {
         let written = self
             .file
             .set_len(0)
-            .and_then(|()| self.file.write_all_at(text.as_bytes(), 0));
+            .and_then(|()| self.file.write_all_at(text.as_bytes(), 0))
+            // Before a disk is written: after a power loss it says whose that is.
+            .and_then(|()| self.file.sync_all())
+            .and_then(|()| sync_dir(&self.dir));
         written.map_err(|e| Failure::io("write", self.path.display(), &e))
     }
 
@@ -149,7 +152,8 @@ impl Claim {
     /// All is made: what was announced is a cell from here on.
     pub fn make_it_a_cell(mut self) -> Result<()> {
         let file = self.dir.join(FILE_NAME);
-        std::fs::rename(&self.path, &file).map_err(|e| Failure::io("write", file.display(), &e))?;
+        let renamed = std::fs::rename(&self.path, &file).and_then(|()| sync_dir(&self.dir));
+        renamed.map_err(|e| Failure::io("write", file.display(), &e))?;
         self.is_cell = true;
         Ok(())
     }
@@ -174,6 +178,11 @@ impl Drop for Claim {
             let _ = std::fs::remove_dir(&self.dir);
         }
     }
+}
+
+/// What was made, renamed or removed in a directory stays so from here on.
+fn sync_dir(dir: &Path) -> std::io::Result<()> {
+    File::open(dir)?.sync_all()
 }
 
 /// Whether the directory had to be made.

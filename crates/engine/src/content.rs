@@ -142,6 +142,24 @@ pub(crate) fn content_of(medium: &Medium, cell: Uuid) -> io::Result<Option<&'sta
     Ok(Some(ends.name().unwrap_or("something that is not known")))
 }
 
+/// Removes what [`content_of`] finds. What is left of it at the end of a disk could else be taken for what the disk is, and be
+/// brought back: the second table of a GPT, a part of an md array.
+pub(crate) fn wipe(medium: &Medium) -> io::Result<()> {
+    let ends = Ends::read(medium)?;
+    // A file may end with a part of a sector, which direct I/O cannot write.
+    let sector = u64::from(medium.sector_bytes);
+    let tail = (medium.bytes / sector * sector - ends.tail_offset()) as usize;
+    let zeroes = Pages::new(PAGE_BYTES);
+    for (offset, bytes) in [(0, ends.head.bytes()), (ends.tail_offset(), &ends.tail.bytes()[..tail])] {
+        for (at, page) in (offset..).step_by(PAGE_BYTES).zip(bytes.chunks(PAGE_BYTES)) {
+            if page.iter().any(|byte| *byte != 0) {
+                medium.file.write_all_at(&zeroes.bytes()[..page.len()], at)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,6 +191,33 @@ mod tests {
         assert_eq!(content(&[(BYTES - 512, b"EFI PART")]), Some("a GPT partition table"));
         assert_eq!(content(&[((64 << 20) - 8192, MD)]), Some("a part of an md array"));
         assert_eq!(content(&[((64 << 20) - 65_536, MD)]), Some("a part of an md array"));
+    }
+
+    #[test]
+    fn nothing_is_left_of_what_is_wiped() {
+        let dir = TempDir::on_disk("content");
+        let file = File::create(dir.path("disk")).expect("a file");
+        file.set_len(BYTES).expect("a size");
+        let outside = [LOOKED_AT, BYTES / 4096 * 4096 - LOOKED_AT - 1];
+        for at in [0, 0x438, LOOKED_AT - 1, BYTES - LOOKED_AT, BYTES - 1]
+            .into_iter()
+            .chain(outside)
+        {
+            file.write_all_at(b"x", at).expect("written");
+        }
+        let medium = Medium::open(&dir.path("disk")).expect("a disk");
+        wipe(&medium).expect("wiped");
+        assert_eq!(content_of(&medium, Uuid(7)).expect("its content"), None);
+        for at in outside {
+            let mut byte = [0];
+            file_at(&dir, at, &mut byte);
+            assert_eq!(byte, *b"x", "{at}");
+        }
+    }
+
+    fn file_at(dir: &TempDir, at: u64, bytes: &mut [u8]) {
+        let file = File::open(dir.path("disk")).expect("a file");
+        file.read_exact_at(bytes, at).expect("read");
     }
 
     #[test]

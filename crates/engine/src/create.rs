@@ -1,6 +1,6 @@
 //! Making the disks of a new cell.
 
-use crate::content::content_of;
+use crate::content::{content_of, wipe};
 use crate::disk::{self, Identity, Medium, identity_of};
 use crate::error::CreateError;
 use crate::memory::Pages;
@@ -109,6 +109,7 @@ pub fn label_replacement(
         psegs: psegs_for(candidate.blocks()),
         ..template
     };
+    wipe(&candidate.medium).map_err(|e| candidate.failed("cannot be written", e))?;
     let empty = slot_offsets(Controller::A)
         .into_iter()
         .chain(slot_offsets(Controller::B));
@@ -345,6 +346,7 @@ fn first_metadata(labels: &[Label]) -> Metadata {
 
 /// What is on a disk besides its label; on disks that do not vote nothing, so that nothing old is taken for new.
 fn write_contents(disk: &Candidate, label: &Label, labels: &[Label]) -> io::Result<()> {
+    wipe(&disk.medium)?;
     let record = Record::first(&label.quorum);
     for controller in Controller::BOTH {
         let slot = Slot::idle(controller, ProcessId::default(), record);
@@ -541,6 +543,8 @@ mod tests {
             "it was written to"
         );
         create_disks(Uuid(2), "new", &disks, true).expect("it was said");
+        let after = fs::read(dir.path("unknown")).expect("a disk");
+        assert!(!after.ends_with(b"mine"), "it is still at its end");
     }
 
     /// Between any two writes; but what is begun for one cell is not another's.
