@@ -35,6 +35,7 @@ pub const MARKS: &[&str] = &[
     "a ballot is outbid",
     "a vote turns out to be void",
     "another's record overtakes a ballot",
+    "the own slot makes votes void that nobody may have seen",
     "the record becomes dirty",
     "a long pause closes host connections",
     "a frame is sent again",

@@ -34,7 +34,7 @@ pub struct SimDisk {
     bad: BTreeSet<u64>,
     /// What is wrong with it now.
     pub trouble: Trouble,
-    /// When it last failed at something, or did not answer.
+    /// When it last failed at something, or did not answer; or until when it may be late with something.
     pub failed_at: Option<u64>,
 }
 
@@ -82,6 +82,11 @@ impl SimDisk {
             uuid,
             ..SimDisk::default()
         }
+    }
+
+    /// It fails at something, or may be late with something until then.
+    pub fn may_fail_until(&mut self, at: u64) {
+        self.failed_at = self.failed_at.max(Some(at));
     }
 
     /// Reads a block; 0 was never written.
@@ -234,7 +239,7 @@ pub struct Shelf {
     pub disks: Vec<SimDisk>,
     /// The process that holds the lock byte of each controller.
     pub locks: [Option<u32>; 2],
-    /// Writes in flight, by process: a dead process holds its locks until they are over.
+    /// Writes and flushes in flight, by process: a dead process holds its locks until they are over.
     pub in_flight: BTreeMap<u32, u32>,
     /// Writes of data that are submitted now take so many nanoseconds longer.
     pub write_delay: u64,
@@ -275,21 +280,21 @@ impl Shelf {
         }
     }
 
-    /// A write of `process` is in flight.
+    /// A write or flush of `process` is in flight.
     pub fn submitted(&mut self, process: u32) {
         *self.in_flight.entry(process).or_default() += 1;
     }
 
-    /// A write of `process` is over.
+    /// A write or flush of `process` is over.
     pub fn landed(&mut self, process: u32) {
-        let count = self.in_flight.get_mut(&process).expect("a write in flight");
+        let count = self.in_flight.get_mut(&process).expect("it is in flight");
         *count -= 1;
         if *count == 0 {
             self.in_flight.remove(&process);
         }
     }
 
-    /// Whether `process` has writes in flight.
+    /// Whether `process` has writes or flushes in flight.
     pub fn has_in_flight(&self, process: u32) -> bool {
         self.in_flight.contains_key(&process)
     }

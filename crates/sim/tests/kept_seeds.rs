@@ -154,3 +154,22 @@ fn who_waits_behind_a_forwarded_write_has_no_part_of_what_is_lent() {
         .into_iter()
         .for_each(ends_well);
 }
+
+/// What a slow disk was asked for just before it was healed was late all the same.
+#[test]
+fn a_disk_that_was_slow_is_late_for_a_while() {
+    ends_well(4_100_400_902);
+}
+
+/// A flush of a process that had died failed, and took what its successor had written: a process keeps its locks until its flushes
+/// have ended, too.
+#[test]
+fn a_flush_of_a_dead_process() {
+    ends_well(4_100_473_150);
+}
+
+/// A vote on one disk that nobody had seen since won when its controller was lost, long after both had served again.
+#[test]
+fn a_vote_that_was_forgotten() {
+    ends_well(4_100_473_908);
+}

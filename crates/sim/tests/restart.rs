@@ -113,3 +113,29 @@ fn a_vote_for_both_that_the_voter_has_not_seen() {
         (490..515).for_each(a_vote_that_the_voter_has_not_seen);
     });
 }
+
+/// A voted for itself alone, on one disk, and ended. Both start, do not see that vote, because the disk does not answer just then, and
+/// serve. Then A is lost: the vote that it has forgotten must not win, or B, which has everything, would be out.
+#[test]
+fn a_vote_that_nobody_has_seen_is_void_when_both_have_served() {
+    trace(&["a-forgotten-vote-counts"], || {
+        let mut s = Scenario::new().both_serving();
+        s.crash_at(A, "A -> disk 0: votes for ALONE(A");
+        s.crash(B);
+        s.until("A ends");
+        s.pass(5);
+        s.stall_disks(&[0]);
+        s.start(A);
+        s.start(B);
+        s.until_both_serve();
+        let written = s.written(A, 0, 8);
+        s.unstall_disk(0, 0);
+        s.pass(5);
+        s.lose(A);
+        s.until_alone(B, true);
+        s.reads(B, 0, 8, written);
+        s.start_when_down();
+        s.until_both_serve();
+        s.end();
+    });
+}

@@ -136,9 +136,9 @@ impl Core {
         !self.has_open_ballot() && !self.announce && !self.quorum.is_busy()
     }
 
-    /// Whether a ballot of this controller is under way, or its vote may still win.
+    /// Whether a ballot of this controller is under way, or its vote, or one of its predecessor, may still win.
     pub(crate) fn has_open_ballot(&self) -> bool {
-        self.ballot.is_some() || self.has_voted()
+        self.ballot.is_some() || self.has_voted() || self.voids_votes
     }
 
     fn has_voted(&self) -> bool {
@@ -241,6 +241,9 @@ impl Core {
         };
         self.looks_first = false;
         self.ballot_seen = self.ballot_seen.max(ballot::highest_begun(&found));
+        if self.quorum.kind() == Kind::WriteRead && std::mem::take(&mut self.voids_votes) {
+            self.say_hello();
+        }
         self.take_own_slot(&found);
         match self.ballot {
             _ if self.phase == Phase::AwaitRecord || self.phase == Phase::AwaitLocks && self.own_slot_known => {
@@ -414,6 +417,7 @@ impl Core {
         self.loss_accepted &= mutant::is("acceptance-outlives-its-ballot");
         self.ballot_tries = 0;
         ballot::learn(self.quorum.slot_mut(), record);
+        self.voids_votes = false;
         if !mutant::is("hosts-hear-of-no-record") {
             self.effects.push(Effect::ViewChanged);
         }

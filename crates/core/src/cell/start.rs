@@ -1,6 +1,7 @@
 //! From the start of the process to a role.
 
 use super::Phase;
+use super::ballot;
 use super::pulse::Pulse;
 use super::quorum::{self, Kind, OptionalSlots};
 use super::record::{Mode, Record, Slot};
@@ -10,6 +11,7 @@ use crate::event::DiskError;
 use crate::ids::Controller;
 use crate::layout::metadata::Metadata;
 use crate::manage::{ManageError, ManageReply};
+use crate::mark::mark;
 use crate::mutant;
 
 impl Core {
@@ -267,7 +269,11 @@ impl Core {
         slot.process = self.config.process;
         slot.heartbeat += 1;
         if slot.record.epoch < record.epoch {
-            super::ballot::learn(&mut slot, record);
+            ballot::learn(&mut slot, record);
+        }
+        self.voids_votes = self.own_slot_known && ballot::take_over(&mut slot);
+        if self.voids_votes {
+            mark!("the own slot makes votes void that nobody may have seen");
         }
         self.quorum.set_slot(slot);
     }

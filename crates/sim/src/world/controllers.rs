@@ -280,7 +280,7 @@ impl World {
         self.wire.troubled_at = now;
         // Of errors that came meanwhile it hears only now.
         for disk in &mut self.shelf.disks {
-            disk.failed_at = disk.failed_at.and(Some(self.now));
+            disk.failed_at = disk.failed_at.map(|at| at.max(self.now));
         }
         for event in backlog {
             self.deliver(controller, id, event);

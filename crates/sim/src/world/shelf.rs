@@ -75,6 +75,11 @@ impl Io {
         )
     }
 
+    /// Whether a process that has died keeps its locks until it ends: the kernel still works for it, on its open file.
+    fn keeps_locks(&self) -> bool {
+        self.writes() || matches!(self, Io::Flush(_))
+    }
+
     /// Whether it is not answered before it ends: the memory that it uses is the core's, or it writes what the partner may write.
     fn is_known_until_it_ends(&self) -> bool {
         matches!(
@@ -117,10 +122,10 @@ impl World {
         let disk = what.disk();
         let behind = |h: &Held| h.overdue && h.landing.process == process && h.landing.what.disk() == disk;
         if self.held.iter().any(behind) {
-            self.shelf.disks[disk.index()].failed_at = Some(self.now);
+            self.shelf.disks[disk.index()].may_fail_until(self.now);
             return self.after(10 * US, Happening::Event(controller, process, Box::new(what.error(io))));
         }
-        if what.writes() {
+        if what.keeps_locks() {
             self.shelf.submitted(process);
         }
         // Some reads take their data at once, and end late.
@@ -159,8 +164,12 @@ impl World {
                 delay += self.random.below(600 * MS);
             }
         }
-        let at = &self.shelf.disks[disk.index()];
+        let at = &mut self.shelf.disks[disk.index()];
         let (written, ready_at) = (at.written(), self.now + delay + at.trouble.slow);
+        if at.trouble.slow > 0 {
+            // So long it may be late, also when it is not slow any more.
+            at.may_fail_until(ready_at);
+        }
         self.after(
             delay,
             Happening::Land(Box::new(Landing {
@@ -228,7 +237,7 @@ impl World {
             }
             let next = places[self.random.below(places.len() as u64) as usize];
             let held = self.held.remove(next);
-            self.shelf.disks[held.landing.what.disk().index()].failed_at = Some(self.now);
+            self.shelf.disks[held.landing.what.disk().index()].may_fail_until(self.now);
             if held.overdue && held.landing.what.writes() {
                 self.notice(held.landing.controller, Instant::LateLanding);
             }
@@ -294,10 +303,12 @@ impl World {
         let disk = what.disk().index();
         let result = self.result_of(controller, disk, what);
         if result.is_err() {
-            self.shelf.disks[disk].failed_at = Some(self.now);
+            self.shelf.disks[disk].may_fail_until(self.now);
         }
         if writes {
             self.check_landing(controller, process);
+        }
+        if what.keeps_locks() {
             self.shelf.landed(process);
         }
         // Of what ends with a flush that is what fails, unless all of it does.
@@ -494,7 +505,7 @@ impl World {
             .wants_fence = true;
     }
 
-    /// Locks of dead processes without writes in flight are free; who waits gets them.
+    /// Locks of dead processes without writes or flushes in flight are free; who waits gets them.
     pub(super) fn poll_locks(&mut self) {
         for holder in 0..2 {
             let Some(id) = self.shelf.locks[holder] else { continue };
