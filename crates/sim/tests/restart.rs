@@ -82,7 +82,7 @@ fn who_has_voted_reads_the_record_twice() {
 
 /// A voted for `BOTH` on one disk, and ended. B, which was to join, decides that vote when it wants to go on from the disks, and begins
 /// anew for it; A is back, has not seen its vote, and waits for the fence of B when it reads what was decided.
-fn a_vote_that_the_voter_has_not_seen(paused: u64) {
+fn a_vote_that_the_voter_has_not_seen(started_after: u64, paused: u64) {
     let mut s = Scenario::apart().both_serving();
     s.crash(B);
     s.until_alone(A, false);
@@ -94,8 +94,10 @@ fn a_vote_that_the_voter_has_not_seen(paused: u64) {
     // Of the first round of its ballot disk 1 is the last to answer, of those of A it is disk 0.
     s.fail_disk(Some(1));
     s.until("B notes: BallotBegun");
+    // What A has voted is read now, and B hears of it when A is back.
+    s.pass_us(45);
     s.pause(B, paused);
-    s.pass(2);
+    s.pass_us(started_after);
     s.fail_disk(Some(0));
     s.start(A);
     s.until("A fences B");
@@ -110,7 +112,9 @@ fn a_vote_that_the_voter_has_not_seen(paused: u64) {
 #[test]
 fn a_vote_for_both_that_the_voter_has_not_seen() {
     trace(&["go-on-alone-under-both"], || {
-        (490..515).for_each(a_vote_that_the_voter_has_not_seen);
+        for started_after in (2_000..3_000).step_by(20) {
+            (500..505).for_each(|paused| a_vote_that_the_voter_has_not_seen(started_after, paused));
+        }
     });
 }
 
