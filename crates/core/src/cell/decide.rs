@@ -241,9 +241,7 @@ impl Core {
         };
         self.looks_first = false;
         self.ballot_seen = self.ballot_seen.max(ballot::highest_begun(&found));
-        if self.quorum.kind() == Kind::WriteRead && std::mem::take(&mut self.voids_votes) {
-            self.say_hello();
-        }
+        let is_told = self.quorum.kind() == Kind::WriteRead && std::mem::take(&mut self.voids_votes);
         self.take_own_slot(&found);
         match self.ballot {
             _ if self.phase == Phase::AwaitRecord || self.phase == Phase::AwaitLocks && self.own_slot_known => {
@@ -254,6 +252,9 @@ impl Core {
             _ if self.phase == Phase::Yielding => self.start_anew(),
             Some(ballot) => self.on_ballot_round(ballot, &found),
             None => self.on_renewal(&found),
+        }
+        if is_told {
+            self.say_hello();
         }
     }
 

@@ -273,6 +273,7 @@ impl Core {
         }
         self.voids_votes = self.own_slot_known && ballot::take_over(&mut slot);
         if self.voids_votes {
+            self.announce = true;
             mark!("the own slot makes votes void that nobody may have seen");
         }
         self.quorum.set_slot(slot);
