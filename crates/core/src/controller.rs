@@ -173,8 +173,6 @@ pub struct Core {
     pub(crate) locks_taken_at: Time,
     /// The own slot was read since the own locks are held.
     pub(crate) own_slot_known: bool,
-    /// The own slot makes void what the predecessor has voted for on a few disks, and no majority has it yet.
-    pub(crate) voids_votes: bool,
     /// The record says `BOTH`, and neither image is current (R8).
     pub(crate) both_images_lost: bool,
     pub(crate) partner_process: ProcessId,
@@ -302,7 +300,6 @@ impl Core {
             locks: Locks::None,
             locks_taken_at: Time(0),
             own_slot_known: false,
-            voids_votes: false,
             both_images_lost: false,
             partner_process: ProcessId::default(),
             sight: Sight::default(),

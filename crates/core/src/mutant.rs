@@ -158,7 +158,6 @@ pub const MUTANTS: &[Mutant] = &[
     code("deaf-while-the-partner-moves", "a coordinator gives up no disk while its partner drains a LUN for it"),
     code("acceptance-outlives-its-ballot", "a loss that an operator has once accepted makes every later takeover a clean one"),
     code("blind-for-ever", "a controller that does not see the disks, while its partner does, stays in"),
-    code("go-on-alone-under-both", "who waits for a fence, to go on alone, serves though the record has become BOTH"),
     code("deaf-while-the-partner-zeroes", "a controller whose operator's LUN the partner zeroes gives up no disk, and does not stop"),
     code("closed-after-a-refused-stop", "hosts that were shut out while a controller was to stop are not let in again when it does not"),
     code("who-is-late-is-looked-for-now-and-then", "a write that has waited for too long begins, if its turn comes before it is looked for"),

@@ -4,7 +4,7 @@
 //! a higher number wins it. Then a proposal that anyone voted for is adopted, the one with the highest ballot first, and
 //! only if there is none the own. Phase 2 does the same with the vote; a majority without a higher number decides.
 
-use super::quorum::{self, OptionalSlots};
+use super::quorum::OptionalSlots;
 use super::record::{MetadataName, Mode, Record, Slot};
 use crate::ids::{Controller, NcaeIndex, Uuid};
 use crate::mutant;
@@ -12,7 +12,8 @@ use crate::mutant;
 /// A change of the record that a controller wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Change {
-    /// Only finish what somebody has begun (R6).
+    /// Only finish what somebody has begun (R6). Where no vote is found the record stays as it is and has the next epoch, so that a
+    /// vote that was not seen is void.
     Complete,
     /// The partner is out (R3); or this controller takes over from a clean one that does not run (R8), or starts anew
     /// from its own clean state.
@@ -63,7 +64,7 @@ impl Change {
             ..*base
         };
         match self {
-            Change::Complete => return None,
+            Change::Complete => {}
             Change::Alone { image, dirty } => {
                 let from_clean = matches!(base.mode, Mode::Alone { controller, dirty: false } if controller != own)
                     || mutant::is("take-over-from-a-dirty-one");
@@ -138,7 +139,7 @@ pub enum Verdict {
     Overtaken(Record),
     /// The partner has a ballot with a higher number under way: try again a little later.
     Outbid,
-    /// There is nothing to complete, or the change makes no sense any more.
+    /// The change makes no sense any more.
     Void,
 }
 
@@ -154,7 +155,14 @@ pub struct Ballot {
 impl Ballot {
     /// Begins a ballot of `own` with a number higher than any in `seen`; writes it into `slot`.
     pub fn begin(change: Change, own: Controller, slot: &mut Slot, seen: u64) -> Ballot {
-        slot.begun = number_after(slot.begun.max(slot.voted).max(seen), own);
+        let last = slot.begun.max(slot.voted).max(seen);
+        // Numbers of A are even, those of B odd: no two ballots have the same.
+        slot.begun = (last / 2 + 1) * 2
+            + if mutant::is("same-ballot-numbers") {
+                0
+            } else {
+                own.index() as u64
+            };
         Ballot {
             change,
             own,
@@ -164,17 +172,26 @@ impl Ballot {
 
     /// A majority has the own slot, and this is what was found on it.
     pub fn on_round(&mut self, found: &[OptionalSlots], slot: &mut Slot) -> Verdict {
+        let partner = self.own.other().index();
         let blind = mutant::is("accept-any-slot");
-        let theirs = quorum::furthest_slot(found, self.own.other()).filter(|_| !blind);
-        if let Some(newer) = theirs.map(|s| s.record).filter(|r| r.epoch > slot.record.epoch) {
+        let theirs = || {
+            found
+                .iter()
+                .filter_map(|OptionalSlots(s)| s[partner].filter(|_| !blind))
+        };
+        if let Some(newer) = theirs()
+            .map(|s| s.record)
+            .filter(|r| r.epoch > slot.record.epoch)
+            .max_by_key(|r| r.epoch)
+        {
             return Verdict::Overtaken(newer);
         }
-        let rival = theirs.filter(|s| s.record.epoch == slot.record.epoch);
-        if rival.is_some_and(|s| s.begun > slot.begun) && !mutant::is("ignore-a-higher-ballot") {
+        let rivals = || theirs().filter(|s| s.record.epoch == slot.record.epoch);
+        if rivals().any(|s| s.begun > slot.begun) && !mutant::is("ignore-a-higher-ballot") {
             return Verdict::Outbid;
         }
         match self.phase {
-            Phase::Begin => self.vote(rival.filter(|s| s.voted > 0), slot),
+            Phase::Begin => self.vote(rivals().filter(|s| s.voted > 0).max_by_key(|s| s.voted), slot),
             Phase::Vote => self.decide(slot),
         }
     }
@@ -208,24 +225,6 @@ impl Ballot {
         let own = self.change.apply(&slot.record, self.own) == Some(record);
         Verdict::Decided { record, own }
     }
-}
-
-/// The number of a ballot of `own` after `last`. Those of A are even, those of B odd: no two ballots have the same.
-fn number_after(last: u64, own: Controller) -> u64 {
-    let odd = own == Controller::B && !mutant::is("same-ballot-numbers");
-    (last / 2 + 1) * 2 + u64::from(odd)
-}
-
-/// The slot that a controller takes over from its predecessor makes void what that may have voted for on fewer disks than a
-/// majority, where it is not seen now and may be seen later: nobody has such a vote decided, and it is for a record that this
-/// process does not expect. It says so by a higher number, which only who has forgotten the vote has beside no vote (see
-/// [`quorum::furthest_slot`]). Returns whether there may be such votes.
-pub fn take_over(slot: &mut Slot) -> bool {
-    let may_have_voted = slot.begun > 0 && !mutant::is("a-forgotten-vote-counts");
-    if may_have_voted {
-        slot.begun = number_after(slot.begun, slot.controller);
-    }
-    may_have_voted
 }
 
 /// The highest ballot number in what was found.

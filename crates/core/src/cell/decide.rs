@@ -136,9 +136,9 @@ impl Core {
         !self.has_open_ballot() && !self.announce && !self.quorum.is_busy()
     }
 
-    /// Whether a ballot of this controller is under way, or its vote, or one of its predecessor, may still win.
+    /// Whether a ballot of this controller is under way, or its vote may still win.
     pub(crate) fn has_open_ballot(&self) -> bool {
-        self.ballot.is_some() || self.has_voted() || self.voids_votes
+        self.ballot.is_some() || self.has_voted()
     }
 
     fn has_voted(&self) -> bool {
@@ -241,7 +241,6 @@ impl Core {
         };
         self.looks_first = false;
         self.ballot_seen = self.ballot_seen.max(ballot::highest_begun(&found));
-        let is_told = self.quorum.kind() == Kind::WriteRead && std::mem::take(&mut self.voids_votes);
         self.take_own_slot(&found);
         match self.ballot {
             _ if self.phase == Phase::AwaitRecord || self.phase == Phase::AwaitLocks && self.own_slot_known => {
@@ -252,9 +251,6 @@ impl Core {
             _ if self.phase == Phase::Yielding => self.start_anew(),
             Some(ballot) => self.on_ballot_round(ballot, &found),
             None => self.on_renewal(&found),
-        }
-        if is_told {
-            self.say_hello();
         }
     }
 
@@ -295,16 +291,11 @@ impl Core {
                 self.back_off();
             }
             Verdict::Void => {
-                mark!("a vote turns out to be void");
-                self.undecided = false;
                 if self.phase == Phase::Deciding {
                     // Nothing that it wants makes sense now: it is not tried again at once.
                     self.ballot_not_before = self.now + self.config.timing.heartbeat;
                 }
             }
-        }
-        if verdict == Verdict::Void && self.phase == Phase::Undecided {
-            self.take_role();
         }
     }
 
@@ -418,7 +409,6 @@ impl Core {
         self.loss_accepted &= mutant::is("acceptance-outlives-its-ballot");
         self.ballot_tries = 0;
         ballot::learn(self.quorum.slot_mut(), record);
-        self.voids_votes = false;
         if !mutant::is("hosts-hear-of-no-record") {
             self.effects.push(Effect::ViewChanged);
         }
@@ -441,8 +431,11 @@ impl Core {
                 self.drop_link();
                 self.fence();
             }
-            // The process before this one voted for it, on too few disks to show when this one looked, and the partner has decided it.
-            Phase::Fencing if record.mode == Mode::Both && !mutant::is("go-on-alone-under-both") => self.start_anew(),
+            // Only this controller may have proposed `BOTH`, and what it may have proposed before was decided first.
+            Phase::Fencing => assert!(
+                record.mode != Mode::Both,
+                "the record is BOTH, and the partner is about to be fenced"
+            ),
             Phase::Undecided => self.take_role(),
             Phase::Serving if was_both && record.mode != Mode::Both => {
                 self.drop_link();

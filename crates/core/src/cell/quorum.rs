@@ -248,17 +248,16 @@ pub fn newest_record(found: &[OptionalSlots]) -> Option<Record> {
     slots.map(|s| s.record).max_by_key(|r| r.epoch)
 }
 
-/// The slot that had got furthest of those that a controller has written on the disks: the others are what it had written before.
-/// A process that takes over the slot of its predecessor goes on from there, so that this one says all that counts.
+/// The own slot as a predecessor left it: the one that had got furthest.
 pub fn furthest_slot(found: &[OptionalSlots], of: Controller) -> Option<Slot> {
     let slots = found.iter().filter_map(|OptionalSlots(s)| s[of.index()]);
     slots.max_by_key(|s| (s.record.epoch, s.begun, s.voted, s.heartbeat))
 }
 
-/// Whether a controller has voted on the record after `record` (R6: undecided).
+/// Whether any slot shows a vote on the record after `record`, or a ballot begun for it (R6: undecided).
 pub fn is_undecided(found: &[OptionalSlots], record: &Record) -> bool {
-    let mut slots = Controller::BOTH.into_iter().filter_map(|c| furthest_slot(found, c));
-    slots.any(|s| s.record.epoch == record.epoch && s.voted > 0)
+    let slots = found.iter().flat_map(|OptionalSlots(s)| s.iter().flatten());
+    slots.into_iter().any(|s| s.record.epoch == record.epoch && s.voted > 0)
 }
 
 /// The partner's process, as its newest slot says.

@@ -3,7 +3,7 @@
 //! Nothing is left to chance, and no controller starts or host tries again unless the script says so. Every step panics
 //! with the story so far when what it waits for does not come, or when an oracle of the simulator objects.
 
-use super::{HOSTS, MS, Step, US, World};
+use super::{HOSTS, MS, Step, World};
 use crate::disks::SimDisk;
 use crate::fault::Fault;
 use crate::history::tag_of;
@@ -493,12 +493,7 @@ impl Scenario {
 
     /// Lets so many milliseconds pass.
     pub fn pass(&mut self, ms: u64) {
-        self.pass_us(ms * 1_000);
-    }
-
-    /// Lets so many microseconds pass.
-    pub fn pass_us(&mut self, us: u64) {
-        let end = self.world.now + us * US;
+        let end = self.world.now + ms * MS;
         while self.world.queue.next_at().is_some_and(|at| at <= end) {
             self.advance();
         }
