@@ -34,7 +34,7 @@ pub const MARKS: &[&str] = &[
     "a twin is surplus",
     "a ballot is outbid",
     "another's record overtakes a ballot",
-    "a predecessor may have voted where nobody sees it",
+    "somebody may have voted where nobody sees it",
     "the record becomes dirty",
     "a long pause closes host connections",
     "a frame is sent again",

@@ -208,6 +208,7 @@ pub const MUTANTS: &[Mutant] = &[
     // Ballots.
     rule("R1", "one-disk-is-a-majority", "one quorum disk that answers is enough"),
     rule("R1", "a-forgotten-vote-counts", "what a predecessor has voted for on few disks, and nobody has seen since, may be adopted when its controller has served again"),
+    rule("R1", "a-vote-of-who-gave-up-counts", "the same of the partner, for a controller that goes on alone"),
     rule("R1", "same-ballot-numbers", "ballots of A and B may have the same number"),
     rule("R1", "ignore-a-higher-ballot", "a ballot goes on though the partner has one with a higher number"),
     rule("R1", "ignore-the-rivals-vote", "a proposal that the partner voted for is not adopted"),

@@ -3,6 +3,7 @@
 use twincell_core::ids::Controller::{A, B};
 use twincell_core::layout::metadata::Name;
 use twincell_core::manage::ManageOp;
+use twincell_sim::fault::Fault;
 use twincell_sim::{Scenario, trace};
 
 /// A was alone and dirty when it died for good.
@@ -61,6 +62,36 @@ fn a_partner_that_shows_signs_of_life_is_not_given_up() {
     s.until_both_serve();
     s.reads(B, 0, 8, written);
     s.end();
+}
+
+/// It is wrong, and B has voted on one disk when it ends. A does not see that disk when it comes back, and serves: the vote must not win
+/// when A wants the record changed later.
+#[test]
+fn who_was_nearly_given_up_goes_on() {
+    trace(&["a-vote-of-who-gave-up-counts"], || {
+        let mut s = only_b_is_left();
+        // Its data are on disk 1.
+        s.use_lun(1);
+        s.crash(A);
+        s.start(B);
+        s.pass(20_000);
+        s.crash_at(B, "B -> disk 0: votes for ALONE(B");
+        s.manage(B, ManageOp::AcceptLoss { missing: A });
+        s.until("B ends");
+        s.pass(5);
+        s.fault(Fault::LoseSight(A, 0, 1_000_000));
+        s.start(A);
+        s.until("A notes: Serving");
+        s.pass(1);
+        let written = s.written(A, 4096, 8);
+        s.heal(Fault::LoseSight(A, 0, 1_000_000));
+        s.until_alone(A, false);
+        assert!(!s.tells("A notes: Out"), "nobody was to take over");
+        s.start(B);
+        s.until_both_serve();
+        s.reads(B, 4096, 8, written);
+        s.end();
+    });
 }
 
 /// It is wrong by a hair: A starts in the moment at which its memory is given up.

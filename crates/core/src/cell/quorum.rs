@@ -254,10 +254,16 @@ pub fn furthest_slot(found: &[OptionalSlots], of: Controller) -> Option<Slot> {
     slots.max_by_key(|s| (s.record.epoch, s.begun, s.voted, s.heartbeat))
 }
 
-/// Whether any slot shows a vote on the record after `record`, or a ballot begun for it (R6: undecided).
+/// Whether any slot shows a vote on the record after `record` (R6: undecided).
 pub fn is_undecided(found: &[OptionalSlots], record: &Record) -> bool {
     let slots = found.iter().flat_map(|OptionalSlots(s)| s.iter().flatten());
     slots.into_iter().any(|s| s.record.epoch == record.epoch && s.voted > 0)
+}
+
+/// Whether a slot of a controller shows that it has begun a ballot for the record after `record`.
+pub fn has_begun(found: &[OptionalSlots], of: Controller, record: &Record) -> bool {
+    let mut slots = found.iter().filter_map(|OptionalSlots(s)| s[of.index()]);
+    slots.any(|s| s.record.epoch == record.epoch && s.begun > 0)
 }
 
 /// The partner's process, as its newest slot says.

@@ -38,7 +38,7 @@ impl Core {
         let own = quorum::furthest_slot(found, self.own());
         let slot = own.unwrap_or(Slot::idle(self.own(), self.config.process, record));
         self.know_own_slot(slot, record);
-        self.undecided = quorum::is_undecided(found, &record) || self.may_have_voted(&record);
+        self.undecided = quorum::is_undecided(found, &record) || self.may_anybody_have_voted(found, &record);
         // One that has said hello may not have written its slot yet.
         let met = self.link.partner().map(|hello| hello.process);
         self.partner_process = met.unwrap_or(quorum::process_of(found, self.partner()));
@@ -53,11 +53,13 @@ impl Core {
     }
 
     /// Whether a predecessor may have voted on fewer disks than a majority, where that is not seen now and may be seen later: it had
-    /// begun a ballot, which a majority knows of before anybody votes in it.
-    fn may_have_voted(&self, record: &Record) -> bool {
-        let may = record.has(self.own()) && self.quorum.slot().begun > 0 && !mutant::is("a-forgotten-vote-counts");
+    /// begun a ballot, which a majority knows of before anybody votes in it. Or the partner, where this controller goes on without it.
+    fn may_anybody_have_voted(&self, found: &[OptionalSlots], record: &Record) -> bool {
+        let own = quorum::has_begun(found, self.own(), record) && !mutant::is("a-forgotten-vote-counts");
+        let partner = quorum::has_begun(found, self.partner(), record) && !mutant::is("a-vote-of-who-gave-up-counts");
+        let may = record.has(self.own()) && own || record.is_alone(self.own()) && partner;
         if may {
-            mark!("a predecessor may have voted where nobody sees it");
+            mark!("somebody may have voted where nobody sees it");
         }
         may
     }
