@@ -455,8 +455,10 @@ impl Engine {
     }
 
     fn poll_locks(&mut self, now: Time) {
-        let (ios, mut happened) = (&self.disk_ios, Vec::new());
-        self.locks.poll(now, || ios.oldest(), |event| happened.push(event));
+        let (ios, core, mut happened) = (&self.disk_ios, &self.core, Vec::new());
+        let counts = |n| state_of(core, n) != Some(DiskState::Missing);
+        self.locks
+            .poll(now, counts, || ios.oldest(), |event| happened.push(event));
         for event in happened {
             self.set_aside(&event);
             self.queue.push(event);
@@ -483,8 +485,7 @@ impl Engine {
     /// Whether disk `n` may be opened, or opened anew, while the cell runs. Persistent reservations do not show that this
     /// controller is still in, as its locks do: there both have to agree first that the disk is written again.
     fn may_open(&self, n: usize) -> bool {
-        let known = self.core.metadata().and_then(|m| m.disks.get(n));
-        let missing = known.is_some_and(|d| d.state == DiskState::Missing);
+        let missing = state_of(&self.core, n) == Some(DiskState::Missing);
         match &self.disks[n] {
             None => missing || self.settings.fence != FenceChoice::Pr,
             Some(_) => missing && !self.disk_ios.is_busy(DiskIndex(n as u16)),
@@ -535,8 +536,7 @@ impl Engine {
     }
 
     fn is_written(&self, n: usize) -> bool {
-        let known = self.core.metadata().and_then(|m| m.disks.get(n));
-        known.is_some_and(|d| d.state.is_written())
+        state_of(&self.core, n).is_some_and(DiskState::is_written)
     }
 
     /// Whether disk `n` was out of reach when this controller entered, answers again, and was not given up: where it is another
@@ -1048,6 +1048,9 @@ impl Engine {
             if self.ring.outstanding() == 0 {
                 break;
             }
+            // The partner does not wait for a disk that hangs, if that was given up.
+            let ios = &self.disk_ios;
+            self.locks.release_where(|n| !ios.is_busy(DiskIndex(n as u16)));
             self.ring.submit_and_wait(None)?;
             self.reap();
         }
@@ -1072,6 +1075,11 @@ impl Engine {
         self.core = Core::new(config, self.memories.nv.image());
         self.disk_ios = DiskIos::new(self.settings.cell, self.settings.controller);
     }
+}
+
+/// The state of disk `n`, once the metadata are known.
+fn state_of(core: &Core, n: usize) -> Option<DiskState> {
+    core.metadata().and_then(|m| m.disks.get(n)).map(|d| d.state)
 }
 
 /// The least that a disk of so many PSEGs has.

@@ -45,15 +45,18 @@ impl Byte {
     /// Tries to take what is missing; whether it is held wherever anybody can say who holds it, and on most of the disks that
     /// vote. Nobody writes or serves who does not hold its own on so many: so whoever has the byte of another there knows that
     /// this one does neither. Of a disk where it is not held nothing is known, and nothing may be posted there (`has`).
-    pub(crate) fn take(&mut self, disks: &[Option<RawFd>]) -> bool {
+    ///
+    /// A disk that was given up, which `counts` says, holds nobody up: it may hang for ever with a write of who held the byte. What
+    /// lands there late is nothing, because what is on that disk is nothing before all of it was copied anew.
+    pub(crate) fn take(&mut self, disks: &[Option<RawFd>], counts: &dyn Fn(usize) -> bool) -> bool {
         for (n, fd) in disks.iter().enumerate() {
             if let Some(fd) = fd.filter(|_| !self.has(n)) {
                 self.try_at(n, fd);
             }
         }
         self.wanted |= self.locks.iter().any(|lock| *lock != Lock::Open);
-        let is_open = |(lock, fd): (&Lock, &Option<RawFd>)| *lock == Lock::Open && fd.is_some();
-        !self.locks.iter().zip(disks).any(is_open) && is_majority(&self.voters, |n| self.has(n))
+        let is_open = |n: usize| self.locks[n] == Lock::Open && disks[n].is_some() && counts(n);
+        !(0..disks.len()).any(is_open) && is_majority(&self.voters, |n| self.has(n))
     }
 
     /// Whether it is held on disk `n`.
@@ -90,12 +93,16 @@ impl Byte {
         self.locks[n] = Lock::Open;
     }
 
-    /// Also where nobody could say: what was asked for there may have been given.
     pub(crate) fn release(&mut self, disks: &[Option<RawFd>]) {
         self.wanted = false;
-        for (fd, lock) in disks.iter().zip(&mut self.locks) {
-            let was = std::mem::replace(lock, Lock::Open);
-            if let Some(fd) = fd.filter(|_| was != Lock::Open)
+        self.release_where(disks, |_| true);
+    }
+
+    /// Also where nobody could say: what was asked for there may have been given.
+    fn release_where(&mut self, disks: &[Option<RawFd>], is_wanted: impl Fn(usize) -> bool) {
+        for n in (0..disks.len()).filter(|n| is_wanted(*n)) {
+            let was = std::mem::replace(&mut self.locks[n], Lock::Open);
+            if let Some(fd) = disks[n].filter(|_| was != Lock::Open)
                 && let Err(e) = set_lock(fd, libc::F_UNLCK, self.offset)
             {
                 warn!(offset = self.offset, "a lock was not given back: {e}");
@@ -192,21 +199,34 @@ impl Locks {
         self.fence.leave();
     }
 
+    /// Gives the own byte back where no disk I/O of this process is in flight, which `is_idle` says.
+    pub(crate) fn release_where(&mut self, is_idle: impl Fn(usize) -> bool) {
+        self.retry_at = None;
+        self.own.release_where(&self.disks, is_idle);
+    }
+
     /// When to poll next.
     pub(crate) fn next_deadline(&self) -> Option<Time> {
         [self.retry_at, self.fence.next_deadline()].into_iter().flatten().min()
     }
 
-    /// Tries what is wanted, if it is time. `oldest_io` tells when the oldest disk I/O in flight was posted.
-    pub(crate) fn poll(&mut self, now: Time, oldest_io: impl Fn() -> Option<Time>, mut happened: impl FnMut(Event)) {
+    /// Tries what is wanted, if it is time. `counts` says which disks were not given up, `oldest_io` when the oldest disk I/O in
+    /// flight was posted.
+    pub(crate) fn poll(
+        &mut self,
+        now: Time,
+        counts: impl Fn(usize) -> bool,
+        oldest_io: impl Fn() -> Option<Time>,
+        mut happened: impl FnMut(Event),
+    ) {
         if self.retry_at.is_some_and(|at| now >= at) {
-            let held = self.own.take(&self.disks) && self.fence.enter(now);
+            let held = self.own.take(&self.disks, &counts) && self.fence.enter(now);
             self.retry_at = (!held).then_some(now + RETRY);
             if held {
                 happened(Event::LocksTaken);
             }
         }
-        if let Some(proof) = self.fence.poll(now, &oldest_io) {
+        if let Some(proof) = self.fence.poll(now, &counts, &oldest_io) {
             info!("fence: {proof}");
             happened(Event::Fenced);
         }
@@ -283,8 +303,14 @@ mod tests {
     }
 
     fn poll(locks: &mut Locks, ms: u64) -> Vec<Event> {
+        poll_without(locks, ms, &[])
+    }
+
+    /// Of the disks some were given up.
+    fn poll_without(locks: &mut Locks, ms: u64, given_up: &[usize]) -> Vec<Event> {
         let mut events = Vec::new();
-        locks.poll(Time(ms * 1_000_000), || None, |e| events.push(e));
+        let counts = |n| !given_up.contains(&n);
+        locks.poll(Time(ms * 1_000_000), counts, || None, |e| events.push(e));
         events
     }
 
@@ -328,6 +354,35 @@ mod tests {
         assert_eq!(poll(&mut again, 0), []);
         b.unfence();
         assert_eq!(poll(&mut again, 20), [Event::LocksTaken]);
+    }
+
+    /// A write hangs there for ever: who has posted it is gone, or cannot end.
+    #[test]
+    fn a_disk_that_was_given_up_holds_nobody_up() {
+        let _forks = FORKS.read();
+        let world = World::new();
+        let (a_files, mut a) = world.controller(Controller::A);
+        let (_b_files, mut b) = world.controller(Controller::B);
+        a.take_own(Time(0));
+        b.take_own(Time(0));
+        assert_eq!(poll(&mut a, 0), [Event::LocksTaken]);
+        assert_eq!(poll(&mut b, 0), [Event::LocksTaken]);
+        b.fence(Time(0), ProcessId::default());
+        assert_eq!(poll_without(&mut b, 0, &[1]), [], "A has its locks");
+        a.release_where(|n| n != 1);
+        assert_eq!(poll(&mut b, 20), [], "something of A may land on disk 1");
+        assert_eq!(poll_without(&mut b, 40, &[1]), [Event::Fenced]);
+        assert_eq!([0, 1, 2].map(|n| b.hold(n)), [true, false, true]);
+        b.unfence();
+
+        let (_files, mut next) = world.controller(Controller::A);
+        next.take_own(Time(0));
+        assert_eq!(poll(&mut next, 0), []);
+        assert_eq!(poll_without(&mut next, 20, &[1]), [Event::LocksTaken]);
+        assert_eq!([0, 1, 2].map(|n| next.has_taken(n)), [true, false, true]);
+        assert!(!next.admit(1), "something of A may land there");
+        drop((a, a_files));
+        assert!(next.admit(1));
     }
 
     /// The other descriptors of a disk are this one from now on, as when whoever has the locks answers again.

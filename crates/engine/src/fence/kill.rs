@@ -74,11 +74,11 @@ impl Fence for KillFence {
         self.retry_at = Some(now);
     }
 
-    fn poll(&mut self, now: Time, _: &dyn Fn() -> Option<Time>) -> Option<Proof> {
+    fn poll(&mut self, now: Time, counts: &dyn Fn(usize) -> bool, _: &dyn Fn() -> Option<Time>) -> Option<Proof> {
         if self.retry_at.is_none_or(|at| now < at) {
             return None;
         }
-        if self.byte.take(&self.disks) {
+        if self.byte.take(&self.disks, counts) {
             self.retry_at = None;
             return Some(Proof::Locks);
         }

@@ -41,9 +41,14 @@ pub(crate) trait Fence: Send {
     /// Begins to keep the partner out.
     fn take(&mut self, now: Time, partner: ProcessId);
     /// What is proven now, once for each `take`: the partner is out, and stays so until `release`. It is proven for the disks
-    /// that `holds` names, which are enough that the partner serves nobody; what is out of reach waits until it does. `oldest_io`
-    /// tells when the oldest of this controller's own disk I/Os in flight was posted.
-    fn poll(&mut self, now: Time, oldest_io: &dyn Fn() -> Option<Time>) -> Option<Proof>;
+    /// that `holds` names, which are enough that the partner serves nobody; what is out of reach waits until it does. `counts`
+    /// says which disks were not given up, `oldest_io` when the oldest of this controller's own disk I/Os in flight was posted.
+    fn poll(
+        &mut self,
+        now: Time,
+        counts: &dyn Fn(usize) -> bool,
+        oldest_io: &dyn Fn() -> Option<Time>,
+    ) -> Option<Proof>;
     /// Whether a partner that is kept out is so on disk `n`, too, which may have been out of reach when it was fenced.
     fn holds(&mut self, n: usize) -> bool;
     /// Disk `n` is about to be closed.

@@ -88,7 +88,7 @@ impl Fence for OwnFence {
         self.until = Some(now + self.wait);
     }
 
-    fn poll(&mut self, now: Time, oldest_io: &dyn Fn() -> Option<Time>) -> Option<Proof> {
+    fn poll(&mut self, now: Time, _: &dyn Fn(usize) -> bool, oldest_io: &dyn Fn() -> Option<Time>) -> Option<Proof> {
         if self.pet_at.is_some_and(|at| now >= at) {
             self.pet(now, oldest_io());
         }
@@ -174,7 +174,7 @@ mod tests {
             (4000, Some(0)),
             (5000, Some(4999)),
         ] {
-            fence.poll(at(ms), &|| oldest.map(at));
+            fence.poll(at(ms), &|_| true, &|| oldest.map(at));
         }
         assert_eq!(*pets.0.lock().expect("no panic"), "pppp", "at 0, 1, 2 and 5 s");
         drop(fence);
@@ -185,9 +185,9 @@ mod tests {
     fn a_partner_is_given_the_time_that_its_watchdog_takes() {
         let mut fence = OwnFence::new(Some(Box::<Pets>::default()), GRANT);
         fence.take(at(0), ProcessId::default());
-        assert_eq!(fence.poll(at(14_999), &|| None), None);
-        assert_eq!(fence.poll(at(15_000), &|| None), Some(Proof::Watchdog));
-        assert_eq!(fence.poll(at(30_000), &|| None), None);
+        assert_eq!(fence.poll(at(14_999), &|_| true, &|| None), None);
+        assert_eq!(fence.poll(at(15_000), &|_| true, &|| None), Some(Proof::Watchdog));
+        assert_eq!(fence.poll(at(30_000), &|_| true, &|| None), None);
     }
 
     #[test]
@@ -195,11 +195,11 @@ mod tests {
         let mut fence = open(None, GRANT).expect("accepted");
         assert_eq!(fence.next_deadline(), None);
         fence.take(at(0), ProcessId::default());
-        assert_eq!(fence.poll(at(1999), &|| None), None);
-        assert_eq!(fence.poll(at(2000), &|| None), Some(Proof::Window));
+        assert_eq!(fence.poll(at(1999), &|_| true, &|| None), None);
+        assert_eq!(fence.poll(at(2000), &|_| true, &|| None), Some(Proof::Window));
         fence.take(at(3000), ProcessId::default());
         fence.release();
-        assert_eq!(fence.poll(at(9000), &|| None), None);
+        assert_eq!(fence.poll(at(9000), &|_| true, &|| None), None);
     }
 
     #[test]

@@ -371,7 +371,7 @@ impl Fence for PrFence {
         self.before_it = self.asked;
     }
 
-    fn poll(&mut self, now: Time, _: &dyn Fn() -> Option<Time>) -> Option<Proof> {
+    fn poll(&mut self, now: Time, _: &dyn Fn(usize) -> bool, _: &dyn Fn() -> Option<Time>) -> Option<Proof> {
         self.ask_again(now);
         if self.poll_at.is_none_or(|at| now < at) {
             return None;
@@ -901,7 +901,7 @@ mod tests {
     }
 
     fn poll(fence: &mut PrFence, now: Time) -> Option<Proof> {
-        fence.poll(now, &|| None)
+        fence.poll(now, &|_| true, &|| None)
     }
 
     /// Polls at `now`, in steps of the retry, until the partner's keys are gone; the proof must not come before.
