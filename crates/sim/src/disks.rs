@@ -5,7 +5,7 @@ use crate::random::Random;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use twincell_core::cell::record::Slot;
-use twincell_core::ids::{Controller, Uuid};
+use twincell_core::ids::{Controller, DiskIndex, Uuid};
 use twincell_core::layout::metadata::Metadata;
 
 /// Blocks of a page.
@@ -239,8 +239,8 @@ pub struct Shelf {
     pub disks: Vec<SimDisk>,
     /// The process that holds the lock byte of each controller.
     pub locks: [Option<u32>; 2],
-    /// Writes and flushes in flight, by process: a dead process holds its locks until they are over.
-    pub in_flight: BTreeMap<u32, u32>,
+    /// Writes and flushes in flight, by process and disk: a dead process holds its lock on a disk until they are over.
+    pub in_flight: BTreeMap<(Controller, u32, DiskIndex), u32>,
     /// Writes of data that are submitted now take so many nanoseconds longer.
     pub write_delay: u64,
     /// Reads that are submitted now have taken their data at once, and end so many nanoseconds later; 0 for as usual.
@@ -281,21 +281,17 @@ impl Shelf {
     }
 
     /// A write or flush of `process` is in flight.
-    pub fn submitted(&mut self, process: u32) {
-        *self.in_flight.entry(process).or_default() += 1;
+    pub fn submitted(&mut self, by: Controller, process: u32, disk: DiskIndex) {
+        *self.in_flight.entry((by, process, disk)).or_default() += 1;
     }
 
     /// A write or flush of `process` is over.
-    pub fn landed(&mut self, process: u32) {
-        let count = self.in_flight.get_mut(&process).expect("it is in flight");
+    pub fn landed(&mut self, by: Controller, process: u32, disk: DiskIndex) {
+        let key = (by, process, disk);
+        let count = self.in_flight.get_mut(&key).expect("it is in flight");
         *count -= 1;
         if *count == 0 {
-            self.in_flight.remove(&process);
+            self.in_flight.remove(&key);
         }
-    }
-
-    /// Whether `process` has writes or flushes in flight.
-    pub fn has_in_flight(&self, process: u32) -> bool {
-        self.in_flight.contains_key(&process)
     }
 }

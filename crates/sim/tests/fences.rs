@@ -1,6 +1,7 @@
 //! The fence of each waits for the locks of the other.
 
 use twincell_core::ids::Controller::{A, B};
+use twincell_core::layout::metadata::DiskState;
 use twincell_core::manage::ManageOp;
 use twincell_sim::{Scenario, trace};
 
@@ -125,4 +126,48 @@ fn who_returns_before_the_fence_waits_on_its_connection() {
         s.until_both_serve();
         s.end();
     });
+}
+
+/// A disk hangs for ever with a write of A on its way, and is given up: its content counts for nothing any more. Nobody waits for A's lock
+/// there, whatever becomes of A later; and the disk is used again only when that write is over.
+#[test]
+fn a_disk_that_was_given_up_holds_up_no_takeover() {
+    type Falls = fn(&mut Scenario);
+    let falls: [Falls; 5] = [
+        |s| s.crash(A),
+        |s| {
+            s.crash(A);
+            s.start_when_down();
+        },
+        |s| s.manage(A, ManageOp::Stop),
+        |s| s.pause(A, 8_000),
+        |s| {
+            s.cut();
+            s.pass(10_000);
+            s.mend();
+        },
+    ];
+    // Disk 1 votes, disk 3 does not.
+    for (disk, block) in [(1, 0), (3, 4096)] {
+        for fall in falls {
+            let mut s = Scenario::new().both_serving();
+            let written = s.write_fua(A, block, 8);
+            s.good(written);
+            s.pass(500);
+            s.stall_disks(&[disk]);
+            let written = s.write_fua(A, block, 8);
+            s.good(written);
+            s.until_disk(A, disk, DiskState::Missing);
+            s.pass(5_000);
+            fall(&mut s);
+            s.pass(20_000);
+            assert!(s.serves(A) || s.serves(B), "nobody serves\n{}", s.story());
+            s.start_when_down();
+            s.until_both_serve();
+            s.reads(B, block, 8, written);
+            s.unstall_disk(disk, 0);
+            s.until_disk(A, disk, DiskState::Normal);
+            s.end();
+        }
+    }
 }

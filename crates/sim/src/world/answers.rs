@@ -194,7 +194,7 @@ impl World {
     }
 
     /// The metadata that the newest record names, of those that slots or controllers have.
-    fn metadata_in_force(&self) -> Option<&Metadata> {
+    pub(super) fn metadata_in_force(&self) -> Option<&Metadata> {
         let of_processes = || self.processes.iter().flatten();
         let told = self.records.last_key_value().map(|(_, record)| *record);
         let known = of_processes().filter_map(|p| p.core.cell_view().record);

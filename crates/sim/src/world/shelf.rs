@@ -11,7 +11,7 @@ use twincell_core::Event;
 use twincell_core::cell::record::Slot;
 use twincell_core::event::DiskError;
 use twincell_core::ids::{Controller, DiskIndex, IoId, ProcessId, Uuid};
-use twincell_core::layout::metadata::Metadata;
+use twincell_core::layout::metadata::{DiskState, Metadata};
 use twincell_core::memory::Memory;
 
 #[derive(Clone)]
@@ -121,12 +121,12 @@ impl World {
     pub(super) fn submit(&mut self, controller: Controller, process: u32, io: IoId, what: Io) {
         let disk = what.disk();
         let behind = |h: &Held| h.overdue && h.landing.process == process && h.landing.what.disk() == disk;
-        if self.held.iter().any(behind) {
+        if self.held.iter().any(behind) || self.is_set_aside(controller, process, disk) {
             self.shelf.disks[disk.index()].may_fail_until(self.now);
             return self.after(10 * US, Happening::Event(controller, process, Box::new(what.error(io))));
         }
         if what.keeps_locks() {
-            self.shelf.submitted(process);
+            self.shelf.submitted(controller, process, disk);
         }
         // Some reads take their data at once, and end late.
         let late = matches!(what, Io::Read { .. }) && self.plan.slow_writes && self.random.one_in(6);
@@ -306,10 +306,10 @@ impl World {
             self.shelf.disks[disk].may_fail_until(self.now);
         }
         if writes {
-            self.check_landing(controller, process);
+            self.check_landing(controller, process, what.disk());
         }
         if what.keeps_locks() {
-            self.shelf.landed(process);
+            self.shelf.landed(controller, process, what.disk());
         }
         // Of what ends with a flush that is what fails, unless all of it does.
         let flush_fails = what.flushes() && self.shelf.disks[disk].trouble.fails_flushes;
@@ -499,39 +499,61 @@ impl World {
             self.log(|| format!("{controller}: kills {other}"));
             self.crash(other);
         }
-        self.processes[controller.index()]
-            .as_mut()
-            .expect("it wants something")
-            .wants_fence = true;
+        self.process_mut(controller).wants_fence = true;
     }
 
-    /// Locks of dead processes without writes or flushes in flight are free; who waits gets them.
+    /// Locks of dead processes without writes or flushes in flight, but for those to disks that were given up, are free; who waits gets
+    /// them.
     pub(super) fn poll_locks(&mut self) {
-        for holder in 0..2 {
-            let Some(id) = self.shelf.locks[holder] else { continue };
-            let alive = self.processes.iter().flatten().any(|p| p.id == id);
-            if !alive && !self.shelf.has_in_flight(id) {
-                self.shelf.locks[holder] = None;
-            }
-        }
         for controller in Controller::BOTH {
-            let Some(process) = &mut self.processes[controller.index()] else {
+            let Some(process) = &self.processes[controller.index()] else {
                 continue;
             };
-            let id = process.id;
-            if process.wants_locks && self.shelf.try_lock(controller, id) {
-                process.wants_locks = false;
-                let delay = 10 * US + self.up_to(self.plan.slow.locks);
-                self.after(delay, Happening::Event(controller, id, Box::new(Event::LocksTaken)));
+            let (id, wants_locks, wants_fence) = (process.id, process.wants_locks, process.wants_fence);
+            if wants_locks && self.may_lock(id, controller) {
+                self.process_mut(controller).wants_locks = false;
+                self.locked(controller, id, Event::LocksTaken);
             }
-            let Some(process) = &mut self.processes[controller.index()] else {
-                continue;
-            };
-            if process.wants_fence && self.shelf.try_lock(controller.other(), id) {
-                process.wants_fence = false;
-                let delay = 10 * US + self.up_to(self.plan.slow.locks);
-                self.after(delay, Happening::Event(controller, id, Box::new(Event::Fenced)));
+            if wants_fence && self.may_lock(id, controller.other()) {
+                self.process_mut(controller).wants_fence = false;
+                self.locked(controller, id, Event::Fenced);
             }
         }
+    }
+
+    fn locked(&mut self, controller: Controller, process: u32, event: Event) {
+        let delay = 10 * US + self.up_to(self.plan.slow.locks);
+        self.after(delay, Happening::Event(controller, process, Box::new(event)));
+    }
+
+    /// Whether a process has the lock of `of` now, on all disks that count.
+    fn may_lock(&mut self, process: u32, of: Controller) -> bool {
+        let mut all = self.processes.iter().flatten();
+        let Some(metadata) = all.find(|p| p.id == process).and_then(|p| p.core.metadata()) else {
+            return false;
+        };
+        let counts = |disk: DiskIndex| metadata.state_of(disk) != Some(DiskState::Missing);
+        let mut in_flight = self.shelf.in_flight.keys();
+        let is_over = |holder: u32| !self.lives(holder) && !in_flight.any(|(_, by, on)| *by == holder && counts(*on));
+        if self.shelf.locks[of.index()].is_some_and(is_over) {
+            self.shelf.locks[of.index()] = None;
+        }
+        self.shelf.try_lock(of, process)
+    }
+
+    /// Whether a process has not got on this disk what it has on the others: something of who had the lock before is on its way there.
+    fn is_set_aside(&self, controller: Controller, process: u32, disk: DiskIndex) -> bool {
+        let has = |of: Controller| self.shelf.locks[of.index()] == Some(process);
+        let keeps =
+            |(of, by, on): &(Controller, u32, DiskIndex)| *on == disk && *by != process && !self.lives(*by) && has(*of);
+        has(controller) && self.shelf.in_flight.keys().any(keeps)
+    }
+
+    fn lives(&self, process: u32) -> bool {
+        self.processes.iter().flatten().any(|p| p.id == process)
+    }
+
+    fn process_mut(&mut self, controller: Controller) -> &mut Process {
+        self.processes[controller.index()].as_mut().expect("it wants something")
     }
 }
