@@ -230,6 +230,8 @@ pub struct Core {
     pub(crate) partners: Vec<TransferIndex>,
     /// By transfer buffer: reads that are overdue and that nobody waits for.
     pub(crate) old_reads: Vec<u8>,
+    /// A read of the partner's is overdue, and cannot be left for want of a transfer buffer: the next one that comes free is for it.
+    pub(crate) read_lacks_memory: bool,
     pub(crate) ios: Pool<InFlight>,
     pub(crate) destager: Destager,
     pub(crate) disks: Disks,
@@ -338,6 +340,7 @@ impl Core {
             free_transfers: (0..own_transfers).rev().map(TransferIndex).collect(),
             partners: remote,
             old_reads: vec![0; geometry.transfers.into()],
+            read_lacks_memory: false,
             ios: Pool::new(ios),
             destager: Destager::new(geometry.destages.into(), config.disks.into(), geometry.buffers as usize),
             disks: Disks::new(config.disks.into(), own_transfers),
@@ -823,6 +826,7 @@ impl Core {
 
     /// Whoever waits for its turn and can begin, begins, in order of arrival.
     fn give_turns(&mut self) {
+        self.leave_reads_that_lack_memory();
         let mut turns = Turns::default();
         self.disks_awaited.clear();
         for at in 0..self.order.len() {

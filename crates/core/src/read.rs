@@ -255,6 +255,7 @@ impl Core {
     /// Reads that a disk does not answer begin anew, in other memory, where there is another copy; where nothing is
     /// expected of any disk any more they fail.
     pub(crate) fn leave_overdue_reads(&mut self) {
+        self.read_lacks_memory = false;
         for at in 0..self.order.len() {
             let h = self.order[at];
             if self.htb(h).stage != Stage::AwaitDiskRead {
@@ -275,6 +276,15 @@ impl Core {
         }
     }
 
+    /// Those that could not, for want of memory, do before anybody else gets what came free: hosts may always have other reads
+    /// that take it.
+    pub(crate) fn leave_reads_that_lack_memory(&mut self) {
+        let can = self.read_lacks_memory && !self.free_transfers.is_empty();
+        if can && !mutant::is("overdue-reads-get-what-is-left") {
+            self.leave_overdue_reads();
+        }
+    }
+
     /// The reads of a command go on without it. Their memory is not used again before they have ended; the partner gets
     /// another transfer buffer for one that it names.
     fn leave_reads(&mut self, h: u32, fails: bool) {
@@ -282,7 +292,10 @@ impl Core {
         let mut new = None;
         if let Some(at) = self.partners.iter().position(|t| *t == old) {
             new = self.free_transfers.pop();
-            let Some(new) = new else { return };
+            let Some(new) = new else {
+                self.read_lacks_memory = true;
+                return;
+            };
             self.partners[at] = new;
         }
         for place in 0..self.ios.capacity() {

@@ -505,3 +505,83 @@ fn forwarding_beside_many_reads() {
         s.end();
     });
 }
+
+/// Hosts keep so many reads of A outstanding: more than it has transfer buffers.
+fn keep_reading(s: &mut Scenario, open: &mut Vec<Sent>, seed: u64) {
+    open.retain(|read| !s.is_over(*read));
+    while open.len() < 30 {
+        let i = seed * 7 + open.len() as u64 * 3;
+        s.use_lun((i % 2) as usize);
+        open.push(s.read(A, 4096 + i % 500 * 8, 8));
+    }
+}
+
+/// A read that came through B hangs on disk 0, and hosts of A read as much as they can from others. The read needs a transfer buffer
+/// to go on from the other copy, and gets it.
+#[test]
+fn a_forwarded_read_leaves_a_hung_disk_beside_many_reads() {
+    trace(&["overdue-reads-get-what-is-left"], || {
+        let mut s = Scenario::new().both_serving();
+        s.stall_disks(&[0]);
+        let forwarded = s.read(B, 0, 8);
+        s.pass(5);
+        s.disk_reads_take(5);
+        let mut open = Vec::new();
+        for n in 0..1_500 {
+            keep_reading(&mut s, &mut open, n);
+            s.pass(1);
+        }
+        assert!(s.is_good(forwarded), "{}", s.story());
+        s.disk_reads_take(0);
+        s.stall_disks(&[]);
+        s.end();
+    });
+}
+
+/// No copy answers for good: the same read fails in time, for which it needs a transfer buffer, too.
+#[test]
+fn a_forwarded_read_fails_beside_many_reads() {
+    trace(&["overdue-reads-get-what-is-left"], || {
+        let mut s = Scenario::new().both_serving();
+        s.stall_disks(&[0]);
+        s.use_lun(1);
+        let forwarded = s.read(B, 0, 8);
+        s.pass(5);
+        s.disk_reads_take(5);
+        let mut open = Vec::new();
+        for n in 0..6_000 {
+            keep_reading(&mut s, &mut open, n);
+            s.pass(1);
+        }
+        assert!(s.is_read_error(forwarded), "{}", s.story());
+        s.disk_reads_take(0);
+        s.stall_disks(&[]);
+        s.end();
+    });
+}
+
+/// The same, and B falls before the read is overdue. B is let in again once nothing of what it forwarded is left at A.
+#[test]
+fn the_partner_returns_beside_many_reads() {
+    trace(&["overdue-reads-get-what-is-left"], || {
+        let mut s = Scenario::new().both_serving();
+        s.stall_disks(&[0]);
+        s.read(B, 0, 8);
+        s.pass(5);
+        s.disk_reads_take(5);
+        let mut open = Vec::new();
+        for n in 0..9_000 {
+            keep_reading(&mut s, &mut open, n);
+            s.pass(1);
+            match n {
+                500 => s.crash(B),
+                3_000 => s.start(B),
+                _ => {}
+            }
+        }
+        assert!(s.serves(B), "{}", s.story());
+        s.disk_reads_take(0);
+        s.stall_disks(&[]);
+        s.end();
+    });
+}
