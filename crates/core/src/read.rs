@@ -134,7 +134,7 @@ impl Core {
     /// busy with as many reads as it may be.
     ///
     /// # Errors
-    /// No disk that has a copy of some part of it is in order.
+    /// No disk that has a copy of some part of it is in order, or answers.
     fn look_at_disks(&self, ncae: NcaeIndex, start: u64, blocks: u32) -> Result<Option<DiskIndex>, DiskError> {
         for extent in extents(start, blocks) {
             let (disk, _) = self.source(ncae, &extent).ok_or(DiskError)?;
@@ -145,7 +145,8 @@ impl Core {
         Ok(None)
     }
 
-    /// The copy that an extent is read from: one on a disk that answers, if there is one.
+    /// The copy that an extent is read from: one on a disk that answers, if there is one. One that is out of order, and answers, is
+    /// better than none: it may only take no writes. What it failed to take is in the cache.
     fn source(&self, ncae: NcaeIndex, extent: &Extent) -> Option<Place> {
         let level =
             |state: DiskState| state == DiskState::Normal || mutant::is("a-merging-disk-is-read") && state.is_written();
@@ -153,10 +154,18 @@ impl Core {
         if extent.start / PSEG_BLOCKS % 2 == 1 {
             copies.as_mut_slice().reverse();
         }
-        let in_order = |(d, _): &&Place| Some(*d) != extent.failed && !self.disks.is_out_of_order(*d, self.now);
-        let mut usable = copies.iter().filter(in_order);
-        let answering = usable.clone().find(|(d, _)| self.disks.answers(*d));
-        answering.or_else(|| usable.next()).copied()
+        let answers = |(d, _): &&Place| self.disks.answers(*d);
+        let in_order = |(d, _): &&Place| !self.disks.is_out_of_order(*d, self.now);
+        let others = copies.iter().filter(|(d, _)| Some(*d) != extent.failed);
+        let mut usable = others.clone().filter(in_order);
+        let best = usable.clone().find(answers).or_else(|| usable.next());
+        let last = || {
+            others
+                .clone()
+                .find(answers)
+                .filter(|_| !mutant::is("who-takes-no-writes-is-not-read"))
+        };
+        best.or_else(last).copied()
     }
 
     fn read_extent(&mut self, h: u32, extent: Extent, (disk, block): Place) {

@@ -208,6 +208,34 @@ fn short_errors_are_forgiven() {
     s.end();
 }
 
+/// The only disk takes no writes any more. It can be read, and is: hosts hear of errors only where they write.
+#[test]
+fn the_only_disk_takes_no_writes() {
+    trace(&["who-takes-no-writes-is-not-read"], || {
+        let mut s = both();
+        s.use_lun(1);
+        let old = s.write_fua(A, 8192, 64);
+        s.good(old);
+        s.pass(1_000);
+        s.fail_writes(Some(2));
+        let kept = s.written(A, 8704, 8);
+        s.pass(5_000);
+        // The disk is tried again now and then, and is left alone meanwhile.
+        for n in 0..50 {
+            let read = s.read(if n % 2 == 0 { A } else { B }, 8192 + n % 8 * 8, 8);
+            s.pass(37);
+            assert!(s.is_good(read), "{}", s.story());
+        }
+        s.reads(A, 8192, 64, old);
+        s.reads(B, 8704, 8, kept);
+        let refused = s.write_fua(A, 8192, 8);
+        s.pass(1_000);
+        assert!(s.is_write_error(refused));
+        s.fail_writes(None);
+        s.end();
+    });
+}
+
 /// No disk with a copy answers for a moment: reads wait, those too that begin when it is known.
 #[test]
 fn reads_wait_out_a_short_stall_of_all_copies() {
