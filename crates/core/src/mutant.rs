@@ -117,6 +117,7 @@ pub const MUTANTS: &[Mutant] = &[
     code("every-disk-must-be-in-order", "a write fails if one of the disks that it is for is out of order"),
     code("one-copy-is-tried", "a read fails if the first copy that it tries cannot be read"),
     code("who-takes-no-writes-is-not-read", "a disk that takes no writes is not read, where it has the only copy"),
+    code("an-error-outlives-its-reads", "a read that begins anew fails because a part of it had failed before"),
     code("forget-an-overdue-write", "a buffer that an overdue disk write names is used again"),
     code("overdue-reads-get-what-is-left", "a read of the partner's that is overdue goes on elsewhere only if a transfer buffer is free when it is looked for"),
     code("forget-an-overdue-read", "a transfer buffer that an overdue disk read fills is used again"),

@@ -326,6 +326,10 @@ impl Core {
         let htb = self.htb_mut(h);
         htb.transfer = new;
         htb.portion = Portion::default();
+        if !mutant::is("an-error-outlives-its-reads") {
+            // All of it is read anew.
+            htb.status = Status::Good;
+        }
         htb.stage = Stage::AwaitTurn;
         self.turn_may_have_come = true;
         if mutant::is("forget-an-overdue-read") {

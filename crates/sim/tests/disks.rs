@@ -279,6 +279,29 @@ fn a_read_that_failed_waits_for_the_other_copy() {
     s.end();
 }
 
+/// One part of a read fails on both copies, which is soon over; the other hangs, and the read begins anew for that. Then all of it ends
+/// well. A is alone: beside a partner it would look first whose fault it is.
+#[test]
+fn a_read_that_begins_anew_has_not_failed() {
+    trace(&["an-error-outlives-its-reads"], || {
+        let mut s = both();
+        let written = s.write_fua(A, 4088, 16);
+        s.good(written);
+        s.crash(B);
+        s.until_alone(A, false);
+        s.stall_disks(&[0]);
+        s.fail_disks(&[2, 3]);
+        let read = s.read(A, 4088, 16);
+        s.pass(5);
+        s.fail_disks(&[]);
+        s.good(read);
+        s.reads(A, 4088, 16, written);
+        s.stall_disks(&[]);
+        s.start(B);
+        s.end();
+    });
+}
+
 /// A disk whose flushes fail, or hang, is given up like one whose writes do; only what it holds is written again.
 #[test]
 fn a_disk_that_makes_nothing_durable_goes_missing() {
