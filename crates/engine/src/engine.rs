@@ -456,7 +456,7 @@ impl Engine {
 
     fn poll_locks(&mut self, now: Time) {
         let (ios, core, mut happened) = (&self.disk_ios, &self.core, Vec::new());
-        let counts = |n| state_of(core, n) != Some(DiskState::Missing);
+        let counts = |n: usize| core.metadata().is_none_or(|m| m.counts(DiskIndex(n as u16)));
         self.locks
             .poll(now, counts, || ios.oldest(), |event| happened.push(event));
         for event in happened {

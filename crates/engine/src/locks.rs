@@ -46,8 +46,8 @@ impl Byte {
     /// vote. Nobody writes or serves who does not hold its own on so many: so whoever has the byte of another there knows that
     /// this one does neither. Of a disk where it is not held nothing is known, and nothing may be posted there (`has`).
     ///
-    /// A disk that was given up, which `counts` says, holds nobody up: it may hang for ever with a write of who held the byte. What
-    /// lands there late is nothing, because what is on that disk is nothing before all of it was copied anew.
+    /// A disk of which nothing `counts`, because it was given up, holds nobody up: it may hang for ever with a write of who held the
+    /// byte. What lands there late is nothing, because what is on that disk is nothing before all of it was copied anew.
     pub(crate) fn take(&mut self, disks: &[Option<RawFd>], counts: &dyn Fn(usize) -> bool) -> bool {
         for (n, fd) in disks.iter().enumerate() {
             if let Some(fd) = fd.filter(|_| !self.has(n)) {
@@ -210,7 +210,7 @@ impl Locks {
         [self.retry_at, self.fence.next_deadline()].into_iter().flatten().min()
     }
 
-    /// Tries what is wanted, if it is time. `counts` says which disks were not given up, `oldest_io` when the oldest disk I/O in
+    /// Tries what is wanted, if it is time. `counts` says which disks have anything that counts, `oldest_io` when the oldest disk I/O in
     /// flight was posted.
     pub(crate) fn poll(
         &mut self,

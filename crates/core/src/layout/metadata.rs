@@ -161,6 +161,11 @@ impl Metadata {
         self.disks.get(disk.index()).map(|d| d.state)
     }
 
+    /// Whether anything on `disk` counts: it was not given up, or a LUN without redundancy lies there.
+    pub fn counts(&self, disk: DiskIndex) -> bool {
+        self.state_of(disk) != Some(DiskState::Missing) || self.has_single_copies(disk)
+    }
+
     /// Whether a LUN without redundancy lies on `disk`.
     pub fn has_single_copies(&self, disk: DiskIndex) -> bool {
         let single = self.luns.iter().filter(|l| l.redundancy.width() == 1);

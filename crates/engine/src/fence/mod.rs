@@ -42,7 +42,7 @@ pub(crate) trait Fence: Send {
     fn take(&mut self, now: Time, partner: ProcessId);
     /// What is proven now, once for each `take`: the partner is out, and stays so until `release`. It is proven for the disks
     /// that `holds` names, which are enough that the partner serves nobody; what is out of reach waits until it does. `counts`
-    /// says which disks were not given up, `oldest_io` when the oldest of this controller's own disk I/Os in flight was posted.
+    /// says which disks have anything that counts, `oldest_io` when the oldest of this controller's own disk I/Os in flight was posted.
     fn poll(
         &mut self,
         now: Time,

@@ -5,7 +5,6 @@ use crate::process::{NvMemory, Process};
 use twincell_core::cell::record::Mode;
 use twincell_core::controller::Role;
 use twincell_core::ids::{Controller, DiskIndex, Epoch};
-use twincell_core::layout::metadata::{DiskState, Metadata};
 use twincell_core::nv::resolve::ValidBuffer;
 
 impl World {
@@ -47,11 +46,10 @@ impl World {
     }
 
     /// A write, of whatever it is, lands only while its process holds its lock bytes: a fence waits for it (R5). But for disks that
-    /// were given up: nothing that is there counts.
+    /// were given up, where nothing counts.
     pub(super) fn check_landing(&mut self, controller: Controller, process: u32, disk: DiskIndex) {
         let has_its_locks = self.shelf.locks[controller.index()] == Some(process);
-        let is_missing = |m: &Metadata| m.state_of(disk) == Some(DiskState::Missing);
-        if !has_its_locks && !self.metadata_in_force().is_some_and(is_missing) {
+        if !has_its_locks && self.metadata_in_force().is_none_or(|m| m.counts(disk)) {
             self.fail(format!(
                 "a disk write of process {process} of {controller} lands after its locks are gone"
             ));

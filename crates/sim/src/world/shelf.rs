@@ -11,7 +11,7 @@ use twincell_core::Event;
 use twincell_core::cell::record::Slot;
 use twincell_core::event::DiskError;
 use twincell_core::ids::{Controller, DiskIndex, IoId, ProcessId, Uuid};
-use twincell_core::layout::metadata::{DiskState, Metadata};
+use twincell_core::layout::metadata::Metadata;
 use twincell_core::memory::Memory;
 
 #[derive(Clone)]
@@ -532,9 +532,9 @@ impl World {
         let Some(metadata) = all.find(|p| p.id == process).and_then(|p| p.core.metadata()) else {
             return false;
         };
-        let counts = |disk: DiskIndex| metadata.state_of(disk) != Some(DiskState::Missing);
         let mut in_flight = self.shelf.in_flight.keys();
-        let is_over = |holder: u32| !self.lives(holder) && !in_flight.any(|(_, by, on)| *by == holder && counts(*on));
+        let is_over =
+            |holder: u32| !self.lives(holder) && !in_flight.any(|(_, by, on)| *by == holder && metadata.counts(*on));
         if self.shelf.locks[of.index()].is_some_and(is_over) {
             self.shelf.locks[of.index()] = None;
         }
