@@ -17,8 +17,8 @@ use crate::forward::Call;
 use crate::host::{HostCommand, HostOp, Status};
 use crate::htb::{Behind, Blocker, Htb, Origin, Stage};
 use crate::ids::{
-    BlockCount, BufferIndex, CommandId, ConnectionId, Controller, DiskIndex, Epoch, IoId, NcaeIndex, Noid, NvAddress,
-    ProcessId, QUORUM_MAX, RieGeneration, RieIndex, Time, TransferIndex, Vba,
+    BlockCount, BufferIndex, CommandId, ConnectionId, Controller, DiskIndex, Epoch, IoId, Nanos, NcaeIndex, Noid,
+    NvAddress, ProcessId, QUORUM_MAX, RieGeneration, RieIndex, Time, TransferIndex, Vba,
 };
 use crate::layout::metadata::{Lun, Metadata};
 use crate::link::frame::{Messages, Mfcs, Sequenced};
@@ -246,9 +246,14 @@ pub struct Core {
     pub(crate) last_write: Time,
     /// When it is looked again who keeps others waiting.
     pub(crate) look_for_overdue: Option<Time>,
+    /// Since when this controller stood still, and until when what is handed to it may have come meanwhile.
+    pub(crate) stood_still: Option<(Time, Time)>,
     /// The owner could not take what was forwarded: nothing more is forwarded before this.
     pub(crate) forwards_rest_until: Option<Time>,
 }
+
+/// So long after a controller stood still it is handed what had come meanwhile.
+const HANDED_OVER: Nanos = Nanos::from_millis(100);
 
 /// The own lock bytes (R5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -352,6 +357,7 @@ impl Core {
             disks_with_their_share: List::new(),
             last_write: Time(0),
             look_for_overdue: None,
+            stood_still: None,
             forwards_rest_until: None,
             config,
         }
@@ -381,6 +387,10 @@ impl Core {
         }
         let stopped = pause > self.config.timing.pause && self.now > Time(0) && self.is_accepting();
         let stopped = stopped && !mutant::is("late-commands-run");
+        let was_there = self.now > Time(0) && !mutant::is("what-came-while-it-stood-still-is-new");
+        if pause > timing.stopped() && was_there {
+            self.stood_still = Some((self.now, now + HANDED_OVER));
+        }
         self.now = now;
         if stopped {
             // R12: what hosts sent before may have been done through the partner meanwhile.
@@ -807,12 +817,16 @@ impl Core {
     }
 
     pub(crate) fn enqueue(&mut self, htb: Htb) {
-        let (h, _) = self.htbs.take(Htb {
-            waits_since: self.now,
-            ..htb
-        });
+        let waits_since = self.may_have_come_at();
+        let (h, _) = self.htbs.take(Htb { waits_since, ..htb });
         self.order.push_back(h);
         self.turn_may_have_come = true;
+    }
+
+    /// When what is handed to this controller now may have come: it may have stood still meanwhile.
+    pub(crate) fn may_have_come_at(&self) -> Time {
+        let stood_still = self.stood_still.filter(|(_, until)| self.now < *until);
+        stood_still.map_or(self.now, |(since, _)| since)
     }
 
     fn on_host_abort(&mut self, id: CommandId) {

@@ -155,7 +155,13 @@ impl Core {
             self.turn_may_have_come = true;
             return self.finish(h, Status::Aborted);
         }
-        self.htb_mut(h).data_in_transfer = true;
+        let came_at = self.may_have_come_at();
+        let htb = self.htb_mut(h);
+        htb.data_in_transfer = true;
+        if htb.done + htb.portion.blocks > htb.in_hand.0 {
+            // Its host has sent them since it was asked, and so shown that this path works.
+            htb.waits_since = htb.waits_since.max(came_at);
+        }
         if self.owns(self.htb(h).ncae)
             || !self.link.is_up()
             || self.remote_transfers.is_empty()
@@ -188,15 +194,22 @@ impl Core {
         if htb.stage != Stage::AwaitOwner || left || htb.may_be_done {
             return;
         }
-        let of = |(_, c): &(u32, &Call)| matches!(c, Call::Forward { htb, .. } if *htb == h);
-        let index = self.calls.iter().find(of).map(|(index, _)| index);
-        if let Some(index) = index
-            && let Call::Forward { remote, .. } = self.calls.give_back(index)
-        {
+        if self.take_back_call(h) {
             mark!("a command is recalled before it was sent");
-            self.remote_transfers.push(remote);
             self.finish(h, Status::Aborted);
         }
+    }
+
+    /// The call of a command that was not sent, if it has one, is void.
+    pub(crate) fn take_back_call(&mut self, h: u32) -> bool {
+        let of = |(_, c): &(u32, &Call)| matches!(c, Call::Forward { htb, .. } if *htb == h);
+        let Some((index, Call::Forward { remote, .. })) = self.calls.iter().find(of).map(|(n, call)| (n, *call)) else {
+            return false;
+        };
+        self.calls.give_back(index);
+        self.remote_transfers.push(remote);
+        self.turn_may_have_come = true;
+        true
     }
 
     /// The owner has answered.

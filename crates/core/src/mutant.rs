@@ -208,6 +208,9 @@ pub const MUTANTS: &[Mutant] = &[
     // Locks and turns.
     code("overtake-a-lock-holder", "a command does not wait for one that came later and has the lock"),
     code("lock-blocks-not-granules", "the cache lock covers blocks, not whole granules"),
+    code("one-round-after-the-other", "the next renewal begins in the step in which the last one has ended"),
+    code("what-waits-for-a-frame-has-no-deadline", "a forwarded write that waits for its frame is sent however late"),
+    code("what-came-while-it-stood-still-is-new", "what hosts sent while a controller stood still has waited since its end"),
     // Ballots.
     rule("R1", "one-disk-is-a-majority", "one quorum disk that answers is enough"),
     rule("R1", "a-forgotten-vote-counts", "what a predecessor has voted for on few disks, and nobody has seen since, may be adopted when its controller has served again"),

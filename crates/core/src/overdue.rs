@@ -68,7 +68,9 @@ impl Core {
     /// Whether it is one of these, and nothing of its present portion may be done already.
     fn may_be_overtaken(&self, h: u32) -> bool {
         let htb = self.htb(h);
-        htb.stage == Stage::AwaitTurn && htb.may_be_overtaken && !htb.may_be_done
+        let is_unsent = htb.stage == Stage::AwaitOwner && htb.fetching.is_none() && !htb.portion.requested;
+        let waits_here = is_unsent && !mutant::is("what-waits-for-a-frame-has-no-deadline");
+        (htb.stage == Stage::AwaitTurn || waits_here) && htb.may_be_overtaken && !htb.may_be_done
     }
 
     fn end_overtaken_hosts(&mut self) {
@@ -89,6 +91,7 @@ impl Core {
         if let Origin::Host(id) = self.htb(h).origin {
             self.effects.push(Effect::EndHost { id });
         }
+        self.take_back_call(h);
         self.finish(h, Status::Aborted);
     }
 

@@ -247,6 +247,8 @@ pub struct Shelf {
     pub read_delay: u64,
     /// Zeroing takes so many nanoseconds longer.
     pub zero_delay: u64,
+    /// Reads and writes of slots that are submitted now take so many nanoseconds longer.
+    pub slot_delay: u64,
 }
 
 impl Shelf {
@@ -260,6 +262,7 @@ impl Shelf {
             write_delay: 0,
             read_delay: 0,
             zero_delay: 0,
+            slot_delay: 0,
         }
     }
 

@@ -118,3 +118,53 @@ fn a_slow_host_and_a_lun_that_moves() {
         s.end();
     });
 }
+
+/// B's writes for its own LUN are large, the link is slow, and a write for A's LUN waits behind them for its frame. Its host loses that
+/// path without a sign, and writes newer data through A. The old write is not sent any more.
+#[test]
+fn a_write_that_waits_for_its_frame_has_a_deadline() {
+    trace(&["what-waits-for-a-frame-has-no-deadline"], || {
+        let mut s = Scenario::new().both_serving();
+        let name = Name::new("lun1").expect("a name");
+        s.manage(A, ManageOp::LunMove { name, to: B });
+        s.until("A -> operator: Ok");
+        s.pass(1_000);
+        s.link_takes(600);
+        s.pass(2_000);
+        s.use_lun(1);
+        for n in 0..14 {
+            let _ = s.write(B, 512 * n, 256);
+        }
+        s.use_lun(0);
+        s.mark();
+        let _ = s.write(B, 0, 8);
+        s.pass(4_300);
+        assert!(!s.story().contains("B -> A: forward write 0:0+8"), "it was sent");
+        let newer = s.written(A, 0, 8);
+        s.pass(6_000);
+        s.reads(A, 0, 8, newer);
+        s.end();
+    });
+}
+
+/// B stands still for a moment. What comes meanwhile it sees only then; but it has waited since it may have come, at the earliest.
+#[test]
+fn a_write_that_came_while_its_controller_stood_still() {
+    trace(&["what-came-while-it-stood-still-is-new"], || {
+        let mut s = Scenario::new().both_serving();
+        s.disk_reads_take(4_600);
+        for n in 0..16 {
+            let _ = s.read(B, 2048 + 8 * n, 8);
+        }
+        s.pass(50);
+        s.disk_reads_take(0);
+        s.pause(B, 1_400);
+        s.pass(10);
+        let _ = s.write(B, 0, 8);
+        s.pass(4_300);
+        let newer = s.written(A, 0, 8);
+        s.pass(3_000);
+        s.reads(A, 0, 8, newer);
+        s.end();
+    });
+}

@@ -144,3 +144,28 @@ fn a_write_is_passed_over_for_one_that_waits_for_something_else() {
         s.end();
     });
 }
+
+/// A is alone, and the disks that vote are so slow that the next sign of life is due when the last has ended. What waits until nothing is
+/// asked of them has its turn all the same: a disk is given up, an operator has an answer, and A stops.
+#[test]
+fn there_is_a_moment_between_two_rounds() {
+    trace(&["one-round-after-the-other"], || {
+        let mut s = Scenario::new().both_serving();
+        s.crash(B);
+        s.until_alone(A, true);
+        s.slots_take(260);
+        s.pass(3_000);
+        s.stall_disks(&[3]);
+        let written = s.write(A, 4096, 8);
+        s.pass(20_000);
+        assert!(s.is_good(written), "its other copy is on disk 2");
+        let name = |name| Name::new(name).expect("a name");
+        let (name, to) = (name("lun0"), name("other"));
+        s.manage(A, ManageOp::LunRename { name, to });
+        s.until("A -> operator: Ok");
+        s.unstall_disk(3, 0);
+        s.manage(A, ManageOp::Stop);
+        s.until("A exits");
+        s.end();
+    });
+}

@@ -265,6 +265,11 @@ impl Scenario {
         self.world.shelf.zero_delay = ms * MS;
     }
 
+    /// Slots take so many milliseconds to be read, and as many to be written.
+    pub fn slots_take(&mut self, ms: u64) {
+        self.world.shelf.slot_delay = ms * MS;
+    }
+
     /// Disk reads that are submitted from now on take their data at once, and end so many milliseconds later.
     pub fn disk_reads_take(&mut self, ms: u64) {
         self.world.shelf.read_delay = ms * MS;

@@ -158,6 +158,9 @@ impl World {
         if matches!(what, Io::Zero { .. }) {
             delay += self.shelf.zero_delay;
         }
+        if matches!(what, Io::SlotRead(_) | Io::SlotWrite(..)) {
+            delay += self.shelf.slot_delay;
+        }
         if matches!(what, Io::Write { .. }) {
             delay += self.shelf.write_delay;
             if self.plan.slow_writes && self.random.one_in(6) {
