@@ -1,7 +1,7 @@
 //! From NV memory to the disks: write, flush, and only then free the buffer and its twin (DESIGN section 5).
 
 use crate::cache::{Granule, Use};
-use crate::controller::{Core, Io};
+use crate::controller::{Core, InFlight, Io};
 use crate::disk::Duty;
 use crate::effect::Effect;
 use crate::event::DiskError;
@@ -29,10 +29,15 @@ const LOOK_ON_AFTER: Nanos = Nanos::from_micros(100);
 /// A batch of neighbouring buffers on its way to all disks that hold a copy.
 ///
 /// A write that is overdue has failed: the batch goes on without it, and its data will be written again. But what it
-/// names of memory stays as it is until the write has ended, and so does its place in the pool.
+/// names of memory stays as it is until the write has ended, or what it leaves behind counts for nothing; its place in the pool stays
+/// taken until it has ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Batch {
     buffers: List<BufferIndex, ATOMIC_GRANULES>,
+    /// Its data have one copy: what is on a disk counts even while the disk is missing.
+    is_single: bool,
+    /// The buffers that are not used again before its overdue writes have ended, once only those are left.
+    held: List<BufferIndex, ATOMIC_GRANULES>,
     /// Writes that are not answered.
     outstanding: u16,
     /// Writes that are overdue.
@@ -300,8 +305,11 @@ impl Core {
         for buffer in buffers.iter() {
             self.cache.begin_write(*buffer);
         }
+        let copies = self.disks_of_block(held.granule.ncae, held.granule.start().0);
         let batch = Batch {
             buffers,
+            is_single: copies.len() < 2,
+            held: List::new(),
             outstanding: 0,
             overdue: 0,
             failed: List::new(),
@@ -356,15 +364,45 @@ impl Core {
     pub(crate) fn on_late_destage(&mut self, b: u32) {
         let batch = self.batch(b);
         batch.overdue -= 1;
-        if batch.outstanding > 0 || batch.overdue > 0 {
+        if batch.outstanding > 0 {
             return;
+        }
+        if batch.overdue > 0 {
+            return self.give_the_partner_its_memory(b);
         }
         let batch = self.destager.batches.give_back(b);
         self.destager.left_behind -= 1;
-        for buffer in batch.buffers.iter() {
-            self.cache.reap(*buffer);
-        }
+        batch.held.iter().for_each(|buffer| self.cache.reap(*buffer));
         self.turn_may_have_come = true;
+    }
+
+    /// Whether what the overdue writes of a batch leave behind matters: unless all of them are on their way to disks that are missing,
+    /// for data that have another copy. Such a disk is not read; it comes back only once they have ended, and then it is copied as a
+    /// whole. So they may take whatever is in their memory meanwhile.
+    fn matters_what_lands(&self, b: u32) -> bool {
+        let is_single = self.destager.batches.get(b).is_none_or(|batch| batch.is_single);
+        let of_this = |i: &InFlight| matches!(i.io, Io::Destage { batch, .. } if batch == b);
+        is_single
+            || self.ios.iter().any(|(_, i)| of_this(i) && !i.before_missing)
+            || mutant::is("a-missing-disk-holds-the-partners-memory")
+    }
+
+    /// A disk is missing from now on. What hangs on its way there may never end, and must not keep the partner out for as long.
+    pub(crate) fn give_the_partner_all_its_memory(&mut self) {
+        (0..self.destager.batches.capacity()).for_each(|b| self.give_the_partner_its_memory(b));
+    }
+
+    /// Buffers of the partner's pair are free though overdue writes name them, where it does not matter what these take.
+    fn give_the_partner_its_memory(&mut self, b: u32) {
+        let held = self.destager.batches.get(b).map_or(List::new(), |batch| batch.held);
+        if held.is_empty() || self.matters_what_lands(b) {
+            return;
+        }
+        let (geometry, own) = (self.geometry(), self.own());
+        let is_own = |buffer: &BufferIndex| geometry.pair_of(*buffer) == Some(own);
+        self.batch(b).held = held.iter().copied().filter(is_own).collect();
+        let partners = held.iter().filter(|buffer| !is_own(buffer));
+        partners.for_each(|buffer| self.cache.reap(*buffer));
     }
 
     /// The batch is done once all that is not overdue is answered.
@@ -376,8 +414,10 @@ impl Core {
         self.destager.buffers -= batch.buffers.len();
         if batch.overdue > 0 {
             self.destager.left_behind += 1;
-            for buffer in batch.buffers.iter().filter(|_| !mutant::is("forget-an-overdue-write")) {
-                self.cache.leave_posted(*buffer);
+            if !mutant::is("forget-an-overdue-write") {
+                batch.buffers.iter().for_each(|b| self.cache.leave_posted(*b));
+                self.batch(b).held = batch.buffers;
+                self.give_the_partner_its_memory(b);
             }
         } else if !mutant::is("leak-a-batch") {
             self.destager.batches.give_back(b);

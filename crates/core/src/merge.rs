@@ -213,6 +213,7 @@ impl Core {
                 in_flight.before_missing = true;
             }
         }
+        self.give_the_partner_all_its_memory();
         let missing = &mut self.merger.missing[disk.index()];
         let rest = match old {
             DiskState::Merging => Nanos((missing.rest.0 * 2).clamp(REST.0, LONGEST_REST.0)),

@@ -156,11 +156,11 @@ fn without_its_only_disk_a_lun_answers_errors() {
     });
 }
 
-/// A write that a disk does not answer lands late, when its buffer could long hold something else, and newer data lie on
-/// the other copy.
+/// A write that a disk does not answer lands late, and newer data lie on the other copy. The disk is missing by then: the buffer holds
+/// something else, and that lands in its place. All of that is copied over before the disk is read again.
 #[test]
 fn a_late_write_spoils_nothing() {
-    trace(&["forget-an-overdue-write"], || {
+    trace(&[], || {
         let mut s = Scenario::small().both_serving();
         s.stall_disks(&[1]);
         let first = s.write_fua(A, 0, 256);
@@ -173,6 +173,60 @@ fn a_late_write_spoils_nothing() {
         s.good(last);
         s.stall_disks(&[]);
         s.reads(A, 0, 256, last);
+        s.end();
+    });
+}
+
+/// The same where the disk has the only copy: what lands there counts, so the buffer must not hold anything else.
+#[test]
+fn a_late_write_of_the_only_copy_spoils_nothing() {
+    trace(&["forget-an-overdue-write"], || {
+        let mut s = Scenario::small().both_serving();
+        s.stall_disks(&[2]);
+        s.use_lun(1);
+        s.written(A, 8192, 8);
+        s.pass(1_500);
+        let last = s.written(A, 8192, 8);
+        s.use_lun(0);
+        for n in 0..12 {
+            let written = s.write_fua(A, n * 256, 256);
+            s.good(written);
+        }
+        s.stall_disks(&[]);
+        s.use_lun(1);
+        s.reads(A, 8192, 8, last);
+        s.end();
+    });
+}
+
+/// A disk hangs with data of the partner's LUN on their way there, after the partner fell, and is given up: the other copy has them. The
+/// partner comes back all the same, and uses the memory from which that write may still be done.
+#[test]
+fn the_partner_returns_though_a_missing_disk_hangs() {
+    trace(&["a-missing-disk-holds-the-partners-memory"], || {
+        let mut s = both();
+        s.use_lun(0);
+        let name = Name::new("lun0").expect("a name");
+        s.manage(A, ManageOp::LunMove { name, to: B });
+        s.until("A -> operator: Ok");
+        s.pass(100);
+        let kept = s.written(B, 0, 8);
+        s.crash(B);
+        s.until("A serves");
+        s.stall_disks(&[1]);
+        s.until_disk(A, 1, DiskState::Missing);
+        s.reads(A, 0, 8, kept);
+        s.start(B);
+        s.until_both_serve();
+        let name = Name::new("lun0").expect("a name");
+        s.mark();
+        s.manage(A, ManageOp::LunMove { name, to: B });
+        s.until("A -> operator: Ok");
+        // It takes the place of what hangs.
+        (0..16).for_each(|n| _ = s.written(B, 4096 + n * 8, 8));
+        s.stall_disks(&[]);
+        s.until_disk(A, 1, DiskState::Normal);
+        s.reads(B, 0, 8, kept);
         s.end();
     });
 }

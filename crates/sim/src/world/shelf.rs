@@ -11,7 +11,7 @@ use twincell_core::Event;
 use twincell_core::cell::record::Slot;
 use twincell_core::event::DiskError;
 use twincell_core::ids::{Controller, DiskIndex, IoId, ProcessId, Uuid};
-use twincell_core::layout::metadata::Metadata;
+use twincell_core::layout::metadata::{DiskState, Metadata};
 use twincell_core::memory::Memory;
 
 #[derive(Clone)]
@@ -336,7 +336,8 @@ impl World {
                 Event::DiskDone { io, result }
             }
             Io::Write { block, ref from, .. } => {
-                if alive && self.read_memory(controller.index(), from) != *tags {
+                let is_used_again = alive && self.read_memory(controller.index(), from) != *tags;
+                if is_used_again && !self.is_missing(controller, disk) {
                     self.fail(format!(
                         "{controller}: what a disk write names was used again before it ended"
                     ));
@@ -411,6 +412,13 @@ impl World {
         }
     }
 
+    /// Whether a disk is missing for a controller: what lies there counts for nothing, so it does not matter what of its memory lands.
+    fn is_missing(&self, controller: Controller, disk: usize) -> bool {
+        let process = self.processes[controller.index()].as_ref();
+        let metadata = process.and_then(|p| p.core.metadata());
+        metadata.is_some_and(|m| m.disks[disk].state == DiskState::Missing)
+    }
+
     /// Of a write that fails, or whose process has died, some blocks may land and others not: a bit for each.
     fn part_that_lands(&mut self, is_sound: bool) -> Part {
         if is_sound || !self.damage.one_in(3) {
@@ -478,7 +486,7 @@ impl World {
                 at += 1;
             }
         }
-        if let Some(buffer) = unsound {
+        if let Some(buffer) = unsound.filter(|_| !self.is_missing(controller, disk)) {
             self.fail(format!("{controller}: {buffer:?} changed while it was written to disk"));
         }
     }
