@@ -127,7 +127,7 @@ impl Core {
         Lacks::Nothing
     }
 
-    /// Buffers that data of one disk leave to those of others: a quarter of what disks that do not answer have left.
+    /// Buffers that carried data leave to others: a quarter of what disks that do not answer have left.
     pub(crate) fn kept_for_other_disks(&self) -> usize {
         self.buffers_left() / 4
     }
@@ -140,22 +140,44 @@ impl Core {
         all - self.cache.posted()
     }
 
+    /// Most buffers that data of one disk would ever have if all others had none. The largest portion fits.
+    fn largest_share(&self) -> usize {
+        (self.buffers_left() - self.kept_for_other_disks()).max(ATOMIC_GRANULES)
+    }
+
+    /// Whether `count` more buffers are too many for the data of a disk. It may be dead, and nobody knows yet: so they never get more than
+    /// three times as many as they leave free. What is left then is shared out in the same way, and however many disks die,
+    /// something is left for the rest. A portion fits wherever its disk has nothing else; and where there are not that many free
+    /// it only matters who waits behind whom.
+    fn is_too_much_of(&self, disk: DiskIndex, count: usize) -> bool {
+        let has = self.cache.count_of_disk(disk) as usize;
+        let is_plain = mutant::is("each-hung-disk-holds-as-much") || mutant::is("what-dead-disks-hold-is-left");
+        match self.cache.free().checked_sub(count) {
+            Some(free) if has > 0 && !is_plain => has + count > (3 * free).max(self.least_share()),
+            _ => has + count > self.largest_share(),
+        }
+    }
+
+    /// Where there are so few buffers that one portion may take all nothing is shared out.
+    fn least_share(&self) -> usize {
+        let all = self.geometry().buffers as usize;
+        if all < ATOMIC_GRANULES { all } else { 0 }
+    }
+
     /// What is written to one disk never has all of NV memory: if the disk does not answer, what lies on others goes on. Whoever
     /// comes later and needs the same disk waits behind it, or many small writes would keep a large one waiting for ever.
     fn has_its_share(&mut self, ncae: NcaeIndex, start: u64, blocks: u32) -> bool {
-        // The largest portion fits, if nothing else is there.
-        let share = (self.buffers_left() - self.kept_for_other_disks()).max(ATOMIC_GRANULES);
         let count = granules(start, blocks);
         if mutant::is("a-lun-has-one-share") {
-            return self.cache.count_of_lun(ncae) as usize + count > share;
+            return self.cache.count_of_lun(ncae) as usize + count > self.largest_share();
         }
-        let has = |disk: DiskIndex| self.cache.count_of_disk(disk) as usize + count > share;
         let mut disks: List<DiskIndex, DISKS_OF_A_PORTION> = List::new();
         for extent in extents(start, blocks) {
             self.places(ncae, extent.start)
                 .iter()
                 .for_each(|(disk, _)| disks.push(*disk));
         }
+        let has = |disk: DiskIndex| self.is_too_much_of(disk, count);
         let waits = disks.iter().any(|d| has(*d) || self.disks_awaited.contains(d));
         if waits && !mutant::is("small-writes-overtake-a-large-one") {
             // Those that are short, and no others: what lies on these waits for nothing.

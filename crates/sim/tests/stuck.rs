@@ -292,6 +292,49 @@ fn a_lun_goes_on_where_its_disks_answer() {
     });
 }
 
+/// Two disks die one after the other, each with the only copy of something, under more writes than there is memory for. What the first
+/// holds is not there to be shared out again: something is left for LUN 0, which lies on others.
+fn two_disks_die(mut s: Scenario, all_die: impl Fn(&mut Scenario, &[usize])) {
+    s = s.both_serving();
+    s.manage(A, create("new", 4 * PSEG_BLOCKS));
+    s.until("A -> operator: Ok");
+    let name = Name::new("new").expect("a name");
+    s.manage(A, ManageOp::LunMove { name, to: A });
+    s.until("A -> operator: Ok");
+    s.pass(200);
+    let dead = [3, 2];
+    for (n, (lun, first)) in [(2, 0), (1, 8192)].into_iter().enumerate() {
+        all_die(&mut s, &dead[..=n]);
+        s.use_lun(lun);
+        (0..100).for_each(|k| {
+            s.write(A, first + k * 40, 32);
+            s.pass(1);
+        });
+        s.pass(15_000);
+    }
+    s.use_lun(0);
+    let write = s.write(A, 0, 8);
+    s.pass(1_000);
+    assert!(s.is_good(write), "it waits for disks that it has nothing to do with");
+    all_die(&mut s, &[]);
+    s.end();
+}
+
+#[test]
+fn two_disks_hang_and_the_rest_goes_on() {
+    trace(&["what-dead-disks-hold-is-left"], || {
+        two_disks_die(Scenario::small(), |s, disks| s.stall_disks(disks));
+        two_disks_die(Scenario::new(), |s, disks| s.stall_disks(disks));
+    });
+}
+
+#[test]
+fn two_disks_fail_and_the_rest_goes_on() {
+    trace(&["what-dead-disks-hold-is-left"], || {
+        two_disks_die(Scenario::small(), |s, disks| s.fail_disks(disks));
+    });
+}
+
 /// Both forward so much that no transfer buffer is left, and each has a read of its own, behind which what the other forwards
 /// waits: none of it may wait for the other.
 #[test]
