@@ -157,6 +157,12 @@ impl Disks {
         self.in_trouble > 0
     }
 
+    /// Those that are in trouble.
+    pub fn in_trouble(&self) -> impl Iterator<Item = DiskIndex> + '_ {
+        let all = self.disks.iter().enumerate().filter(|_| self.in_trouble > 0);
+        all.filter(|(_, d)| d.is_in_trouble()).map(|(n, _)| DiskIndex(n as u16))
+    }
+
     /// What happens to a disk may bring it into trouble, or out of it.
     fn change(&mut self, disk: DiskIndex, now: Time, what: impl FnOnce(&mut Disk)) {
         let state = &mut self.disks[disk.index()];

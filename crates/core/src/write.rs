@@ -108,7 +108,9 @@ impl Core {
         if self.cache.free() < count || self.free_ries.is_empty() {
             mark!("a write waits for buffers or an RIE");
             self.short_of_memory = true;
-            return Lacks::Memory;
+            // Nobody waits behind one that may wait for as long as a disk is dead.
+            let in_vain = count > self.may_come_free() && !mutant::is("all-wait-behind-what-cannot-come-free");
+            return if in_vain { Lacks::Leave } else { Lacks::Memory };
         }
         let htb = self.htb_mut(h);
         htb.locked = true;
@@ -138,6 +140,17 @@ impl Core {
             return all;
         }
         all - self.cache.posted()
+    }
+
+    /// How many buffers will be free if no disk that is in trouble now does what it should: at least, for what lies on two of them
+    /// counts twice.
+    fn may_come_free(&self) -> usize {
+        let stuck: usize = self
+            .disks
+            .in_trouble()
+            .map(|d| self.cache.count_of_disk(d) as usize)
+            .sum();
+        self.buffers_left().saturating_sub(stuck)
     }
 
     /// Most buffers that data of one disk would ever have if all others had none. The largest portion fits.

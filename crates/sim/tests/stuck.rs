@@ -335,6 +335,32 @@ fn two_disks_fail_and_the_rest_goes_on() {
     });
 }
 
+/// A disk with the only copy of something is dead, and leaves too little of a small NV memory for the largest write of others. Smaller
+/// ones do not wait behind that.
+#[test]
+fn small_writes_pass_a_large_one_that_waits_for_a_dead_disk() {
+    trace(&["all-wait-behind-what-cannot-come-free"], || {
+        let mut s = Scenario::small().both_serving();
+        s.stall_disks(&[2]);
+        s.use_lun(1);
+        (0..60).for_each(|k| {
+            s.write(A, 8192 + k * 16, 8);
+            s.pass(1);
+        });
+        s.pass(15_000);
+        s.use_lun(0);
+        let large = s.write(A, 3, 256);
+        s.pass(10);
+        let small = s.write(A, 1024, 8);
+        s.pass(1_000);
+        assert!(!s.is_over(large), "there is no room for it");
+        assert!(s.is_good(small), "it waits for a dead disk");
+        s.stall_disks(&[]);
+        s.good(large);
+        s.end();
+    });
+}
+
 /// Both forward so much that no transfer buffer is left, and each has a read of its own, behind which what the other forwards
 /// waits: none of it may wait for the other.
 #[test]
