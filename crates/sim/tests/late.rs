@@ -124,7 +124,7 @@ fn a_slow_host_and_a_lun_that_moves() {
 #[test]
 fn a_write_that_waits_for_its_frame_has_a_deadline() {
     trace(&["what-waits-for-a-frame-has-no-deadline"], || {
-        let mut s = Scenario::new().both_serving();
+        let mut s = Scenario::large().both_serving();
         let name = Name::new("lun1").expect("a name");
         s.manage(A, ManageOp::LunMove { name, to: B });
         s.until("A -> operator: Ok");
