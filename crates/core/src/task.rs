@@ -65,6 +65,10 @@ enum Stage {
     AwaitMetadata { in_flight: usize, good: usize },
     /// The partner, which is to move the LUN here.
     AwaitMove { call: u32 },
+    /// The partner, which cannot move the LUN and is to do nothing with it any more: it is to be deleted.
+    AwaitHold { call: u32, incarnation: Incarnation },
+    /// The partner, which decides and deletes the LUN: this controller, its owner, does nothing with it meanwhile.
+    Hold { luns: Luns },
     /// The partner, which is to say whether it sees the disks: it is to go on alone.
     AwaitSight { call: u32 },
     /// That the LUNs have no data in NV memory; once they are quiesced, commands for them wait. Since when they are, or are not.
@@ -120,6 +124,7 @@ impl Task {
         let is_answered = self.answered.is_some() && !mutant::is("who-is-answered-still-waits");
         match self.stage {
             Stage::AwaitMove { call }
+            | Stage::AwaitHold { call, .. }
             | Stage::AwaitSight { call }
             | Stage::AwaitPartner { call }
             | Stage::AwaitWord { call } => call == answered && !is_answered,
@@ -157,6 +162,9 @@ impl Core {
             let word = self.word_on_disk(&op);
             return self.answer(Asker::Partner(id), word);
         }
+        if self.is_given_back(&op) {
+            self.end_task(Ok(ManageReply::Done));
+        }
         self.begin_task(Asker::Partner(id), op);
     }
 
@@ -166,9 +174,9 @@ impl Core {
             Err(ManageError::Busy)
         } else if !self.is_serving() {
             Err(ManageError::NotServing)
-        } else if !self.may_begin(&op) {
+        } else if !self.may_begin(asker, &op) {
             Err(ManageError::Busy)
-        } else if self.is_for_partner(&op) {
+        } else if self.is_for_partner(asker, &op) {
             self.ask_partner(asker, op)
         } else {
             self.first_stage(op)
@@ -252,10 +260,16 @@ impl Core {
         }
     }
 
-    fn is_for_partner(&self, op: &ManageOp) -> bool {
+    fn is_for_partner(&self, asker: Asker, op: &ManageOp) -> bool {
         match op {
             ManageOp::Stop | ManageOp::AcceptLoss { .. } | ManageOp::SeesDisks => false,
             ManageOp::LunMove { name, .. } => self.lun_named(name).is_some_and(|l| !self.owns(l.ncae)),
+            // The one that decides asks for the owner's part.
+            ManageOp::LunDelete { name }
+                if asker_is_partner(asker) && self.lun_named(name).is_some_and(|l| self.owns(l.ncae)) =>
+            {
+                false
+            }
             _ => self.coordinator() != self.own(),
         }
     }
@@ -300,6 +314,11 @@ impl Core {
         let Some(task) = &mut self.task else { return };
         match (&task.stage, result) {
             (Stage::AwaitMove { .. }, Ok(_)) => self.begin_drain_of_task(),
+            (Stage::AwaitMove { .. }, Err(ManageError::AwaitsDisk)) => self.ask_to_hold(),
+            (Stage::AwaitHold { incarnation, .. }, Ok(_)) => {
+                let incarnation = *incarnation;
+                self.delete_held_lun(incarnation)
+            }
             (Stage::AwaitWord { .. }, Ok(_)) => self.on_word(),
             (Stage::AwaitSight { .. }, Err(ManageError::DiskError)) => self.end_task(result),
             // One that cannot say so is not asked again: whoever has gone does not go on alone.
@@ -425,6 +444,71 @@ impl Core {
         let to = self.own();
         let call = self.call_partner(ManageOp::LunMove { name, to });
         Ok(Step::Wait(Stage::AwaitMove { call }, ManageReply::Done))
+    }
+
+    /// The partner has data of the LUN that wait for a dead disk, and so it cannot move it. It need not, if it does nothing with
+    /// the LUN any more until that is gone: it takes this as its part of the deletion.
+    fn ask_to_hold(&mut self) {
+        let can = self.link.is_up() && self.calls.free() > 0;
+        match self.task.as_ref().map(|t| t.op) {
+            Some(op @ ManageOp::LunDelete { .. }) if can && !mutant::is("only-its-owner-deletes-a-lun") => {
+                let call = self.call_partner(op);
+                let incarnation = self.link.incarnation();
+                self.set_stage(Stage::AwaitHold { call, incarnation });
+            }
+            _ => self.end_task(Err(ManageError::AwaitsDisk)),
+        }
+    }
+
+    /// The partner holds the LUN: nothing of it is answered, or written to disk. From here on neither is it here, should the
+    /// partner fall (`is_being_deleted`).
+    fn delete_held_lun(&mut self, incarnation: Incarnation) {
+        let Some(ManageOp::LunDelete { name }) = self.task.as_ref().map(|t| t.op) else {
+            return;
+        };
+        let is_met = self.link.is_up() && self.link.incarnation() == incarnation;
+        if !is_met || self.lun_named(&name).is_none() {
+            // While this task was interrupted the partner fell, and holds nothing any more.
+            return self.end_task(Err(ManageError::Busy));
+        }
+        let next = self.metadata_without(name);
+        match self.change_metadata(next, ManageReply::Done) {
+            Ok(Step::Wait(stage, _)) => self.set_stage(stage),
+            Ok(Step::Done(reply)) => self.end_task(Ok(reply)),
+            Err(error) => self.end_task(Err(error)),
+        }
+    }
+
+    fn metadata_without(&self, name: Name) -> Metadata {
+        let mut next = self.metadata.clone().expect("serving");
+        next.generation = self.next_generation();
+        next.luns.retain(|l| l.name != name);
+        next
+    }
+
+    /// The metadata could not be written. A LUN that the partner holds is its again: it hears of that before anything else.
+    fn fail_metadata(&mut self) {
+        if let Some(ManageOp::LunDelete { name }) = self.task.as_ref().map(|t| t.op)
+            && self.lun_named(&name).is_some_and(|l| !self.owns(l.ncae))
+            && self.link.is_up()
+        {
+            if self.calls.free() == 0 {
+                // It waits for one.
+                return;
+            }
+            let to = self.partner();
+            self.call_partner(ManageOp::LunMove { name, to });
+        }
+        self.end_task(Err(ManageError::DiskError));
+    }
+
+    /// Whether the partner, which was to delete a LUN that this controller holds, says that it stays where it is.
+    fn is_given_back(&self, op: &ManageOp) -> bool {
+        let ManageOp::LunMove { name, to } = *op else {
+            return false;
+        };
+        let holds = |t: &Task| t.op == ManageOp::LunDelete { name } && matches!(t.stage, Stage::Hold { .. });
+        to == self.own() && self.task.as_ref().is_some_and(holds)
     }
 
     fn move_lun(&mut self, name: Name, to: Controller) -> Result<Step, ManageError> {
@@ -694,9 +778,9 @@ impl Core {
         self.tasks().any(|task| match &task.stage {
             Stage::AwaitDrain { luns, quiesced, .. } => *quiesced && luns.covers(ncae),
             Stage::AwaitReleases { luns, .. } => luns.covers(ncae),
-            Stage::AwaitCommit { luns: Some(luns), .. } => luns.covers(ncae),
+            Stage::AwaitCommit { luns: Some(luns), .. } | Stage::Hold { luns } => luns.covers(ncae),
             // A LUN that is being deleted takes no more commands.
-            Stage::AwaitMetadata { .. } => self.deletes(task, ncae),
+            Stage::AwaitDecided | Stage::AwaitMetadata { .. } => self.deletes(task, ncae),
             _ => false,
         })
     }
@@ -708,7 +792,10 @@ impl Core {
     /// Whether a LUN is being deleted, and has been drained as far as it can be: nothing of it is written any more.
     pub(crate) fn is_being_deleted(&self, ncae: NcaeIndex) -> bool {
         self.tasks().any(|task| {
-            let at_the_end = matches!(task.stage, Stage::AwaitMetadata { .. } | Stage::AwaitCommit { .. });
+            let at_the_end = matches!(
+                task.stage,
+                Stage::AwaitDecided | Stage::AwaitMetadata { .. } | Stage::AwaitCommit { .. } | Stage::Hold { .. }
+            );
             at_the_end && self.deletes(task, ncae)
         })
     }
@@ -795,7 +882,7 @@ impl Core {
                 if majority {
                     self.commit_metadata()
                 } else {
-                    self.end_task(Err(ManageError::DiskError))
+                    self.fail_metadata()
                 }
             }
             Stage::AwaitDrain { .. } => self.settle_drain(),
@@ -810,6 +897,7 @@ impl Core {
                 }
             }
             Stage::AwaitCommit { change, .. } => self.settle_commit(*change),
+            Stage::Hold { luns } if !self.is_held_for_partner(*luns) => self.end_task(Ok(ManageReply::Done)),
             Stage::AwaitAdopted {
                 epoch,
                 sent,
@@ -824,7 +912,7 @@ impl Core {
         }
     }
 
-    fn may_begin(&self, op: &ManageOp) -> bool {
+    fn may_begin(&self, asker: Asker, op: &ManageOp) -> bool {
         let interrupts = match op {
             ManageOp::DiskMissing { .. } => self.may_interrupt_task(),
             // Zeroing may take hours, and nobody waits for it but who asked for the LUN.
@@ -833,6 +921,7 @@ impl Core {
             }
             // The partner was asked from here to delete the LUN, and needs it for that.
             ManageOp::LunMove { name, .. } => self.awaits_deletion(*name),
+            ManageOp::LunDelete { name } => asker_is_partner(asker) && self.awaits_deletion(*name),
             _ => false,
         };
         self.task.is_none() || interrupts
@@ -864,7 +953,7 @@ impl Core {
         let decides = self.coordinator() == self.own();
         let waits = |t: &Task| match t.stage {
             Stage::AwaitDrain { .. } => self.interrupted.is_empty() || !mutant::is("deaf-while-a-lun-is-fetched"),
-            Stage::AwaitMove { .. } | Stage::AwaitPartner { .. } => {
+            Stage::AwaitMove { .. } | Stage::AwaitHold { .. } | Stage::AwaitPartner { .. } => {
                 decides && !mutant::is("deaf-while-the-partner-moves")
             }
             _ => false,
@@ -1098,13 +1187,10 @@ impl Core {
     fn on_drained(&mut self, luns: Luns, op: ManageOp) {
         let change = match (op, luns) {
             (ManageOp::LunMove { to, .. }, Luns::One(lun)) => Change::Owner { lun, to },
-            (ManageOp::LunDelete { .. }, _) if !self.may_change_metadata() => return self.leave_to_partner(),
+            (ManageOp::LunDelete { .. }, _) if !self.may_change_metadata() => return self.leave_to_partner(luns),
             (ManageOp::LunDelete { .. }, _) if !self.may_write_metadata() => return,
             (ManageOp::LunDelete { name }, _) => {
-                let mut next = self.metadata.clone().expect("serving");
-                next.generation = self.next_generation();
-                next.luns.retain(|l| l.name != name);
-                self.new_metadata = Some(next);
+                self.new_metadata = Some(self.metadata_without(name));
                 return self.write_metadata();
             }
             _ if self.is_write_through() && self.is_drained() => Change::Dirty(false),
@@ -1116,9 +1202,12 @@ impl Core {
     }
 
     /// A task that has begun while this controller decided, which is the partner's to decide now; or soon, and then it waits.
-    fn leave_to_partner(&mut self) {
+    fn leave_to_partner(&mut self, luns: Luns) {
         if self.coordinator() == self.own() {
             return;
+        }
+        if self.task.as_ref().is_some_and(|t| asker_is_partner(t.asker)) {
+            return self.hold(luns);
         }
         mark!("a task is left to the partner");
         let Some(Task { asker, op, .. }) = self.task.clone() else {
@@ -1133,6 +1222,21 @@ impl Core {
             Ok(Step::Done(reply)) => self.end_task(Ok(reply)),
             Err(error) => self.end_task(Err(error)),
         }
+    }
+
+    /// The partner deletes the LUN, and has heard now that this controller has stopped with it.
+    fn hold(&mut self, luns: Luns) {
+        let Some(task) = &mut self.task else { return };
+        let asker = std::mem::replace(&mut task.asker, Asker::Nobody);
+        self.answer(asker, Ok(ManageReply::Done));
+        self.set_stage(Stage::Hold { luns });
+    }
+
+    /// Whether the partner may still delete what this controller holds for it: it is in, and has not done so. A partner that is
+    /// out may have, too, but then the record says so.
+    fn is_held_for_partner(&self, luns: Luns) -> bool {
+        let Luns::One(ncae) = luns else { return false };
+        self.mode() == Some(Mode::Both) && self.tasks().any(|t| self.deletes(t, ncae))
     }
 
     /// Whether the record gives the partner every LUN.

@@ -52,6 +52,85 @@ fn the_lun_is_deleted_and_nothing_of_it_comes_back() {
     });
 }
 
+/// The same, and B owns the LUN, which cannot move to A first. A decides, and B does nothing with the LUN meanwhile.
+fn a_dead_disk_of_b() -> Scenario {
+    let mut s = Scenario::new().both_serving();
+    s.manage(A, ManageOp::LunMove { name: lun1(), to: B });
+    s.until("A -> operator: Ok");
+    s.fail_disk(Some(2));
+    s.use_lun(1);
+    s.written(B, 8192, 8);
+    s.pass(5_000);
+    s.mark();
+    s
+}
+
+/// Whichever of the two is asked: the LUN is gone, and a new one in its place is zero, also after its owner has fallen.
+#[test]
+fn the_lun_of_the_one_that_does_not_decide_is_deleted() {
+    trace(&["only-its-owner-deletes-a-lun"], || {
+        for through in [A, B] {
+            let mut s = a_dead_disk_of_b();
+            // Hosts that come meanwhile are told in the end that there is no such LUN.
+            s.write(B, 0, 8);
+            s.write(A, 8, 8);
+            s.manage(through, ManageOp::LunDelete { name: lun1() });
+            s.until(&format!("{through} -> operator: "));
+            assert!(s.tells("operator: Ok(Done)"), "{}", s.story());
+            s.fail_disk(None);
+            s.manage(A, create("lun1", 3 * PSEG_BLOCKS));
+            s.mark();
+            s.until("A -> operator: Ok");
+            s.crash(B);
+            s.until_alone(A, true);
+            s.use_lun(2);
+            let read = s.read(A, 8192, 8);
+            s.good(read);
+            s.start(B);
+            s.end();
+        }
+    });
+}
+
+/// Either falls, or the link is cut, while B holds the LUN. Whatever becomes of the deletion, all goes on.
+#[test]
+fn a_controller_falls_while_the_lun_of_the_other_is_deleted() {
+    for who in [A, B] {
+        for step in [
+            "LunDelete",
+            "metadata 0",
+            "votes for BOTH",
+            "BMAE 0 Free",
+            "release [0]",
+        ] {
+            let mut s = a_dead_disk_of_b();
+            s.crash_at(who, step);
+            s.manage(A, ManageOp::LunDelete { name: lun1() });
+            s.pass(2_000);
+            s.fail_disk(None);
+            s.start_when_down();
+            s.until_both_serve();
+            s.end();
+        }
+    }
+}
+
+/// A cannot write the metadata without the LUN. B has it still, and goes on with it.
+#[test]
+fn the_lun_of_the_other_stays_if_it_cannot_be_deleted() {
+    let mut s = a_dead_disk_of_b();
+    s.link_takes(5);
+    s.manage(A, ManageOp::LunDelete { name: lun1() });
+    s.until("metadata");
+    s.fail_disks(&[0, 1, 2]);
+    s.until("A -> operator: Err(DiskError)");
+    s.fail_disks(&[]);
+    s.pass(1_000);
+    let write = s.write(B, 0, 8);
+    s.good(write);
+    s.end();
+}
+
 /// The owner falls when the record has no LUN any more, and the partner's image still has data of it.
 #[test]
 fn the_owner_falls_while_the_lun_is_deleted() {
