@@ -49,6 +49,8 @@ struct Disk {
     not_before: Time,
     /// Reads in flight.
     reads: u16,
+    /// When it was to be given up last, and perhaps could not be.
+    asked_at: Time,
 }
 
 impl Disk {
@@ -250,18 +252,21 @@ impl Disks {
     }
 
     /// The disk among those in use to go on without: one that has been in trouble for too long to be only disturbed. None
-    /// while most are in trouble at once, and for a while after that: then it is not the disk.
+    /// while most are in trouble at once, and for a while after that: then it is not the disk. Of several it is the one for
+    /// which this was wanted longest ago: one that has the last copy of something stays, and must not hide the others.
     pub fn choose_to_give_up(&mut self, now: Time, is_used: impl Fn(DiskIndex) -> bool) -> Option<DiskIndex> {
         if self.in_trouble == 0 {
             return None;
         }
-        let (mut used, mut in_trouble, mut first) = (0, 0, None);
+        let hides = mutant::is("a-last-copy-hides-other-disks");
+        let (mut used, mut in_trouble, mut first) = (0, 0, None::<DiskIndex>);
         for (n, disk) in self.disks.iter().enumerate() {
             let index = DiskIndex(n as u16);
             if is_used(index) {
                 used += 1;
                 in_trouble += usize::from(disk.is_in_trouble());
-                first = first.or(disk.is_given_up(now).then_some(index));
+                let before = first.is_none_or(|f| disk.asked_at < self.get(f).asked_at && !hides);
+                first = Some(index).filter(|_| disk.is_given_up(now) && before).or(first);
             }
         }
         if in_trouble * 2 > used {
@@ -270,8 +275,9 @@ impl Disks {
         first.filter(|_| self.keep_until.max(self.excused_until) <= now)
     }
 
-    /// No disk is to be given up for a while.
-    pub fn give_up_later(&mut self, now: Time) {
+    /// This disk is to be given up now, and no other for a while.
+    pub fn give_up_later(&mut self, disk: DiskIndex, now: Time) {
+        self.disks[disk.index()].asked_at = now;
         self.keep_until = now + GIVE_UP_AFTER;
     }
 }
@@ -414,7 +420,7 @@ mod tests {
             "it is not used"
         );
         assert_eq!(disks.choose_to_give_up(ms(900), |_| true), Some(SECOND));
-        disks.give_up_later(ms(900));
+        disks.give_up_later(SECOND, ms(900));
         assert_eq!(disks.choose_to_give_up(ms(1_799), |_| true), None);
         assert_eq!(disks.choose_to_give_up(ms(1_800), |_| true), Some(SECOND));
         failing_from(&mut disks, FIRST, 1_000);
@@ -422,6 +428,12 @@ mod tests {
             disks.choose_to_give_up(ms(1_900), |_| true),
             Some(FIRST),
             "two of four are not most"
+        );
+        disks.give_up_later(FIRST, ms(1_900));
+        assert_eq!(
+            disks.choose_to_give_up(ms(2_800), |_| true),
+            Some(SECOND),
+            "one that stays hides no other"
         );
     }
 

@@ -157,6 +157,7 @@ pub const MUTANTS: &[Mutant] = &[
     code("deaf-while-a-lun-is-zeroed", "while a LUN is zeroed no disk is given up, and nothing else is done"),
     code("deaf-while-a-lun-is-fetched", "while a LUN is fetched to be deleted for an operator here no disk is given up"),
     code("who-is-answered-still-waits", "a task that was answered while it was interrupted takes the next answer, too"),
+    code("a-last-copy-hides-other-disks", "a disk that cannot be given up is the only one that is to be"),
     code("only-its-owner-deletes-a-lun", "a LUN whose data wait for a dead disk is not deleted if its owner does not decide"),
     code("busy-with-what-the-partner-does", "a LUN that the partner is to delete for an operator here cannot be moved there"),
     code("serve-from-an-image-unnamed", "who finishes a vote of its predecessor serves from an image that the vote does not name"),

@@ -860,7 +860,7 @@ impl Core {
             return;
         }
         if let Some(disk) = self.disk_to_give_up().filter(|_| self.may_interrupt_task()) {
-            self.disks.give_up_later(self.now);
+            self.disks.give_up_later(disk, self.now);
             self.begin_task(Asker::Nobody, ManageOp::DiskMissing { disk });
         }
         if (self.task.is_none() || self.is_zeroing())

@@ -30,7 +30,7 @@ pub const PLAIN: Shape = Shape {
 };
 
 /// Others: of six to eight disks five vote.
-const OTHERS: [Shape; 3] = [
+pub(crate) const OTHERS: [Shape; 3] = [
     // Unequal disks.
     Shape {
         disks: &[(0, 0, 8), (0, 1, 24), (0, 2, 16), (0, 3, 11), (0, 4, 6), (0, 5, 40)],

@@ -642,3 +642,30 @@ fn a_hung_batch_leaves_room_for_the_largest_write() {
         s.end();
     });
 }
+
+/// Both disks of a pair die, one after the other: the second has the last copy, and is not given up, however often that is asked.
+/// Then another disk dies, whose partner has all that it has: it is given up all the same.
+#[test]
+fn a_disk_is_given_up_beside_one_that_cannot_be() {
+    trace(&["a-last-copy-hides-other-disks"], || {
+        let mut s = Scenario::eight_disks().both_serving();
+        s.stall_disks(&[2]);
+        let written = s.write_fua(A, 0, 8);
+        s.good(written);
+        assert_eq!(s.disk_state(A, 2), DiskState::Missing);
+        s.pass(2_000);
+        s.stall_disks(&[2, 0]);
+        s.write_fua(A, 0, 8);
+        s.pass(10_000);
+        s.mark();
+        s.stall_disks(&[2, 0, 5]);
+        let before = s.now();
+        let written = s.write_fua(A, 8192, 8);
+        s.good(written);
+        assert!(s.now() - before < 8_000, "the host waited {} ms", s.now() - before);
+        assert_eq!(s.disk_state(A, 5), DiskState::Missing);
+        assert_eq!(s.disk_state(A, 0), DiskState::Normal);
+        s.stall_disks(&[]);
+        s.end();
+    });
+}

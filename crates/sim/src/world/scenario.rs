@@ -72,6 +72,14 @@ impl Scenario {
         })
     }
 
+    /// Eight disks in two RSS; pairs are (0, 2), (4, 6), (1, 3) and (5, 7).
+    pub fn eight_disks() -> Scenario {
+        Scenario::with(Plan {
+            shape: crate::shape::OTHERS[1],
+            ..Plan::scripted()
+        })
+    }
+
     fn with(plan: Plan) -> Scenario {
         let verbose = std::env::var_os("TWINCELL_VERBOSE").is_some();
         let mut world = World::with(Random::calm(), plan, verbose);
