@@ -8,6 +8,9 @@
 //! Normal
 //! ```
 //!
+//! A piece that cannot be read where it is whole is passed over, and tried again when all others are there: until then, or until hosts
+//! have written it anew, the disk stays `Merging`. It does not keep another disk from coming back: it is missing again meanwhile.
+//!
 //! How far it is nobody writes down: a LUN that is level stays so, whoever owns it, as long as the disk is `Merging`; who does
 //! not know that it is copies it again. So a controller may end at any point of this (docs/decisions/0010).
 
@@ -42,6 +45,11 @@ const REST: Nanos = Nanos::from_millis(1000);
 const LONGEST_REST: Nanos = Nanos::from_millis(60_000);
 /// What could not be copied, or asked, is tried again after this.
 const AGAIN_AFTER: Nanos = Nanos::from_millis(500);
+
+/// The longest rest of a piece that the disk took long to say it cannot read: meanwhile hosts did not get the disk, either.
+const LONGEST_REST_OF_HOSTS: Nanos = Nanos::from_millis(3_600_000);
+/// So many pieces that could not be read are passed over. The next one is waited for.
+const LACKING_MAX: usize = 256;
 
 /// A missing disk, as this controller sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -126,6 +134,14 @@ pub struct Merger {
     level: Vec<Option<Noid>>,
     position: Option<Position>,
     piece: Option<Piece>,
+    /// Where pieces begin that could not be read: as long as one is here the disk is no full copy. The first is tried next.
+    lacking: Vec<Position>,
+    /// When that is.
+    lacking_at: Time,
+    /// How long it rested before; longer each time, for hosts may not get the disk while it is tried.
+    lacking_rest: Nanos,
+    /// The position is in this one of these, and nothing else is copied.
+    again: Option<Position>,
     /// What was copied is being flushed.
     flushing: bool,
     /// Another flush of the disk has failed since that one began.
@@ -149,6 +165,10 @@ impl Merger {
             level: vec![None; LUNS_MAX],
             position: None,
             piece: None,
+            lacking: Vec::with_capacity(LACKING_MAX),
+            lacking_at: Time(0),
+            lacking_rest: REST,
+            again: None,
             flushing: false,
             flush_is_void: false,
             not_before: Time(0),
@@ -162,6 +182,12 @@ impl Merger {
     }
 
     fn is_level(&self, lun: &Lun) -> bool {
+        let lacks = self.lacking.iter().any(|p| p.noid == lun.noid);
+        self.is_copied(lun) && (!lacks || mutant::is("what-cannot-be-read-is-level"))
+    }
+
+    /// Whether it has been copied to its end, but for what could not be read.
+    fn is_copied(&self, lun: &Lun) -> bool {
         self.level[lun.ncae.index()] == Some(lun.noid)
     }
 }
@@ -198,6 +224,9 @@ impl Core {
                 _ => {}
             }
         }
+        self.merger
+            .lacking
+            .retain(|p| next.luns.iter().any(|l| l.noid == p.noid));
         self.merger.count = next.disks.iter().filter(|d| d.state == DiskState::Missing).count();
         let mut disks = next.disks.iter().take(self.merger.missing.len());
         let merging = disks.position(|d| d.state == DiskState::Merging);
@@ -232,10 +261,16 @@ impl Core {
         if self.merger.disk != disk {
             self.merger.disk = disk;
             self.merger.level.fill(None);
-            self.merger.position = None;
+            self.merger.lacking.clear();
+            self.merger.lacking_rest = REST;
+            self.leave_position();
         }
         self.merger.own_is_level = false;
         self.merger.not_before = self.now;
+    }
+
+    fn leave_position(&mut self) {
+        (self.merger.position, self.merger.again) = (None, None);
     }
 
     /// Who owns what may have changed.
@@ -315,23 +350,45 @@ impl Core {
 
     // ---- the tasks ----
 
-    /// The change of a disk's state that is due, for a coordinator.
+    /// The change of a disk's state that is due: for a coordinator, but for what only the owner of a LUN knows.
     pub(crate) fn due_disk_change(&self) -> Option<ManageOp> {
         let merger = &self.merger;
+        let decides = self.coordinator() == self.own();
         let settled = match self.mode() {
-            Some(Mode::Both) => self.link.is_up() && self.coordinator() == self.own(),
+            Some(Mode::Both) => self.link.is_up(),
             _ => self.joiner == Joiner::None,
         };
         if self.now < merger.ask_at || !settled {
             return None;
         }
-        if let Some(disk) = merger.disk {
-            let epoch = self.epoch();
-            return merger.own_is_level.then_some(ManageOp::DiskLevel { disk, epoch });
+        let Some(disk) = merger.disk else {
+            let disk = self.disk_to_return().filter(|_| decides)?;
+            return Some(ManageOp::DiskReturned { disk });
+        };
+        if self.only_lacks(disk) && self.disk_to_return().is_some() {
+            return Some(ManageOp::DiskMissing { disk });
         }
-        let rested = |d: &DiskIndex| merger.missing[d.index()].rests_until <= self.now;
-        let disk = self.missing_disks().find(|d| rested(d) && self.is_ready(*d))?;
-        Some(ManageOp::DiskReturned { disk })
+        let epoch = self.epoch();
+        (decides && merger.own_is_level).then_some(ManageOp::DiskLevel { disk, epoch })
+    }
+
+    /// The missing disk that may come back, and has waited for longest.
+    fn disk_to_return(&self) -> Option<DiskIndex> {
+        let rests_until = |d: &DiskIndex| self.merger.missing[d.index()].rests_until;
+        let ready = self
+            .missing_disks()
+            .filter(|d| rests_until(d) <= self.now && self.is_ready(*d));
+        ready.min_by_key(rests_until)
+    }
+
+    /// Whether all that can be copied to `disk` has been, and what is left may never be read: it would keep others from coming back for
+    /// ever. It is tried anew after them.
+    fn only_lacks(&self, disk: DiskIndex) -> bool {
+        let merger = &self.merger;
+        let waits = !merger.is_busy() && merger.position.is_none() && self.now < merger.lacking_at;
+        let own = || self.luns_with_copies(disk).filter(|l| self.owns(l.ncae));
+        let lacks = own().all(|l| merger.is_copied(l)) && own().any(|l| !merger.is_level(l));
+        waits && lacks && !mutant::is("a-disk-that-lacks-keeps-others-out")
     }
 
     /// Such a change is tried again, but not at once.
@@ -377,6 +434,7 @@ impl Core {
             .collect();
         for (ncae, noid) in theirs {
             self.merger.level[ncae.index()] = Some(noid);
+            self.merger.lacking.retain(|p| p.noid != noid);
         }
     }
 
@@ -441,13 +499,19 @@ impl Core {
     fn next_position(&mut self, disk: DiskIndex) -> Option<Position> {
         if let Some(p) = self.merger.position {
             match self.lun_of(&p) {
-                Some(lun) => return next_on(lun, disk, p.block).map(|block| Position { block, ..p }),
+                Some(lun) => {
+                    let only = self.merger.again.map(|again| again.block);
+                    let block = next_on(lun, disk, p.block).filter(|block| only.is_none_or(|o| o == *block));
+                    return block.map(|block| Position { block, ..p });
+                }
                 // It has gone, or another controller copies it from its beginning.
-                None => self.merger.position = None,
+                None => self.leave_position(),
             }
         }
-        let is_next = |l: &&Lun| self.owns(l.ncae) && !self.merger.is_level(l) && !self.is_quiesced(l.ncae);
-        let lun = self.luns_with_copies(disk).find(is_next)?;
+        let is_next = |l: &&Lun| self.owns(l.ncae) && !self.merger.is_copied(l) && !self.is_quiesced(l.ncae);
+        let Some(lun) = self.luns_with_copies(disk).find(is_next) else {
+            return self.next_lacking();
+        };
         let (ncae, noid) = (lun.ncae, lun.noid);
         next_on(lun, disk, 0).map(|block| Position {
             ncae,
@@ -455,6 +519,17 @@ impl Core {
             block,
             pass: 0,
         })
+    }
+
+    /// A piece that could not be read, if it is time to try it again.
+    fn next_lacking(&mut self) -> Option<Position> {
+        if self.merger.lacking.is_empty() || self.now < self.merger.lacking_at {
+            return None;
+        }
+        let lacks = |p: &&Position| self.lun_of(p).is_some() && !self.is_quiesced(p.ncae);
+        let next = self.merger.lacking.iter().find(lacks).copied();
+        self.merger.again = next;
+        next
     }
 
     /// The LUN of a position, if it is still there, and this controller's.
@@ -539,9 +614,44 @@ impl Core {
             }
             _ => {
                 mark!("a piece for a merging disk cannot be copied now");
+                if result.is_err() && self.merger.position == Some(piece.position) {
+                    self.pass_over(piece.position, piece.step == Step::Late);
+                }
                 self.leave_piece(AGAIN_AFTER);
             }
         }
+    }
+
+    /// A piece cannot be read: the others are copied first, and it is tried again later.
+    fn pass_over(&mut self, position: Position, late: bool) {
+        let merger = &mut self.merger;
+        let again = merger.again.take().is_some();
+        merger
+            .lacking
+            .retain(|p| (p.noid, p.block) != (position.noid, position.block));
+        if merger.lacking.len() >= LACKING_MAX || mutant::is("a-bad-block-holds-all") {
+            return;
+        }
+        let (least, most) = if late {
+            (LONGEST_REST, LONGEST_REST_OF_HOSTS)
+        } else {
+            (REST, LONGEST_REST)
+        };
+        let next = if again {
+            merger.lacking_rest.0 * 2
+        } else {
+            merger.lacking_rest.0
+        };
+        merger.lacking_rest = Nanos(next.clamp(least.0, most.0));
+        if mutant::is("a-bad-block-is-tried-at-once") {
+            merger.lacking_rest = Nanos(0);
+        }
+        merger.lacking_at = self.now + merger.lacking_rest;
+        merger.lacking.push(Position { pass: 0, ..position });
+        merger.position = (!again).then_some(Position {
+            block: position.block + u64::from(ATOMIC_BLOCKS),
+            ..position
+        });
     }
 
     /// The piece was written.
@@ -583,7 +693,7 @@ impl Core {
         self.merger.piece.is_some() && self.ios.iter().any(|(_, i)| writes(i)) && !mutant::is("move-under-a-merge")
     }
 
-    /// A LUN is copied to its end.
+    /// A LUN is copied to its end, or a piece is that could not be read before.
     fn flush_copies(&mut self, disk: DiskIndex) {
         if mutant::is("merge-without-a-flush") {
             return self.on_copies_flushed(disk, Ok(()));
@@ -603,8 +713,8 @@ impl Core {
         match result {
             Ok(()) => {
                 self.disks.worked(disk, Duty::Flush, self.now);
-                if let Some(p) = self.merger.position.take_if(|_| self.merger.disk == Some(disk)) {
-                    self.merger.level[p.ncae.index()] = Some(p.noid);
+                if let Some(p) = self.merger.position.filter(|_| self.merger.disk == Some(disk)) {
+                    self.note_copied(p);
                 }
             }
             Err(DiskError) => {
@@ -615,12 +725,26 @@ impl Core {
         }
     }
 
+    /// All up to this position is there for good; or one piece that could not be read before.
+    fn note_copied(&mut self, position: Position) {
+        let merger = &mut self.merger;
+        if let Some(again) = merger.again {
+            merger
+                .lacking
+                .retain(|p| (p.noid, p.block) != (again.noid, again.block));
+            (merger.lacking_at, merger.lacking_rest) = (self.now, REST);
+        } else {
+            merger.level[position.ncae.index()] = Some(position.noid);
+        }
+        self.leave_position();
+    }
+
     /// A flush of the disk failed: what was copied and not flushed may not be there.
     pub(crate) fn copies_may_be_lost(&mut self, disk: DiskIndex) {
         if self.merger.disk == Some(disk)
             && let Some(p) = &mut self.merger.position
         {
-            p.block = 0;
+            p.block = self.merger.again.map_or(0, |again| again.block);
             p.pass = p.pass.wrapping_add(u32::from(!mutant::is("a-lost-first-piece-counts")));
             self.merger.flush_is_void = self.merger.flushing;
         }

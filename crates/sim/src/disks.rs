@@ -249,6 +249,8 @@ pub struct Shelf {
     pub zero_delay: u64,
     /// Reads and writes of slots that are submitted now take so many nanoseconds longer.
     pub slot_delay: u64,
+    /// So long it takes until a disk says that it cannot read a block.
+    pub bad_blocks_take: u64,
 }
 
 impl Shelf {
@@ -263,6 +265,7 @@ impl Shelf {
             read_delay: 0,
             zero_delay: 0,
             slot_delay: 0,
+            bad_blocks_take: 0,
         }
     }
 

@@ -435,3 +435,67 @@ fn the_first_piece_is_lost_with_a_flush_that_is_late_and_fails() {
         ends_level(s, 1, &[(0, 256, newer), (4000, 8, small)]);
     });
 }
+
+/// A block of disk 0 cannot be read, and disk 1 has to be made level from there. LUN 1 lies elsewhere.
+fn with_a_bad_block() -> (Scenario, Sent) {
+    let (mut s, first) = without_disk(1);
+    s.spoil(0, 16, 8);
+    s.fail_disk(None);
+    (s, first)
+}
+
+/// All else is copied, and disk 1 is no full copy. Disk 3, which failed only for a moment, need not wait for it. Once hosts have
+/// written the block anew disk 1 is level, too.
+#[test]
+fn a_bad_block_keeps_no_other_disk_out() {
+    let mutants = [
+        "a-bad-block-holds-all",
+        "what-cannot-be-read-is-level",
+        "a-disk-that-lacks-keeps-others-out",
+    ];
+    trace(&mutants, || {
+        for owner in [A, B] {
+            let (mut s, first) = with_a_bad_block();
+            move_lun_0(&mut s, owner);
+            s.until("A -> operator: Ok");
+            s.until_disk(A, 1, Merging);
+            s.pass(10_000);
+            assert_eq!(s.disk_state(A, 1), Merging, "it lacks a piece");
+            s.fail_disk(Some(3));
+            let written = s.write_fua(A, 4096, 8);
+            s.good(written);
+            s.until_disk(A, 3, Missing);
+            s.fail_disk(None);
+            s.until_disk(A, 3, Normal);
+            assert_ne!(s.disk_state(A, 1), Normal, "it lacks a piece");
+            let anew = s.write_fua(A, 16, 8);
+            s.good(anew);
+            ends_level(
+                s,
+                1,
+                &[(0, 16, first), (16, 8, anew), (24, 232, first), (4096, 8, written)],
+            );
+        }
+    });
+}
+
+/// The disk takes ten seconds to say that it cannot read the block, and hosts do not get it meanwhile. It is not tried again soon.
+#[test]
+fn a_block_that_is_tried_for_long_holds_up_hosts_once() {
+    trace(&["a-bad-block-holds-all", "a-bad-block-is-tried-at-once"], || {
+        let (mut s, _) = with_a_bad_block();
+        s.bad_blocks_take(10_000);
+        s.until_disk(A, 1, Merging);
+        s.pass(15_000);
+        for n in 0..100 {
+            let write = s.write_fua(A, 1024 + n * 8, 8);
+            let read = s.read(A, 2048 + n * 8, 8);
+            s.pass(500);
+            assert!(s.is_good(write) && s.is_good(read), "after {} ms", n * 500);
+        }
+        let anew = s.write_fua(A, 16, 8);
+        s.good(anew);
+        s.pass(30_000);
+        ends_level(s, 1, &[(16, 8, anew)]);
+    });
+}

@@ -312,6 +312,11 @@ impl Scenario {
         self.world.release_held();
     }
 
+    /// So many milliseconds it takes until a disk says that it cannot read a block.
+    pub fn bad_blocks_take(&mut self, ms: u64) {
+        self.world.shelf.bad_blocks_take = ms * MS;
+    }
+
     /// Blocks of a PSEG, the first of a disk, cannot be read until they are written anew.
     pub fn spoil(&mut self, disk: usize, block: u64, blocks: u64) {
         self.world.shelf.disks[disk].spoil(QUORUM_SPACE_BLOCKS + block, blocks);

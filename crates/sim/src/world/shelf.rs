@@ -168,7 +168,14 @@ impl World {
             }
         }
         let at = &mut self.shelf.disks[disk.index()];
-        let (written, ready_at) = (at.written(), self.now + delay + at.trouble.slow);
+        let (written, mut ready_at) = (at.written(), self.now + delay + at.trouble.slow);
+        // A disk tries a block that it cannot read again and again before it says so.
+        if let Io::Read { block, into, .. } = &what
+            && !at.is_readable(*block, into.blocks().into())
+        {
+            ready_at += self.shelf.bad_blocks_take;
+        }
+        let at = &mut self.shelf.disks[disk.index()];
         if at.trouble.slow > 0 {
             // So long it may be late, also when it is not slow any more.
             at.may_fail_until(ready_at);
