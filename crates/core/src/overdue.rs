@@ -68,7 +68,7 @@ impl Core {
     /// Whether it is one of these, and nothing of its present portion may be done already.
     fn may_be_overtaken(&self, h: u32) -> bool {
         let htb = self.htb(h);
-        let is_unsent = htb.stage == Stage::AwaitOwner && htb.fetching.is_none() && !htb.portion.requested;
+        let is_unsent = htb.stage == Stage::AwaitOwner && htb.data_in_transfer && !htb.portion.requested;
         let waits_here = is_unsent && !mutant::is("what-waits-for-a-frame-has-no-deadline");
         (htb.stage == Stage::AwaitTurn || waits_here) && htb.may_be_overtaken && !htb.may_be_done
     }
