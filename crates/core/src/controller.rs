@@ -861,7 +861,7 @@ impl Core {
         }
         self.disks_with_their_share.clear();
         // With what they took, those for which others were passed over may wait for something else by now.
-        let again = turns.begun && turns.passed_over;
+        let again = turns.begun && (turns.passed_over || !self.disks_awaited.is_empty());
         self.turn_may_have_come |= again && !mutant::is("who-is-passed-over-waits-for-an-event");
     }
 

@@ -168,6 +168,13 @@ fn a_flush_of_a_dead_process() {
     ends_well(4_100_473_150);
 }
 
+/// A large write waited for its disks' share, and one behind it for that; a third began, and took what the large one lacked from then on,
+/// which is no share.
+#[test]
+fn a_write_that_begins_changes_what_another_lacks() {
+    ends_well(4_500_004_913);
+}
+
 /// A vote on one disk that nobody had seen since won when its controller was lost, long after both had served again.
 #[test]
 fn a_vote_that_was_forgotten() {
