@@ -680,6 +680,10 @@ impl Core {
         if let Some(task) = &mut self.task {
             task.stage = stage;
             self.task_moves = true;
+            if matches!(task.op, ManageOp::LunDelete { .. }) {
+                // Hosts are told from when on it takes no more commands.
+                self.effects.push(Effect::ViewChanged);
+            }
         }
     }
 

@@ -180,3 +180,9 @@ fn a_write_that_begins_changes_what_another_lacks() {
 fn a_vote_that_was_forgotten() {
     ends_well(4_100_473_908);
 }
+
+/// The owner of a LUN holds it, so that its partner deletes it: hosts of the partner hear that it takes no more commands.
+#[test]
+fn hosts_hear_that_a_held_lun_is_deleted() {
+    ends_well(4_500_111_814);
+}

@@ -263,7 +263,10 @@ impl World {
             return;
         };
         if process.core.luns().ne(process.told.iter().copied()) {
-            self.fail(format!("{controller} has not told hosts what has become of the LUNs"));
+            let untold: Vec<_> = process.core.luns().filter(|lun| !process.told.contains(lun)).collect();
+            self.fail(format!(
+                "{controller} has not told hosts what has become of the LUNs: {untold:?}"
+            ));
         }
     }
 }
