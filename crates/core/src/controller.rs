@@ -241,6 +241,8 @@ pub struct Core {
     pub(crate) short_of_memory: bool,
     /// Disks for which a write waits, of those that have had their turn so far.
     pub(crate) disks_awaited: List<DiskIndex, 16>,
+    /// How many buffers were free when all had had their turn.
+    pub(crate) free_at_turns: usize,
     /// While turns are given: where so much is forwarded to that nothing more is.
     pub(crate) disks_with_their_share: List<Copies, 8>,
     pub(crate) last_write: Time,
@@ -354,6 +356,7 @@ impl Core {
             turn_may_have_come: false,
             short_of_memory: false,
             disks_awaited: List::new(),
+            free_at_turns: 0,
             disks_with_their_share: List::new(),
             last_write: Time(0),
             look_for_overdue: None,
@@ -473,6 +476,7 @@ impl Core {
         self.settle_merging();
         let mut to_carry = crate::carry::AT_ONCE;
         loop {
+            self.look_at_shares();
             while std::mem::take(&mut self.turn_may_have_come) {
                 self.give_turns();
             }
@@ -488,6 +492,7 @@ impl Core {
             self.settle_task();
             self.settle_sight();
             self.settle_cell();
+            self.look_at_shares();
             if !self.turn_may_have_come || mutant::is("turns-before-tasks") {
                 break;
             }
@@ -860,9 +865,15 @@ impl Core {
             self.give_turn(h, at, &mut turns);
         }
         self.disks_with_their_share.clear();
+        self.free_at_turns = self.cache.free();
         // With what they took, those for which others were passed over may wait for something else by now.
         let again = turns.begun && (turns.passed_over || !self.disks_awaited.is_empty());
         self.turn_may_have_come |= again && !mutant::is("who-is-passed-over-waits-for-an-event");
+    }
+
+    /// A disk's share grows with what is free: who waits for it has a turn when more is.
+    fn look_at_shares(&mut self) {
+        self.turn_may_have_come |= !self.disks_awaited.is_empty() && self.cache.free() > self.free_at_turns;
     }
 
     /// Unless somebody before it, at `at` in the order of arrival, waits for the same.

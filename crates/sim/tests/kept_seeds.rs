@@ -186,3 +186,9 @@ fn a_vote_that_was_forgotten() {
 fn hosts_hear_that_a_held_lun_is_deleted() {
     ends_well(4_500_111_814);
 }
+
+/// A write waits for its disk's share, which grew when buffers of another disk came free.
+#[test]
+fn a_share_grows_with_what_is_free() {
+    ends_well(4_600_019_228);
+}
