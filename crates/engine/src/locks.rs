@@ -286,6 +286,16 @@ mod tests {
             self.controller_without(controller, &[])
         }
 
+        /// Both controllers, each with its own locks.
+        fn both(&self) -> [(Vec<File>, Locks); 2] {
+            Controller::BOTH.map(|c| {
+                let (files, mut locks) = self.controller(c);
+                locks.take_own(Time(0));
+                assert_eq!(poll(&mut locks, 0), [Event::LocksTaken]);
+                (files, locks)
+            })
+        }
+
         /// One that gets errors when it locks some of the disks.
         fn controller_without(&self, controller: Controller, not_locked: &[usize]) -> (Vec<File>, Locks) {
             let open = |n| {
@@ -336,12 +346,7 @@ mod tests {
     fn a_fence_waits_for_the_partner_and_keeps_it_out_until_unfence() {
         let _forks = FORKS.read();
         let world = World::new();
-        let (a_files, mut a) = world.controller(Controller::A);
-        let (_b_files, mut b) = world.controller(Controller::B);
-        a.take_own(Time(0));
-        b.take_own(Time(0));
-        assert_eq!(poll(&mut a, 0), [Event::LocksTaken]);
-        assert_eq!(poll(&mut b, 0), [Event::LocksTaken]);
+        let [(a_files, mut a), (_b_files, mut b)] = world.both();
 
         b.fence(Time(0), ProcessId::default());
         assert_eq!(poll(&mut b, 0), []);
@@ -361,12 +366,7 @@ mod tests {
     fn a_disk_that_was_given_up_holds_nobody_up() {
         let _forks = FORKS.read();
         let world = World::new();
-        let (a_files, mut a) = world.controller(Controller::A);
-        let (_b_files, mut b) = world.controller(Controller::B);
-        a.take_own(Time(0));
-        b.take_own(Time(0));
-        assert_eq!(poll(&mut a, 0), [Event::LocksTaken]);
-        assert_eq!(poll(&mut b, 0), [Event::LocksTaken]);
+        let [(a_files, mut a), (_b_files, mut b)] = world.both();
         b.fence(Time(0), ProcessId::default());
         assert_eq!(poll_without(&mut b, 0, &[1]), [], "A has its locks");
         a.release_where(|n| n != 1);
