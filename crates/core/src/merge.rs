@@ -190,6 +190,27 @@ impl Merger {
     fn is_copied(&self, lun: &Lun) -> bool {
         self.level[lun.ncae.index()] == Some(lun.noid)
     }
+
+    /// The piece that begins there has been read, or is about to be noted anew.
+    fn lacks_no_longer(&mut self, position: &Position) {
+        self.lacking
+            .retain(|p| (p.noid, p.block) != (position.noid, position.block));
+    }
+
+    /// How long what cannot be read rests from now on: twice as long after each time that it is tried again, and longer at the
+    /// least where the disk took its time to say so.
+    fn next_rest(&self, again: bool, late: bool) -> Nanos {
+        if mutant::is("a-bad-block-is-tried-at-once") {
+            return Nanos(0);
+        }
+        let times = if again { 2 } else { 1 };
+        let (least, most) = if late {
+            (LONGEST_REST, LONGEST_REST_OF_HOSTS)
+        } else {
+            (REST, LONGEST_REST)
+        };
+        Nanos((self.lacking_rest.0 * times).clamp(least.0, most.0))
+    }
 }
 
 impl Core {
@@ -626,26 +647,11 @@ impl Core {
     fn pass_over(&mut self, position: Position, late: bool) {
         let merger = &mut self.merger;
         let again = merger.again.take().is_some();
-        merger
-            .lacking
-            .retain(|p| (p.noid, p.block) != (position.noid, position.block));
+        merger.lacks_no_longer(&position);
         if merger.lacking.len() >= LACKING_MAX || mutant::is("a-bad-block-holds-all") {
             return;
         }
-        let (least, most) = if late {
-            (LONGEST_REST, LONGEST_REST_OF_HOSTS)
-        } else {
-            (REST, LONGEST_REST)
-        };
-        let next = if again {
-            merger.lacking_rest.0 * 2
-        } else {
-            merger.lacking_rest.0
-        };
-        merger.lacking_rest = Nanos(next.clamp(least.0, most.0));
-        if mutant::is("a-bad-block-is-tried-at-once") {
-            merger.lacking_rest = Nanos(0);
-        }
+        merger.lacking_rest = merger.next_rest(again, late);
         merger.lacking_at = self.now + merger.lacking_rest;
         merger.lacking.push(Position { pass: 0, ..position });
         merger.position = (!again).then_some(Position {
@@ -729,9 +735,7 @@ impl Core {
     fn note_copied(&mut self, position: Position) {
         let merger = &mut self.merger;
         if let Some(again) = merger.again {
-            merger
-                .lacking
-                .retain(|p| (p.noid, p.block) != (again.noid, again.block));
+            merger.lacks_no_longer(&again);
             (merger.lacking_at, merger.lacking_rest) = (self.now, REST);
         } else {
             merger.level[position.ncae.index()] = Some(position.noid);

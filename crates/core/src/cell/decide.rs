@@ -236,12 +236,9 @@ impl Core {
         let Some(outcome) = self.quorum.outcome() else { return };
         self.looked(matches!(outcome, Outcome::Majority(_)));
         // Even if disks are so slow that the next one is due: what waits for the end of a round has its turn between two.
-        let pause = Nanos(if mutant::is("one-round-after-the-other") {
-            0
-        } else {
-            BETWEEN_ROUNDS.0
-        });
-        self.renew_at = self.renew_at.max(self.now + pause);
+        if !mutant::is("one-round-after-the-other") {
+            self.renew_at = self.renew_at.max(self.now + BETWEEN_ROUNDS);
+        }
         let Outcome::Majority(found) = outcome else {
             // What was to be announced is still to be.
             self.announce |= self.end_ballot().is_none() && self.own_slot_known;
