@@ -7,7 +7,7 @@ use crate::cell::ballot::Ballot;
 use crate::cell::pulse::Pulse;
 use crate::cell::quorum::{Quorum, Slots, Want};
 use crate::cell::record::{Mode, Record, Slot};
-use crate::cell::{Joiner, Leveling, Phase};
+use crate::cell::{Fence, Joiner, Leveling, Phase};
 use crate::config::{Config, Geometry};
 use crate::destage::Destager;
 use crate::disk::Disks;
@@ -182,6 +182,7 @@ pub struct Core {
     pub(crate) grant_until: Time,
     pub(crate) lease_until: Time,
     pub(crate) renew_at: Time,
+    pub(crate) fence: Fence,
     pub(crate) joiner: Joiner,
     /// The partner wants to join, and this controller does not serve yet.
     pub(crate) attach_waits: bool,
@@ -316,6 +317,7 @@ impl Core {
             grant_until: Time(0),
             lease_until: Time(0),
             renew_at: Time(0),
+            fence: Fence::Open,
             joiner: Joiner::None,
             attach_waits: false,
             leveling: Leveling::default(),

@@ -18,6 +18,7 @@ pub const MARKS: &[&str] = &[
     "a write is withdrawn after its old data reached the disk",
     "a flush failed",
     "who wants to join waits until its partner serves",
+    "who wants to join again waits for the fence",
     "what a controller did not hear while it was stopped is no silence",
     "a task is left to the partner",
     "a command is recalled before it was sent",

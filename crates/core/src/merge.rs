@@ -18,8 +18,8 @@
 mod canonical;
 
 use crate::cache::Granule;
-use crate::cell::Joiner;
 use crate::cell::record::Mode;
+use crate::cell::{Fence, Joiner};
 use crate::controller::{Core, InFlight, Io};
 use crate::disk::Duty;
 use crate::effect::Effect;
@@ -353,9 +353,20 @@ impl Core {
         missing.look_at = self.now + missing.every;
     }
 
+    /// The partner was fenced, without them.
+    pub(crate) fn forget_answers(&mut self) {
+        if mutant::is("what-answered-before-the-fence-is-ready") {
+            return;
+        }
+        self.merger.missing.iter_mut().for_each(|m| m.answers = 0);
+    }
+
     /// Whether a disk may come back, for all that this controller knows: it is missing, answers, and nothing that was posted
-    /// there before is on its way any more.
+    /// there before is on its way any more. That of its partner is not if the fence has it (R5); a partner that is in is asked.
     fn is_ready(&self, disk: DiskIndex) -> bool {
+        if self.is_write_through() && self.fence != Fence::Proven {
+            return false;
+        }
         let state = self.metadata.as_ref().and_then(|m| m.state_of(disk));
         let answers = self
             .merger

@@ -241,6 +241,8 @@ pub const MUTANTS: &[Mutant] = &[
     rule("R3", "acknowledge-before-the-ballot", "who loses its partner goes on before the ballot is decided"),
     rule("R4", "loser-replies", "the loser of a ballot acknowledges what it has in progress on its way out"),
     // The fence.
+    rule("R5", "what-answered-before-the-fence-is-ready", "a missing disk comes back by what it answered before a fence that did not wait for it"),
+    rule("R5", "a-lost-joiner-is-not-fenced", "whoever is lost on its way in is not fenced again, and what its predecessor had submitted is forgotten"),
     rule("R5", "the-record-is-a-fence", "a controller that starts under ALONE(self) does not fence again"),
     code("fence-whoever-it-was", "a fence ends the process that the partner was at the start, or before it came back"),
     // Clean.

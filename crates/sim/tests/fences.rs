@@ -175,3 +175,62 @@ fn a_disk_that_was_given_up_holds_up_no_takeover() {
         }
     }
 }
+
+/// A missing disk answers again, but a write of A is still on its way there when A ends; and the fence does not wait for it. The disk
+/// comes back when that write is over: before, it would land over what has been copied there.
+#[test]
+fn what_a_fence_has_left_keeps_its_disk_away() {
+    let mutants = ["what-answered-before-the-fence-is-ready", "a-lost-joiner-is-not-fenced"];
+    trace(&mutants, || {
+        type Returns = fn(&mut Scenario);
+        let returns: [Returns; 3] = [
+            |s| s.pass(20_000),
+            |s| {
+                s.start_when_down();
+                s.until_both_serve();
+            },
+            // It is lost on its way in, and comes again only afterwards.
+            |s| {
+                s.start(A);
+                s.until("B lifts the fence");
+                s.crash(A);
+                s.pass(20_000);
+            },
+        ];
+        for comes_back in returns {
+            let (mut s, disk) = (Scenario::new().both_serving(), 3);
+            let written = s.write_fua(A, 4096, 8);
+            s.good(written);
+            s.pass(500);
+            s.stall_disks(&[disk]);
+            let written = s.write_fua(A, 4096, 8);
+            s.good(written);
+            s.until_disk(B, disk, DiskState::Missing);
+            s.unstall_disk(disk, 40_000);
+            s.pass(5_000);
+            s.crash(A);
+            comes_back(&mut s);
+            assert_eq!(s.disk_state(B, disk), DiskState::Missing, "{}", s.story());
+            s.pass(30_000);
+            s.until_disk(B, disk, DiskState::Normal);
+            s.start_when_down();
+            s.until_both_serve();
+            s.reads(B, 4096, 8, written);
+            s.end();
+        }
+    });
+}
+
+/// Who is lost on its way in is fenced anew, and waits for that when it comes again.
+#[test]
+fn who_is_lost_on_its_way_in_comes_again() {
+    let mut s = Scenario::new().both_serving();
+    s.crash(A);
+    s.until_alone(B, false);
+    s.start_when_down();
+    s.until("B lifts the fence");
+    s.crash(A);
+    s.start(A);
+    s.until_both_serve();
+    s.end();
+}

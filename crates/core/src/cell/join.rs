@@ -11,7 +11,7 @@
 //! serves           <---------------------  RecordIs
 //! ```
 
-use super::{Joiner, Phase};
+use super::{Fence, Joiner, Phase};
 use crate::controller::{Core, Violation};
 use crate::effect::{Effect, Note};
 use crate::htb::{Origin, Stage};
@@ -39,6 +39,12 @@ impl Core {
             }
             // Who stops will not serve again: it is waited for until it has gone.
             (Phase::Serving, Joiner::None) if self.is_stopping() && patient => return Ok(()),
+            // It was lost on its way in, or another is, and what that had submitted is not known to be over yet.
+            (Phase::Serving, Joiner::None) if self.fence == Fence::Asked => {
+                mark!("who wants to join again waits for the fence");
+                self.attach_waits = true;
+                return Ok(());
+            }
             (Phase::Serving, _) if self.is_write_through() && !self.is_stopping() => {}
             _ => return Err(Violation("the partner wants to join where it cannot")),
         }
@@ -77,6 +83,7 @@ impl Core {
     fn let_in(&mut self) {
         self.note(Note::PartnerJoins);
         self.joiner = Joiner::Unfenced;
+        self.fence = Fence::Open;
         self.effects.push(Effect::Unfence);
         let record = self.record.expect("a serving controller has a record");
         self.link.send(Mfc::RecordIs(record));
@@ -148,10 +155,18 @@ impl Core {
         let gone = self.joiner != Joiner::None && !self.is_joiner_linked() && self.phase == Phase::Serving;
         let open = self.may_have_proposed_both() && !mutant::is("forget-a-proposed-both");
         if gone && !open && self.is_write_through() {
-            self.joiner = Joiner::None;
+            self.lose_joiner();
             self.cache.forget_twins();
             self.go_on_without_mirror();
             self.say_hello();
+        }
+    }
+
+    /// The joiner is gone, or begins anew: it is out again, and has to be kept out.
+    pub(crate) fn lose_joiner(&mut self) {
+        self.joiner = Joiner::None;
+        if !mutant::is("a-lost-joiner-is-not-fenced") {
+            self.issue_fence();
         }
     }
 

@@ -64,6 +64,18 @@ pub enum Phase {
     Out,
 }
 
+/// What keeps the partner out while it is not in (R5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fence {
+    /// Nothing.
+    Open,
+    /// A fence that is not proven yet.
+    Asked,
+    /// A fence: what the partner had submitted is over, but for disks of which nothing counted. A missing disk that answers
+    /// while it holds is one of which the same is true.
+    Proven,
+}
+
 /// How far the partner has come back, as the one that is in sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Joiner {

@@ -98,7 +98,7 @@ impl Core {
         }
         match self.phase {
             Phase::Serving if self.mode() == Some(Mode::Both) => self.lose_partner(),
-            Phase::Serving if self.joiner == Joiner::Unfenced => self.joiner = Joiner::None,
+            Phase::Serving if self.joiner == Joiner::Unfenced => self.lose_joiner(),
             Phase::Leveling => {
                 let until = self.now + self.config.timing.await_partner;
                 self.phase = Phase::AwaitPartner { until };

@@ -165,8 +165,7 @@ impl Core {
                 self.note(Note::AwaitsPartner);
             }
             Mode::Alone { .. } if own && current && mutant::is("the-record-is-a-fence") => {
-                self.phase = Phase::Fencing;
-                self.on_fenced();
+                self.take_over();
             }
             Mode::Alone { .. } if own && current => self.fence(),
             // Nothing is missing on the disks, or nobody has what is missing: a fresh image will do.

@@ -9,7 +9,7 @@
 //! A controller that starts under `ALONE(self)` goes the same way from step 2: the record does not say that the fence
 //! happened (R5).
 
-use super::{Joiner, Phase};
+use super::{Fence, Joiner, Phase};
 use crate::controller::Core;
 use crate::effect::{Effect, Note};
 use crate::host::{HostOp, Status};
@@ -32,8 +32,9 @@ impl Core {
     /// Step 2.
     pub(crate) fn fence(&mut self) {
         self.phase = Phase::Fencing;
+        self.fence = Fence::Open;
         if mutant::is("serve-before-the-fence") {
-            self.on_fenced();
+            self.take_over();
             return;
         }
         if self.leaver_may_go_until.is_none() {
@@ -43,7 +44,9 @@ impl Core {
         self.say_hello();
     }
 
-    fn issue_fence(&mut self) {
+    /// Who serves alone keeps its partner out, from here until that is let in.
+    pub(crate) fn issue_fence(&mut self) {
+        self.fence = Fence::Asked;
         let process = self.partner_process;
         self.effects.push(Effect::Fence { process });
     }
@@ -59,11 +62,22 @@ impl Core {
         }
     }
 
-    /// Steps 3 to 5.
+    /// The partner is fenced. The fence did not wait for disks that are missing: of those nothing is known before they answer anew.
     pub(crate) fn on_fenced(&mut self) {
-        if self.phase != Phase::Fencing {
+        if self.fence != Fence::Asked {
             return;
         }
+        self.fence = Fence::Proven;
+        self.forget_answers();
+        match self.phase {
+            Phase::Fencing => self.take_over(),
+            Phase::Serving => self.let_in_who_waits(),
+            _ => {}
+        }
+    }
+
+    /// Steps 3 to 5.
+    pub(crate) fn take_over(&mut self) {
         self.note(Note::PartnerFenced);
         self.resolve_all();
         self.effects.push(Effect::ViewChanged);
