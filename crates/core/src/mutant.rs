@@ -262,6 +262,7 @@ pub const MUTANTS: &[Mutant] = &[
     code("leak-a-transfer", "a transfer buffer is not freed"),
     code("leak-a-disk-io", "a disk I/O is not freed"),
     // Restart and takeover.
+    rule("R6", "hello-of-the-record-before", "who waits for its partner, and hears of a new record, does not say hello anew"),
     rule("R6", "level-while-undecided", "images are made level while a ballot is undecided"),
     rule("R6", "surplus-twins-stay", "a twin that the allocator has freed stays valid"),
     code("leveling-drops-all-writes", "writes in progress that both have absorbed are dropped"),

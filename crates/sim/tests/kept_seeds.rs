@@ -2,7 +2,7 @@
 //! else, so those for which a script could be written are scripts.
 
 use twincell_sim::plan::Plan;
-use twincell_sim::run_plan;
+use twincell_sim::{run_plan, trace};
 
 /// As it was then: nothing outlived its connection, and no path was slow.
 fn ends_well(seed: u64) {
@@ -207,4 +207,10 @@ fn a_share_grows_with_what_is_free() {
 #[test]
 fn what_a_fence_has_left_keeps_a_disk_away() {
     [4_600_096_384, 4_600_139_144].into_iter().for_each(ends_well_now);
+}
+
+/// Who waited for its partner heard of a new record after its hello, and began to level with one that knew it by the record before.
+#[test]
+fn a_hello_is_of_the_record_in_force() {
+    trace(&["hello-of-the-record-before"], || ends_well_now(4_700_332_118));
 }

@@ -433,10 +433,13 @@ impl Core {
                 self.start_anew()
             }
             Phase::Deciding if record.mode != Mode::Both => self.fence(),
-            Phase::AwaitPartner { .. } if record.mode != Mode::Both => {
-                // The partner may wait, too: both say hello anew.
+            Phase::AwaitPartner { .. } if record.mode == Mode::Both && mutant::is("hello-of-the-record-before") => {}
+            // The partner may wait, too, and was told of the record before: both say hello anew.
+            Phase::AwaitPartner { .. } => {
                 self.drop_link();
-                self.fence();
+                if record.mode != Mode::Both {
+                    self.fence();
+                }
             }
             // Only this controller may have proposed `BOTH`, and what it may have proposed before was decided first.
             Phase::Fencing => assert!(
