@@ -214,3 +214,9 @@ fn what_a_fence_has_left_keeps_a_disk_away() {
 fn a_hello_is_of_the_record_in_force() {
     trace(&["hello-of-the-record-before"], || ends_well_now(4_700_332_118));
 }
+
+/// One that had stood still, and did not know that it was out, was taken for one that has everything: so its partner lost its memory.
+#[test]
+fn who_was_out_without_knowing_has_not_everything() {
+    ends_well_now(4_800_443_398);
+}

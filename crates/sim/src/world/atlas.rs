@@ -4,7 +4,7 @@ use super::World;
 use crate::fault::Fault;
 use crate::plan::Mode;
 use crate::process::Process;
-use twincell_core::cell::record::{Mode as RecordMode, Slot};
+use twincell_core::cell::record::{Mode as RecordMode, Record, Slot};
 use twincell_core::controller::Role;
 use twincell_core::ids::{Controller, DiskIndex};
 use twincell_core::layout::metadata::{DiskState, Metadata};
@@ -49,18 +49,23 @@ impl World {
                 .is_some_and(|r| r.has(other) && r.is_current(other, nv.image.uuid))
             && view.linked
             && self.wire.is_sound()
+            // It may have stood still, and know an old record.
+            && self.decided().is_some_and(|r| r.has(other))
+    }
+
+    /// The record in force, if nobody has voted for another.
+    fn decided(&self) -> Option<&Record> {
+        let (epoch, record) = self.records.last_key_value()?;
+        let mut slots = self.shelf.disks.iter().flat_map(|disk| disk.slots.iter().flatten());
+        let is_open = |slot: &Slot| slot.voted > 0 && slot.proposal.epoch > *epoch;
+        (!slots.any(is_open)).then_some(record)
     }
 
     /// Whether the NV memory of `c`, which does not run, is of no use any more: the record says that its partner is alone, and
     /// nobody has voted for anything else.
     fn is_worthless(&self, c: Controller) -> bool {
-        let Some((epoch, record)) = self.records.last_key_value() else {
-            return false;
-        };
-        let alone = matches!(record.mode, RecordMode::Alone { controller, .. } if controller != c);
-        let slots = self.shelf.disks.iter().flat_map(|disk| disk.slots.iter().flatten());
-        let decided = |slot: &Slot| slot.voted == 0 || slot.proposal.epoch <= *epoch;
-        self.processes[c.index()].is_none() && alone && slots.into_iter().all(decided)
+        let alone = |r: &Record| matches!(r.mode, RecordMode::Alone { controller, .. } if controller != c);
+        self.processes[c.index()].is_none() && self.decided().is_some_and(alone)
     }
 
     /// Whether a controller waits until an operator gives up what only one memory has. Whoever does so loses it.
