@@ -3,7 +3,7 @@
 use twincell_core::ids::Controller::{A, B};
 use twincell_core::layout::metadata::{DiskState, Name};
 use twincell_core::manage::ManageOp;
-use twincell_sim::{Scenario, trace};
+use twincell_sim::{Scenario, Sent, trace};
 
 /// A was alone and clean and died; the link is cut and stays so. B takes over in the moment in which A is back. One of
 /// them must serve.
@@ -128,6 +128,19 @@ fn who_returns_before_the_fence_waits_on_its_connection() {
     });
 }
 
+/// A disk on which this block has a copy hangs with a write of A on its way, and is given up. That write is done with the other copy.
+fn hangs_with_a_write(s: &mut Scenario, disk: usize, block: u64) -> Sent {
+    let before = s.write_fua(A, block, 8);
+    s.good(before);
+    s.pass(500);
+    s.stall_disks(&[disk]);
+    let written = s.write_fua(A, block, 8);
+    s.good(written);
+    s.until_disk(A, disk, DiskState::Missing);
+    s.until_disk(B, disk, DiskState::Missing);
+    written
+}
+
 /// A disk hangs for ever with a write of A on its way, and is given up: its content counts for nothing any more. Nobody waits for A's lock
 /// there, whatever becomes of A later; and the disk is used again only when that write is over.
 #[test]
@@ -155,13 +168,7 @@ fn a_disk_that_was_given_up_holds_up_no_takeover() {
             let name = Name::new("lun1").expect("a name");
             s.manage(A, ManageOp::LunDelete { name });
             s.until("A -> operator: Ok");
-            let written = s.write_fua(A, block, 8);
-            s.good(written);
-            s.pass(500);
-            s.stall_disks(&[disk]);
-            let written = s.write_fua(A, block, 8);
-            s.good(written);
-            s.until_disk(A, disk, DiskState::Missing);
+            let written = hangs_with_a_write(&mut s, disk, block);
             s.pass(5_000);
             fall(&mut s);
             s.pass(20_000);
@@ -199,13 +206,7 @@ fn what_a_fence_has_left_keeps_its_disk_away() {
         ];
         for comes_back in returns {
             let (mut s, disk) = (Scenario::new().both_serving(), 3);
-            let written = s.write_fua(A, 4096, 8);
-            s.good(written);
-            s.pass(500);
-            s.stall_disks(&[disk]);
-            let written = s.write_fua(A, 4096, 8);
-            s.good(written);
-            s.until_disk(B, disk, DiskState::Missing);
+            let written = hangs_with_a_write(&mut s, disk, 4096);
             s.unstall_disk(disk, 40_000);
             s.pass(5_000);
             s.crash(A);

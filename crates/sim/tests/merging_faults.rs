@@ -245,6 +245,16 @@ fn the_other_disk_is_missing_when_both_start() {
     }
 }
 
+/// A disk on which these blocks have a copy fails for as long as it takes to be given up.
+fn fails_for_a_moment(s: &mut Scenario, disk: usize, start: u64, blocks: u32) -> Sent {
+    s.fail_disk(Some(disk));
+    let written = s.write_fua(A, start, blocks);
+    s.good(written);
+    s.until_disk(A, disk, Missing);
+    s.fail_disk(None);
+    written
+}
+
 /// A LUN is deleted and made anew, or grows, while its disk is made level.
 #[test]
 fn luns_are_deleted_made_and_grow_while_a_disk_is_made_level() {
@@ -259,11 +269,7 @@ fn luns_are_deleted_made_and_grow_while_a_disk_is_made_level() {
         };
         s.manage(A, create);
         s.until("A -> operator: Ok");
-        s.fail_disk(Some(1));
-        let written = s.write_fua(A, 0, 256);
-        s.good(written);
-        s.until_disk(A, 1, Missing);
-        s.fail_disk(None);
+        let written = fails_for_a_moment(&mut s, 1, 0, 256);
         s.until_disk(A, 1, Merging);
         s.disk_writes_take(ms % 4);
         s.pass(ms);
@@ -461,11 +467,7 @@ fn a_bad_block_keeps_no_other_disk_out() {
             s.until_disk(A, 1, Merging);
             s.pass(10_000);
             assert_eq!(s.disk_state(A, 1), Merging, "it lacks a piece");
-            s.fail_disk(Some(3));
-            let written = s.write_fua(A, 4096, 8);
-            s.good(written);
-            s.until_disk(A, 3, Missing);
-            s.fail_disk(None);
+            let written = fails_for_a_moment(&mut s, 3, 4096, 8);
             s.until_disk(A, 3, Normal);
             assert_ne!(s.disk_state(A, 1), Normal, "it lacks a piece");
             let anew = s.write_fua(A, 16, 8);
