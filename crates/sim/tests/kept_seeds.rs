@@ -220,3 +220,10 @@ fn a_hello_is_of_the_record_in_force() {
 fn who_was_out_without_knowing_has_not_everything() {
     ends_well_now(4_800_443_398);
 }
+
+/// A path that was refused, because it spoils data, brought the hello of the partner's next process, which ended what had been
+/// granted: for the oracle, not for the controller, which had read nothing of it.
+#[test]
+fn a_path_that_is_refused_tells_nothing() {
+    ends_well_now(301_280);
+}

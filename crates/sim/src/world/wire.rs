@@ -107,6 +107,12 @@ impl Wire {
         self.draining.iter_mut().find(is)
     }
 
+    /// Whether what is sent on a connection still arrives at this controller.
+    fn reaches(&self, connection: u64, to: Controller) -> bool {
+        let drains = |d: &Drain| d.connection == connection && d.to == to;
+        self.line_of(connection).is_some() || self.draining.iter().any(drains)
+    }
+
     /// Nothing more arrives there.
     fn end_drain(&mut self, connection: u64, to: Controller) {
         self.draining.retain(|d| d.connection != connection || d.to != to);
@@ -427,9 +433,9 @@ impl World {
         let Some(line) = line.filter(|l| !self.wire.lines[*l].deaf[to.index()]) else {
             return;
         };
-        let Some(process) = &mut self.processes[to.index()] else {
+        if self.processes[to.index()].is_none() {
             return;
-        };
+        }
         if arrival.garbled {
             // Where its header is damaged nobody knows where the next frame begins; else only this one is dropped.
             let header = self.random.below(4) == 0;
@@ -445,6 +451,15 @@ impl World {
         }
         let is_hello = matches!(arrival.frame, Frame::Hello(_));
         let stranger = to == Controller::A && is_hello && self.wire.meets(connection, line);
+        if stranger {
+            let (path, connection) = (line as u8, ConnectionId(connection));
+            self.deliver(to, id, Event::LinkOpened { path, connection });
+        }
+        // Who has refused a connection reads nothing of it.
+        let process = self.processes[to.index()].as_mut();
+        let Some(process) = process.filter(|_| self.wire.reaches(connection, to)) else {
+            return;
+        };
         let connection = ConnectionId(connection);
         if let Frame::Messages(sequenced) = &arrival.frame
             && let Some(place) = process.core.place_of(connection, sequenced)
@@ -453,10 +468,6 @@ impl World {
             process.partner = arrival.process;
         }
         process.licence.hears(arrival.process, &arrival.frame);
-        if stranger {
-            let path = line as u8;
-            self.deliver(to, id, Event::LinkOpened { path, connection });
-        }
         let event = Event::LinkFrame {
             connection,
             frame: arrival.frame,
