@@ -184,7 +184,7 @@ pub struct Core {
     pub(crate) renew_at: Time,
     pub(crate) fence: Fence,
     pub(crate) joiner: Joiner,
-    /// The partner wants to join, and this controller does not serve yet.
+    /// The partner wants to join, and is let in later: see `lets_in_later`.
     pub(crate) attach_waits: bool,
     pub(crate) leveling: Leveling,
     /// This process has served: its cache and its writes in progress are alive.

@@ -16,6 +16,7 @@
 
 #[cfg(feature = "model")]
 mod canonical;
+mod lacking;
 
 use crate::cache::Granule;
 use crate::cell::record::Mode;
@@ -33,6 +34,7 @@ use crate::mark::mark;
 use crate::memory::Memory;
 use crate::mutant;
 use crate::read::Place;
+use lacking::Lacking;
 
 /// Between two looks at a disk that has answered.
 const PROBE_EVERY: Nanos = Nanos::from_millis(500);
@@ -45,11 +47,6 @@ const REST: Nanos = Nanos::from_millis(1000);
 const LONGEST_REST: Nanos = Nanos::from_millis(60_000);
 /// What could not be copied, or asked, is tried again after this.
 const AGAIN_AFTER: Nanos = Nanos::from_millis(500);
-
-/// The longest rest of a piece that the disk took long to say it cannot read: meanwhile hosts did not get the disk, either.
-const LONGEST_REST_OF_HOSTS: Nanos = Nanos::from_millis(3_600_000);
-/// So many pieces that could not be read are passed over. The next one is waited for.
-const LACKING_MAX: usize = 256;
 
 /// A missing disk, as this controller sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -134,14 +131,7 @@ pub struct Merger {
     level: Vec<Option<Noid>>,
     position: Option<Position>,
     piece: Option<Piece>,
-    /// Where pieces begin that could not be read: as long as one is here the disk is no full copy. The first is tried next.
-    lacking: Vec<Position>,
-    /// When that is.
-    lacking_at: Time,
-    /// How long it rested before; longer each time, for hosts may not get the disk while it is tried.
-    lacking_rest: Nanos,
-    /// The position is in this one of these, and nothing else is copied.
-    again: Option<Position>,
+    lacking: Lacking,
     /// What was copied is being flushed.
     flushing: bool,
     /// Another flush of the disk has failed since that one began.
@@ -165,10 +155,7 @@ impl Merger {
             level: vec![None; LUNS_MAX],
             position: None,
             piece: None,
-            lacking: Vec::with_capacity(LACKING_MAX),
-            lacking_at: Time(0),
-            lacking_rest: REST,
-            again: None,
+            lacking: Lacking::new(),
             flushing: false,
             flush_is_void: false,
             not_before: Time(0),
@@ -182,34 +169,13 @@ impl Merger {
     }
 
     fn is_level(&self, lun: &Lun) -> bool {
-        let lacks = self.lacking.iter().any(|p| p.noid == lun.noid);
+        let lacks = self.lacking.has(lun.noid);
         self.is_copied(lun) && (!lacks || mutant::is("what-cannot-be-read-is-level"))
     }
 
     /// Whether it has been copied to its end, but for what could not be read.
     fn is_copied(&self, lun: &Lun) -> bool {
         self.level[lun.ncae.index()] == Some(lun.noid)
-    }
-
-    /// The piece that begins there has been read, or is about to be noted anew.
-    fn lacks_no_longer(&mut self, position: &Position) {
-        self.lacking
-            .retain(|p| (p.noid, p.block) != (position.noid, position.block));
-    }
-
-    /// How long what cannot be read rests from now on: twice as long after each time that it is tried again, and longer at the
-    /// least where the disk took its time to say so.
-    fn next_rest(&self, again: bool, late: bool) -> Nanos {
-        if mutant::is("a-bad-block-is-tried-at-once") {
-            return Nanos(0);
-        }
-        let times = if again { 2 } else { 1 };
-        let (least, most) = if late {
-            (LONGEST_REST, LONGEST_REST_OF_HOSTS)
-        } else {
-            (REST, LONGEST_REST)
-        };
-        Nanos((self.lacking_rest.0 * times).clamp(least.0, most.0))
     }
 }
 
@@ -247,7 +213,7 @@ impl Core {
         }
         self.merger
             .lacking
-            .retain(|p| next.luns.iter().any(|l| l.noid == p.noid));
+            .retain(|noid| next.luns.iter().any(|l| l.noid == noid));
         self.merger.count = next.disks.iter().filter(|d| d.state == DiskState::Missing).count();
         let mut disks = next.disks.iter().take(self.merger.missing.len());
         let merging = disks.position(|d| d.state == DiskState::Merging);
@@ -283,15 +249,14 @@ impl Core {
             self.merger.disk = disk;
             self.merger.level.fill(None);
             self.merger.lacking.clear();
-            self.merger.lacking_rest = REST;
-            self.leave_position();
+            self.merger.position = None;
         }
         self.merger.own_is_level = false;
         self.merger.not_before = self.now;
     }
 
     fn leave_position(&mut self) {
-        (self.merger.position, self.merger.again) = (None, None);
+        (self.merger.position, self.merger.lacking.again) = (None, None);
     }
 
     /// Who owns what may have changed.
@@ -353,8 +318,9 @@ impl Core {
         missing.look_at = self.now + missing.every;
     }
 
-    /// The partner was fenced, without them.
-    pub(crate) fn forget_answers(&mut self) {
+    /// The partner was fenced, but not from the disks that are missing: what they have answered so far says nothing of what it had
+    /// posted there.
+    pub(crate) fn forget_answers_of_missing_disks(&mut self) {
         if mutant::is("what-answered-before-the-fence-is-ready") {
             return;
         }
@@ -417,7 +383,7 @@ impl Core {
     /// ever. It is tried anew after them.
     fn only_lacks(&self, disk: DiskIndex) -> bool {
         let merger = &self.merger;
-        let waits = !merger.is_busy() && merger.position.is_none() && self.now < merger.lacking_at;
+        let waits = !merger.is_busy() && merger.position.is_none() && self.now < merger.lacking.at;
         let own = || self.luns_with_copies(disk).filter(|l| self.owns(l.ncae));
         let lacks = own().all(|l| merger.is_copied(l)) && own().any(|l| !merger.is_level(l));
         waits && lacks && !mutant::is("a-disk-that-lacks-keeps-others-out")
@@ -466,7 +432,7 @@ impl Core {
             .collect();
         for (ncae, noid) in theirs {
             self.merger.level[ncae.index()] = Some(noid);
-            self.merger.lacking.retain(|p| p.noid != noid);
+            self.merger.lacking.retain(|lacks| lacks != noid);
         }
     }
 
@@ -532,7 +498,7 @@ impl Core {
         if let Some(p) = self.merger.position {
             match self.lun_of(&p) {
                 Some(lun) => {
-                    let only = self.merger.again.map(|again| again.block);
+                    let only = self.merger.lacking.again.map(|again| again.block);
                     let block = next_on(lun, disk, p.block).filter(|block| only.is_none_or(|o| o == *block));
                     return block.map(|block| Position { block, ..p });
                 }
@@ -555,12 +521,9 @@ impl Core {
 
     /// A piece that could not be read, if it is time to try it again.
     fn next_lacking(&mut self) -> Option<Position> {
-        if self.merger.lacking.is_empty() || self.now < self.merger.lacking_at {
-            return None;
-        }
-        let lacks = |p: &&Position| self.lun_of(p).is_some() && !self.is_quiesced(p.ncae);
-        let next = self.merger.lacking.iter().find(lacks).copied();
-        self.merger.again = next;
+        let can = |p: &&Position| self.lun_of(p).is_some() && !self.is_quiesced(p.ncae);
+        let next = self.merger.lacking.due(self.now).iter().find(can).copied();
+        self.merger.lacking.again = next;
         next
     }
 
@@ -656,19 +619,13 @@ impl Core {
 
     /// A piece cannot be read: the others are copied first, and it is tried again later.
     fn pass_over(&mut self, position: Position, late: bool) {
-        let merger = &mut self.merger;
-        let again = merger.again.take().is_some();
-        merger.lacks_no_longer(&position);
-        if merger.lacking.len() >= LACKING_MAX || mutant::is("a-bad-block-holds-all") {
-            return;
+        let again = self.merger.lacking.again.is_some();
+        if self.merger.lacking.note(position, late, self.now) {
+            self.merger.position = (!again).then_some(Position {
+                block: position.block + u64::from(ATOMIC_BLOCKS),
+                ..position
+            });
         }
-        merger.lacking_rest = merger.next_rest(again, late);
-        merger.lacking_at = self.now + merger.lacking_rest;
-        merger.lacking.push(Position { pass: 0, ..position });
-        merger.position = (!again).then_some(Position {
-            block: position.block + u64::from(ATOMIC_BLOCKS),
-            ..position
-        });
     }
 
     /// The piece was written.
@@ -745,9 +702,8 @@ impl Core {
     /// All up to this position is there for good; or one piece that could not be read before.
     fn note_copied(&mut self, position: Position) {
         let merger = &mut self.merger;
-        if let Some(again) = merger.again {
-            merger.lacks_no_longer(&again);
-            (merger.lacking_at, merger.lacking_rest) = (self.now, REST);
+        if let Some(again) = merger.lacking.again {
+            merger.lacking.is_there(&again, self.now);
         } else {
             merger.level[position.ncae.index()] = Some(position.noid);
         }
@@ -759,7 +715,7 @@ impl Core {
         if self.merger.disk == Some(disk)
             && let Some(p) = &mut self.merger.position
         {
-            p.block = self.merger.again.map_or(0, |again| again.block);
+            p.block = self.merger.lacking.again.map_or(0, |again| again.block);
             p.pass = p.pass.wrapping_add(u32::from(!mutant::is("a-lost-first-piece-counts")));
             self.merger.flush_is_void = self.merger.flushing;
         }

@@ -209,13 +209,15 @@ impl Core {
         self.link.send(Mfc::Response { id, response });
     }
 
-    /// The name of new metadata: no other process, and no other task of this one, gives the same.
-    fn next_generation(&self) -> u64 {
+    /// Those in force, to be changed, under a name of their own: no other process, and no other task of this one, gives the same.
+    fn next_metadata(&self) -> Metadata {
         let mixed = (self.config.instance.0 as u64)
             .wrapping_add(self.now.0)
             .wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let name = self.record.map_or(MetadataName::default(), |r| r.metadata);
-        name.next_generation((mixed >> 32) as u32)
+        let mut next = self.metadata.clone().expect("whoever serves has metadata");
+        next.generation = name.next_generation((mixed >> 32) as u32);
+        next
     }
 
     /// Whether a task here is about to change the metadata: who would stop being the coordinator finishes it first.
@@ -427,7 +429,9 @@ impl Core {
         if self.lun_named(&to).is_some() {
             return Err(ManageError::NameTaken);
         }
-        let next = self.changed_lun(&name, |lun| lun.name = to);
+        let mut next = self.next_metadata();
+        let lun = next.luns.iter_mut().find(|l| l.name == name);
+        lun.ok_or(ManageError::NoSuchLun)?.name = to;
         self.change_metadata(next, ManageReply::Done)
     }
 
@@ -480,8 +484,7 @@ impl Core {
     }
 
     fn metadata_without(&self, name: Name) -> Metadata {
-        let mut next = self.metadata.clone().expect("serving");
-        next.generation = self.next_generation();
+        let mut next = self.next_metadata();
         next.luns.retain(|l| l.name != name);
         next
     }
@@ -543,8 +546,7 @@ impl Core {
     }
 
     fn set_disk_state(&mut self, disk: DiskIndex, state: DiskState) -> Result<Step, ManageError> {
-        let mut next = self.metadata.clone().expect("a disk was found in it");
-        next.generation = self.next_generation();
+        let mut next = self.next_metadata();
         next.disks[disk.index()].state = state;
         self.change_metadata(next, ManageReply::Done)
     }
@@ -569,8 +571,7 @@ impl Core {
             let (needed, free) = (needed.into(), psegs.into());
             return Err(ManageError::PoolFull { needed, free });
         }
-        let mut next = metadata.clone();
-        next.generation = self.next_generation();
+        let mut next = self.next_metadata();
         (next.disks[disk.index()].uuid, next.disks[disk.index()].psegs) = (uuid, psegs);
         self.change_metadata(next, ManageReply::Done)
     }
@@ -622,15 +623,6 @@ impl Core {
             }
             _ => Err(ManageError::DiskNotReady),
         }
-    }
-
-    fn changed_lun(&self, name: &Name, change: impl FnOnce(&mut Lun)) -> Metadata {
-        let mut next = self.metadata.clone().expect("a LUN was found in it");
-        next.generation = self.next_generation();
-        if let Some(lun) = next.luns.iter_mut().find(|l| l.name == *name) {
-            change(lun);
-        }
-        next
     }
 
     /// Metadata that follow those in force: they are written, and then the record names them.
@@ -1023,8 +1015,7 @@ impl Core {
         else {
             return;
         };
-        let metadata = self.metadata.as_ref().expect("serving");
-        let next = zeroes.metadata(metadata, self.next_generation());
+        let next = zeroes.applied_to(self.next_metadata());
         match next
             .ok_or(ManageError::DiskError)
             .and_then(|next| self.change_metadata(next, reply))

@@ -69,14 +69,12 @@ impl Zeroes {
         self.in_flight == 0 && (self.failed || self.left.is_empty())
     }
 
-    /// The metadata that follow those in force; `None` if it failed, or if one of the disks is not in order any more.
-    pub(crate) fn metadata(&self, in_force: &Metadata, generation: u64) -> Option<Metadata> {
-        let is_normal = |p: &PsegAddress| in_force.disks[p.disk.index()].state == DiskState::Normal;
+    /// The next metadata, with what was zeroed; `None` if it failed, or if one of the disks is not in order any more.
+    pub(crate) fn applied_to(&self, mut next: Metadata) -> Option<Metadata> {
+        let is_normal = |p: &PsegAddress| next.disks[p.disk.index()].state == DiskState::Normal;
         if self.failed || !self.psegs.iter().all(is_normal) {
             return None;
         }
-        let mut next = in_force.clone();
-        next.generation = generation;
         match &self.zeroed {
             Zeroed::Lun(lun) => {
                 next.next_noid = lun.noid.next();

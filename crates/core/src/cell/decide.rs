@@ -433,14 +433,12 @@ impl Core {
                 self.start_anew()
             }
             Phase::Deciding if record.mode != Mode::Both => self.fence(),
-            Phase::AwaitPartner { .. } if record.mode == Mode::Both && mutant::is("hello-of-the-record-before") => {}
-            // The partner may wait, too, and was told of the record before: both say hello anew.
-            Phase::AwaitPartner { .. } => {
+            Phase::AwaitPartner { .. } if record.mode != Mode::Both => {
                 self.drop_link();
-                if record.mode != Mode::Both {
-                    self.fence();
-                }
+                self.fence();
             }
+            // The partner may wait, too, and was told of the record before: both say hello anew.
+            Phase::AwaitPartner { .. } if !mutant::is("hello-of-the-record-before") => self.drop_link(),
             // Only this controller may have proposed `BOTH`, and what it may have proposed before was decided first.
             Phase::Fencing => assert!(
                 record.mode != Mode::Both,

@@ -30,18 +30,10 @@ impl Core {
 
     /// The partner asks to be let in.
     pub(crate) fn on_attach(&mut self, image: Uuid) -> Result<(), Violation> {
-        let patient = !mutant::is("attach-now-or-never");
         match (self.phase, self.joiner) {
-            (Phase::AwaitAttach | Phase::Deciding | Phase::Fencing, Joiner::None) if patient => {
-                mark!("who wants to join waits until its partner serves");
-                self.attach_waits = true;
-                return Ok(());
-            }
             // Who stops will not serve again: it is waited for until it has gone.
-            (Phase::Serving, Joiner::None) if self.is_stopping() && patient => return Ok(()),
-            // It was lost on its way in, or another is, and what that had submitted is not known to be over yet.
-            (Phase::Serving, Joiner::None) if self.fence == Fence::Asked => {
-                mark!("who wants to join again waits for the fence");
+            (Phase::Serving, Joiner::None) if self.is_stopping() && !mutant::is("attach-now-or-never") => return Ok(()),
+            (_, Joiner::None) if self.lets_in_later() => {
                 self.attach_waits = true;
                 return Ok(());
             }
@@ -72,7 +64,23 @@ impl Core {
         }
     }
 
-    /// Who has asked to be let in while this controller did not serve yet.
+    /// Whether whoever asks to be let in is let in once this controller serves, or once the fence is up that it has asked for.
+    fn lets_in_later(&self) -> bool {
+        match self.phase {
+            Phase::AwaitAttach | Phase::Deciding | Phase::Fencing if !mutant::is("attach-now-or-never") => {
+                mark!("who wants to join waits until its partner serves");
+                true
+            }
+            // The joiner was lost on its way in, and what it had submitted is not known to be over yet.
+            Phase::Serving if self.fence == Fence::Asked => {
+                mark!("who wants to join again waits for the fence");
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Who has asked to be let in too soon, see `lets_in_later`.
     pub(crate) fn let_in_who_waits(&mut self) {
         if std::mem::take(&mut self.attach_waits) && self.is_write_through() && !self.is_stopping() {
             self.let_in();

@@ -68,7 +68,7 @@ impl Core {
             return;
         }
         self.fence = Fence::Proven;
-        self.forget_answers();
+        self.forget_answers_of_missing_disks();
         match self.phase {
             Phase::Fencing => self.take_over(),
             Phase::Serving => self.let_in_who_waits(),

@@ -7,7 +7,7 @@ impl Merger {
     /// Forgets what is over at `now`.
     pub fn forget_when(&mut self, now: Time) {
         self.not_before = self.not_before.max(now);
-        self.lacking_at = self.lacking_at.max(now);
+        self.lacking.at = self.lacking.at.max(now);
         self.ask_at = self.ask_at.max(now);
     }
 }
