@@ -167,6 +167,7 @@ impl SimDisk {
     /// Makes blocks read as zero, durably.
     pub fn zero(&mut self, block: u64, blocks: u64) {
         let end = block + blocks;
+        self.unflushed.retain(|w| !(block..end).contains(&w.block));
         self.bad.retain(|b| !(block..end).contains(b));
         for (n, page) in self.pages.iter_mut().enumerate() {
             let first = (n * PAGE) as u64;

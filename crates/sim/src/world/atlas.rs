@@ -17,7 +17,7 @@ impl World {
         }
         match fault {
             Fault::LoseNv(c) | Fault::FlipNvAndCrash(c, _) => self.partner_has_everything(c) || self.is_worthless(c),
-            Fault::AcceptLoss(c) => !self.awaits_operator(c),
+            Fault::AcceptLoss(c) => !self.awaits_operator(c) && !self.stands_still(c),
             Fault::FlipNv(..) | Fault::LoseBothNv => false,
             Fault::FailDisk(d, _) | Fault::FailWrites(d, _) | Fault::StallDisk(d, _) => self.others_are_sound(d),
             Fault::FailFlushes(d, _) | Fault::FailReads(d, _) | Fault::FailSlots(d, _) => self.others_are_sound(d),
@@ -82,8 +82,25 @@ impl World {
             .all(|(_, disk)| !disk.is_troubled(self.now))
     }
 
+    /// What a controller has heard by now, and will do when it goes on, is not to be seen in its core.
+    fn stands_still(&self, c: Controller) -> bool {
+        self.processes[c.index()]
+            .as_ref()
+            .is_some_and(|p| p.paused_until > self.now)
+    }
+
+    /// Whether another disk was late, or failed, so lately that once more may be once too often for it (`disk.rs`).
+    fn others_were_in_trouble(&self, d: usize) -> bool {
+        let lately = |at: u64| at + 2_000 * super::MS >= self.now;
+        let mut disks = self.shelf.disks.iter().enumerate();
+        disks.any(|(n, disk)| n != d && disk.failed_at.is_some_and(lately))
+    }
+
     /// Whether no other disk was given up, or may be so by now.
     fn others_are_in(&self, d: usize) -> bool {
+        if self.others_were_in_trouble(d) || Controller::BOTH.iter().any(|c| self.stands_still(*c)) {
+            return false;
+        }
         let doubts = |p: &Process| p.core.doubts_another(DiskIndex(d as u16));
         if self.processes.iter().flatten().any(doubts) {
             return false;

@@ -215,6 +215,11 @@ impl World {
             return;
         }
         self.note_loss(controller, false);
+        self.kill(controller);
+    }
+
+    /// The partner ends it, for a reason that was a fault of its own.
+    pub(super) fn kill(&mut self, controller: Controller) {
         self.log(|| format!("{controller}: crashes"));
         self.tell(controller, format!("{controller} ends"));
         self.end(controller);

@@ -153,7 +153,7 @@ impl World {
             }
             Fault::StallAll(ms) => {
                 let until = self.now + ms * MS;
-                self.every_disk(|t| t.stalled_until = until);
+                self.every_disk(|t| (t.stalled_until, t.late) = (until, 0));
                 self.heal_after(ms, fault);
             }
             Fault::FailWrites(disk, ms) => {

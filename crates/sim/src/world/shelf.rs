@@ -422,7 +422,10 @@ impl World {
     /// Whether a disk is missing for a controller: what lies there counts for nothing, so it does not matter what of its memory lands.
     fn is_missing(&self, controller: Controller, disk: usize) -> bool {
         let process = self.processes[controller.index()].as_ref();
-        let metadata = process.and_then(|p| p.core.metadata());
+        // One that does not run, or has not read them yet, has none.
+        let metadata = process
+            .and_then(|p| p.core.metadata())
+            .or_else(|| self.metadata_in_force());
         metadata.is_some_and(|m| m.disks[disk].state == DiskState::Missing)
     }
 
@@ -515,7 +518,7 @@ impl World {
         let is_seen = |p: &Process| p.id == partner.pid && !self.plan.apart;
         if holds && self.processes[other.index()].as_ref().is_some_and(is_seen) {
             self.log(|| format!("{controller}: kills {other}"));
-            self.crash(other);
+            self.kill(other);
         }
         self.process_mut(controller).wants_fence = true;
     }
