@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// The scripts that every mutant meets: the tests of the simulator that name mutants, and others that take only seconds.
-const SCRIPTS: [&str; 22] = [
+const SCRIPTS: [&str; 23] = [
     "traces",
     "rules",
     "merging",
@@ -21,6 +21,7 @@ const SCRIPTS: [&str; 22] = [
     "hostile",
     "refusals",
     "late",
+    "late_disks",
     "paths",
     "pauses",
     "fences",

@@ -704,7 +704,11 @@ impl Core {
     }
 
     fn on_disk_done(&mut self, io: IoId, result: Result<(), DiskError>) {
-        let InFlight { io, overdue, .. } = self.take_io(io);
+        let InFlight {
+            io,
+            overdue,
+            before_missing,
+        } = self.take_io(io);
         let counts = !matches!(io, Io::Read { .. }) || !mutant::is("reads-in-time-are-nothing");
         match io.disk() {
             Some(disk) if overdue => self.on_late_end(disk),
@@ -732,9 +736,9 @@ impl Core {
             Io::Destage { batch, disk } => self.on_destaged(batch, disk, result),
             Io::Flush { disk } => self.on_flushed(disk, result),
             Io::Probe { disk } => self.on_probed(disk, result),
-            Io::CopyRead { .. } => self.on_copy_read(result),
+            Io::CopyRead { .. } => self.on_copy_read(result, overdue),
             Io::CopyWrite { disk, .. } => self.on_copied(disk, result),
-            Io::CopyFlush { .. } if overdue => {}
+            Io::CopyFlush { .. } if before_missing || overdue && mutant::is("a-late-flush-of-copies-fails") => {}
             Io::CopyFlush { disk } => self.on_copies_flushed(disk, result),
         }
     }
@@ -754,7 +758,9 @@ impl Core {
             Io::Destage { batch, disk } => self.on_destage_overdue(batch, disk),
             Io::Flush { disk } => self.on_flush_overdue(disk),
             Io::CopyRead { .. } | Io::CopyWrite { .. } => self.on_copy_overdue(),
-            Io::CopyFlush { disk } => self.on_copies_flushed(disk, Err(DiskError)),
+            Io::CopyFlush { disk } if mutant::is("a-late-flush-of-copies-fails") => {
+                self.on_copies_flushed(disk, Err(DiskError))
+            }
             Io::Zero { .. } => self.on_zero(Err(DiskError)),
             Io::MetadataWrite { .. } => self.on_task_io(Err(DiskError)),
             _ => {}

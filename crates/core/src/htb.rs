@@ -166,6 +166,8 @@ pub struct Htb {
     pub age: u64,
     /// Of a write in `AwaitDisk`: its own granules before this number are on disk.
     pub lacks_from: u64,
+    /// Of a read: it has begun anew once, because all copies failed and this controller might have been blind.
+    pub suspected: bool,
     /// How it ended, for `AwaitLeave`.
     pub status: Status,
     /// Of a read in `AwaitTurn`: the disk that had no room for it when that was looked at last.
@@ -223,6 +225,7 @@ impl Htb {
             carries: false,
             age: 0,
             lacks_from: 0,
+            suspected: false,
             status: Status::Good,
             full_disk: None,
             behind: Behind::default(),

@@ -247,6 +247,8 @@ impl Core {
     fn merge_to(&mut self, disk: Option<DiskIndex>) {
         if self.merger.disk != disk {
             self.merger.disk = disk;
+            // Nobody waits for one that is still on its way to another.
+            (self.merger.flushing, self.merger.flush_is_void) = (false, false);
             self.merger.level.fill(None);
             self.merger.lacking.clear();
             self.merger.position = None;
@@ -591,7 +593,7 @@ impl Core {
     }
 
     /// The piece was read.
-    pub(crate) fn on_copy_read(&mut self, result: Result<(), DiskError>) {
+    pub(crate) fn on_copy_read(&mut self, result: Result<(), DiskError>, late: bool) {
         let Some(piece) = self.merger.piece else { return };
         let places = self.places_of_piece(&piece.position);
         match places {
@@ -610,7 +612,7 @@ impl Core {
             _ => {
                 mark!("a piece for a merging disk cannot be copied now");
                 if result.is_err() && self.merger.position == Some(piece.position) {
-                    self.pass_over(piece.position, piece.step == Step::Late);
+                    self.pass_over(piece.position, late || piece.step == Step::Late);
                 }
                 self.leave_piece(AGAIN_AFTER);
             }
@@ -647,10 +649,11 @@ impl Core {
         self.leave_piece(if self.order.is_empty() { Nanos(0) } else { took });
     }
 
-    /// The read or write of a piece is not answered in time. It is not waited for; but its memory is not used again before it
-    /// has ended, and nothing else is written to the disk.
+    /// The write of a piece is not answered in time. It is not waited for; but its memory is not used again before it has ended, and
+    /// nothing else is written to the disk. What a read brings is good however late: nothing is written there before it has ended.
     pub(crate) fn on_copy_overdue(&mut self) {
-        if let Some(piece) = &mut self.merger.piece {
+        let is_read = |p: &Piece| p.step == Step::Read && !mutant::is("a-piece-is-late-for-good");
+        if let Some(piece) = self.merger.piece.as_mut().filter(|p| !is_read(p)) {
             piece.step = Step::Late;
         }
     }
@@ -679,12 +682,13 @@ impl Core {
 
     /// What was copied is there for good.
     pub(crate) fn on_copies_flushed(&mut self, disk: DiskIndex, result: Result<(), DiskError>) {
-        self.merger.flushing = false;
-        if result.is_ok() && std::mem::take(&mut self.merger.flush_is_void) {
-            return self.merge_later(AGAIN_AFTER);
+        let mut is_void = false;
+        if self.merger.disk == Some(disk) {
+            self.merger.flushing = false;
+            is_void = std::mem::take(&mut self.merger.flush_is_void);
         }
-        self.merger.flush_is_void = false;
         match result {
+            Ok(()) if is_void => self.merge_later(AGAIN_AFTER),
             Ok(()) => {
                 self.disks.worked(disk, Duty::Flush, self.now);
                 if let Some(p) = self.merger.position.filter(|_| self.merger.disk == Some(disk)) {

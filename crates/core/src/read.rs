@@ -242,7 +242,7 @@ impl Core {
             if let Some(place) = other {
                 return self.read_extent(h, again, place);
             }
-            if self.may_be_read_later(h, &extent) || self.suspects_itself() {
+            if self.may_be_read_later(h, &extent) || self.doubts_the_error(h) {
                 self.htb_mut(h).portion.again = true;
             } else {
                 self.htb_mut(h).status = Status::ReadError;
@@ -251,6 +251,16 @@ impl Core {
         if self.htb(h).portion.reads == 0 {
             self.overlay(h);
         }
+    }
+
+    /// Whether it waits until it is known whose fault the error is: once, for a disk may take longer to fail again than that is known.
+    fn doubts_the_error(&mut self, h: u32) -> bool {
+        if self.htb(h).suspected && !mutant::is("each-error-is-a-doubt") {
+            return false;
+        }
+        let suspects = self.suspects_itself();
+        self.htb_mut(h).suspected |= suspects;
+        suspects
     }
 
     /// Whether a copy lies on a disk that does not answer now, and may do so soon. Until then all that it is asked for fails,

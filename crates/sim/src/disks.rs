@@ -252,6 +252,12 @@ pub struct Shelf {
     pub slot_delay: u64,
     /// So long it takes until a disk says that it cannot read a block.
     pub bad_blocks_take: u64,
+    /// Writes of data to this disk that are submitted now are so many nanoseconds late.
+    pub late_writes: Option<(usize, u64)>,
+    /// The same of flushes.
+    pub late_flushes: Option<(usize, u64)>,
+    /// Reads of this block of this disk are so many nanoseconds late.
+    pub weak_block: Option<(usize, u64, u64)>,
 }
 
 impl Shelf {
@@ -267,6 +273,9 @@ impl Shelf {
             zero_delay: 0,
             slot_delay: 0,
             bad_blocks_take: 0,
+            late_writes: None,
+            late_flushes: None,
+            weak_block: None,
         }
     }
 

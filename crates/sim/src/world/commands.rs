@@ -2,7 +2,7 @@
 
 use super::operators::is_made;
 use super::queue::Happening;
-use super::{HOST_TIMEOUT, LUNS, MS, SLOWEST_HOST, SeenLun, US, World};
+use super::{LUNS, MS, SLOWEST_HOST, SeenLun, US, World};
 use crate::history::value_at;
 use crate::hosts::{Attempt, Command};
 use crate::plan::LONG_PAUSES;
@@ -174,7 +174,7 @@ impl World {
             in_hand: BlockCount(in_hand),
         });
         if !half_open {
-            self.after(HOST_TIMEOUT, Happening::TimeOut(number));
+            self.after(self.host_timeout, Happening::TimeOut(number));
         }
         if self.random.one_in(self.plan.withdrawn) && !self.healing {
             let delay = self.random.below(3 * MS);

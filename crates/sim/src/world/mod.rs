@@ -57,7 +57,7 @@ const DAMAGE: u64 = 0xda3a6e;
 const BEGINNING: u64 = 1_000 * MS;
 /// The data of a write come within this.
 const SLOWEST_HOST: u64 = 5_000 * MS;
-/// A host gives an attempt up after this.
+/// A host gives an attempt up after this, unless a script wants it to be patient.
 const HOST_TIMEOUT: u64 = 8_000 * MS;
 /// After the last fault is healed, everything must be well again within this.
 const LIVENESS: u64 = 120_000 * MS;
@@ -127,6 +127,8 @@ pub(crate) struct World {
     /// Of the two machines.
     clocks: [Clock; 2],
     shelf: Shelf,
+    /// A host gives an attempt up after so many nanoseconds.
+    host_timeout: u64,
     /// What a disk that answers nothing was asked for.
     held: Vec<Held>,
     wire: Wire,
@@ -252,6 +254,7 @@ impl World {
             // No two machines were started at the same moment.
             clocks: [Clock::ahead(0), Clock::ahead(7_000 * MS)],
             shelf,
+            host_timeout: HOST_TIMEOUT,
             held: Vec::new(),
             wire: Wire::new(plan.paths),
             triggers: plan.triggers.clone(),

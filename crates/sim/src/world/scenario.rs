@@ -268,6 +268,26 @@ impl Scenario {
         self.world.shelf.write_delay = ms * MS;
     }
 
+    /// Writes of data to a disk that are submitted from now on are so many milliseconds late.
+    pub fn writes_are_late(&mut self, disk: usize, ms: u64) {
+        self.world.shelf.late_writes = Some((disk, ms * MS));
+    }
+
+    /// Flushes of a disk that are submitted from now on are so many milliseconds late.
+    pub fn flushes_are_late(&mut self, disk: usize, ms: u64) {
+        self.world.shelf.late_flushes = Some((disk, ms * MS));
+    }
+
+    /// Reads of a block of the PSEGs of a disk are so many milliseconds late.
+    pub fn weaken(&mut self, disk: usize, block: u64, ms: u64) {
+        self.world.shelf.weak_block = Some((disk, QUORUM_SPACE_BLOCKS + block, ms * MS));
+    }
+
+    /// Hosts give nothing up that they have sent.
+    pub fn hosts_are_patient(&mut self) {
+        self.world.host_timeout = 3_600_000 * MS;
+    }
+
     /// What a new LUN is to have takes so many milliseconds to be zeroed.
     pub fn zeroes_take(&mut self, ms: u64) {
         self.world.shelf.zero_delay = ms * MS;

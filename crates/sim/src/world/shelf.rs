@@ -167,15 +167,9 @@ impl World {
                 delay += self.random.below(600 * MS);
             }
         }
+        let late_by = self.late_by(&what);
         let at = &mut self.shelf.disks[disk.index()];
-        let (written, mut ready_at) = (at.written(), self.now + delay + at.trouble.slow);
-        // A disk tries a block that it cannot read again and again before it says so.
-        if let Io::Read { block, into, .. } = &what
-            && !at.is_readable(*block, into.blocks().into())
-        {
-            ready_at += self.shelf.bad_blocks_take;
-        }
-        let at = &mut self.shelf.disks[disk.index()];
+        let (written, ready_at) = (at.written(), self.now + delay + at.trouble.slow + late_by);
         if at.trouble.slow > 0 {
             // So long it may be late, also when it is not slow any more.
             at.may_fail_until(ready_at);
@@ -194,6 +188,37 @@ impl World {
                 ready_at,
             })),
         );
+    }
+
+    /// How much later than usual a disk answers, whatever else is the matter with it.
+    fn late_by(&self, what: &Io) -> u64 {
+        let shelf = &self.shelf;
+        match what {
+            Io::Write { disk, .. } => shelf
+                .late_writes
+                .filter(|(of, _)| *of == disk.index())
+                .map_or(0, |l| l.1),
+            Io::Flush(disk) => shelf
+                .late_flushes
+                .filter(|(of, _)| *of == disk.index())
+                .map_or(0, |l| l.1),
+            Io::Read { disk, block, into } => {
+                let blocks = *block..*block + u64::from(into.blocks());
+                let at = &shelf.disks[disk.index()];
+                let is_weak = |of: usize, block| of == disk.index() && blocks.contains(&block);
+                // A disk tries a block that it cannot read again and again before it says so.
+                let bad = if at.is_readable(*block, into.blocks().into()) {
+                    0
+                } else {
+                    shelf.bad_blocks_take
+                };
+                bad + shelf
+                    .weak_block
+                    .filter(|(of, block, _)| is_weak(*of, *block))
+                    .map_or(0, |w| w.2)
+            }
+            _ => 0,
+        }
     }
 
     /// What goes to a disk was sealed.
