@@ -19,6 +19,7 @@ pub const MARKS: &[&str] = &[
     "a flush failed",
     "who wants to join waits until its partner serves",
     "who wants to join again waits for the fence",
+    "who was voted in finishes the vote of its partner",
     "what a controller did not hear while it was stopped is no silence",
     "a task is left to the partner",
     "a command is recalled before it was sent",

@@ -6,7 +6,7 @@
 use crate::cell::Phase;
 use crate::cell::ballot::Change;
 use crate::cell::record::{MetadataName, Mode};
-use crate::controller::{Core, Io};
+use crate::controller::{Core, InFlight, Io};
 use crate::effect::{Effect, Note};
 use crate::event::DiskError;
 use crate::forward::Call;
@@ -228,14 +228,16 @@ impl Core {
     }
 
     /// Whether zeroes or metadata are under way to a disk, though the task that wanted them has ended: the partner knows nothing of
-    /// them, and no fence is between the two.
+    /// them, and no fence is between the two. Those for a disk that was given up may stay so for ever, and are waited for before
+    /// it comes back.
     fn may_more_land(&self) -> bool {
         let is_late = |io: &Io| match io {
             Io::Zero { .. } => !mutant::is("whoever-joins-knows-of-late-zeroes"),
             Io::MetadataWrite { .. } => !mutant::is("whoever-joins-knows-of-late-metadata"),
             _ => false,
         };
-        self.ios.iter().any(|(_, i)| is_late(&i.io))
+        let counts = |i: &InFlight| !i.before_missing || mutant::is("what-a-missing-disk-is-to-take-counts");
+        self.ios.iter().any(|(_, i)| counts(i) && is_late(&i.io))
     }
 
     /// The partner that asked for the task cannot hear the answer any more.

@@ -1,7 +1,9 @@
-//! What only an operator can decide: to go on without a memory that may have what the disks lack (R8).
+//! What only an operator can decide: to go on without a memory that may have what the disks lack (R8); and what needs none. What hangs
+//! of a change that an operator wanted.
 
 use twincell_core::ids::Controller::{A, B};
-use twincell_core::layout::metadata::Name;
+use twincell_core::ids::{PSEG_BLOCKS, Uuid};
+use twincell_core::layout::metadata::{DiskState, Name, Redundancy};
 use twincell_core::manage::ManageOp;
 use twincell_sim::fault::Fault;
 use twincell_sim::{Scenario, trace};
@@ -208,4 +210,105 @@ fn who_has_lost_its_memory_is_given_up() {
     s.start(A);
     s.until_both_serve();
     s.end();
+}
+
+/// A lets B join, and is lost with its memory when it has voted for that on some disks: B finishes the vote with the image that it has,
+/// which the vote names, and serves.
+#[test]
+fn who_was_voted_in_serves() {
+    trace(&["wipe-what-a-vote-names"], || {
+        for disk in 0..3 {
+            let mut s = Scenario::new().both_serving();
+            let written = s.written(A, 0, 8);
+            s.crash(B);
+            s.until_alone(A, true);
+            s.until_alone(A, false);
+            s.mark();
+            s.crash_at(A, &format!("A -> disk {disk}: votes for BOTH"));
+            s.start(B);
+            s.until("A ends");
+            s.lose(A);
+            s.until("B serves");
+            s.reads(B, 0, 8, written);
+            s.start(A);
+            s.until_both_serve();
+            s.reads(A, 0, 8, written);
+            s.end();
+        }
+    });
+}
+
+/// The same where A had data in memory that wait for a dead disk: B has all of them.
+#[test]
+fn who_was_voted_in_has_what_the_disks_lack() {
+    trace(&["wipe-what-a-vote-names"], || {
+        for disk in 1..3 {
+            let mut s = Scenario::new().both_serving();
+            s.use_lun(1);
+            s.fail_disk(Some(2));
+            let written = s.written(A, 8192, 8);
+            s.pass(5_000);
+            s.crash(B);
+            s.until_alone(A, true);
+            s.mark();
+            s.crash_at(A, &format!("A -> disk {disk}: votes for BOTH"));
+            s.start(B);
+            s.until("A ends");
+            s.lose(A);
+            s.fail_disk(None);
+            s.until("B serves");
+            s.reads(B, 8192, 8, written);
+            s.start(A);
+            s.until_both_serve();
+            s.end();
+        }
+    });
+}
+
+/// B is alone, everything has two copies, and an operator changes the metadata just as a disk begins to hang for good, which is given
+/// up. A comes back all the same.
+fn a_returns_though_it_hangs(disk: usize, asked: ManageOp) {
+    let mut s = Scenario::new().both_serving();
+    let name = Name::new("lun1").expect("a name");
+    s.manage(A, ManageOp::LunDelete { name });
+    s.until("A -> operator: Ok");
+    s.pass(500);
+    s.crash(A);
+    s.until_alone(B, true);
+    s.pass(500);
+    s.stall_disks(&[disk]);
+    s.manage(B, asked);
+    s.until_disk(B, disk, DiskState::Missing);
+    let written = s.write_fua(B, 0, 8);
+    s.good(written);
+    s.start(A);
+    s.until_both_serve();
+    s.stall_disks(&[]);
+    s.end();
+}
+
+#[test]
+fn metadata_that_hang_on_a_missing_disk_keep_nobody_out() {
+    trace(&["what-a-missing-disk-is-to-take-counts"], || {
+        let [name, to] = ["lun0", "x"].map(|n| Name::new(n).expect("a name"));
+        a_returns_though_it_hangs(0, ManageOp::LunRename { name, to });
+        a_returns_though_it_hangs(2, ManageOp::LunRename { name, to });
+    });
+}
+
+#[test]
+fn zeroes_that_hang_on_a_missing_disk_keep_nobody_out() {
+    trace(&["what-a-missing-disk-is-to-take-counts"], || {
+        let (name, uuid) = (Name::new("new").expect("a name"), Uuid(4711));
+        let (blocks, redundancy) = (3 * PSEG_BLOCKS, Redundancy::None);
+        a_returns_though_it_hangs(
+            3,
+            ManageOp::LunCreate {
+                name,
+                uuid,
+                blocks,
+                redundancy,
+            },
+        );
+    });
 }

@@ -338,8 +338,20 @@ impl Core {
             self.lease_until = self.lease_until.max(self.lease_begins() + self.config.timing.grant);
         }
         if self.phase == Phase::AwaitAttach {
-            self.watch_partner();
+            self.watch_partner(found);
         }
+    }
+
+    /// Whether the last vote for the next record has this controller in, with the image that it has: the partner had let it join, and
+    /// fell while that was being decided. Whatever was acknowledged since is in this image (R9).
+    fn is_voted_in(&self, found: &[OptionalSlots]) -> bool {
+        let slots = found.iter().flat_map(|OptionalSlots(s)| s.iter().flatten());
+        let votes = slots.filter(|s| s.record.epoch == self.epoch() && s.voted > 0);
+        let (own, image) = (self.own(), self.image);
+        let last = votes.max_by_key(|s| s.voted);
+        last.is_some_and(|s| s.proposal.has(own) && s.proposal.is_current(own, image))
+            && !mutant::is("wipe-what-a-vote-names")
+            && !mutant::is("serve-from-an-image-unnamed")
     }
 
     /// A slot that has changed is a sign of life, and so is a link. Whoever lives takes back what was accepted as lost.
@@ -354,14 +366,19 @@ impl Core {
         self.loss_accepted &= self.awaited_memory().is_some();
     }
 
-    /// R8: a partner that left everything clean, and whose slot has stood still for long enough, does not run.
-    fn watch_partner(&mut self) {
+    /// R8: a partner that left everything clean, and whose slot has stood still for long enough, does not run. What it has voted for
+    /// is finished first, if this controller is in it: with the image that it names, and not with a fresh one.
+    fn watch_partner(&mut self, found: &[OptionalSlots]) {
         self.call_operator();
+        let is_voted_in = self.is_voted_in(found);
         let clean = matches!(self.mode(), Some(Mode::Alone { dirty: false, .. }));
         let clean = clean || mutant::is("take-over-from-a-dirty-one");
-        if self.is_partner_still() && clean || self.loss_accepted {
+        if self.is_partner_still() && (clean || is_voted_in) || self.loss_accepted {
             self.take_locks();
-            if self.own_slot_known {
+            if self.own_slot_known && is_voted_in {
+                mark!("who was voted in finishes the vote of its partner");
+                self.phase = Phase::Undecided;
+            } else if self.own_slot_known {
                 self.fresh_image();
                 self.phase = Phase::Deciding;
             }
