@@ -21,7 +21,7 @@ const HALF_OPEN: u64 = 32;
 
 impl World {
     pub(super) fn next_command(&mut self, host: usize) {
-        if self.commands.len() as u32 >= self.plan.commands || self.healing {
+        if self.commands.len() as u32 >= self.plan.commands || self.healing && !self.goes_on {
             return;
         }
         // Those that are not used are between those that are and those that were made.

@@ -28,6 +28,8 @@ impl World {
             self.look_around()?;
         } else {
             self.drain()?;
+            self.lose_one_more()?;
+            self.drain()?;
             self.awaits_calm = self.calm_since.is_none();
             self.scan()?;
             self.check_quiet()?;
@@ -113,7 +115,7 @@ impl World {
     }
 
     /// Whether an operator has no answer yet.
-    fn keeps_operators_waiting(&self) -> bool {
+    pub(super) fn keeps_operators_waiting(&self) -> bool {
         self.processes.iter().flatten().any(|p| !p.requests.is_empty())
     }
 
@@ -167,7 +169,7 @@ impl World {
         }
     }
 
-    fn disk_states(&self) -> Vec<DiskState> {
+    pub(super) fn disk_states(&self) -> Vec<DiskState> {
         let serving = self.processes.iter().flatten().find(|p| p.serves);
         let metadata = serving.and_then(|p| p.core.metadata());
         metadata.map_or(Vec::new(), |m| m.disks.iter().map(|d| d.state).collect())

@@ -1,5 +1,6 @@
 //! Everything, and the queue of what happens next.
 
+mod aftermath;
 mod agreement;
 mod answers;
 mod atlas;
@@ -166,6 +167,8 @@ pub(crate) struct World {
     /// Who has written to a LUN as its owner, by epoch.
     owners: BTreeMap<(Epoch, Noid), Controller>,
     healing: bool,
+    /// Hosts go on all the same: see `aftermath.rs`.
+    goes_on: bool,
     /// Everything is expected to become well, and to stay so: see `calm.rs`.
     awaits_calm: bool,
     /// How many attempts of hosts had begun when all had become well.
@@ -281,6 +284,7 @@ impl World {
             is_loss_accepted: false,
             owners: BTreeMap::new(),
             healing: false,
+            goes_on: false,
             awaits_calm,
             calm_since: None,
             patience,
