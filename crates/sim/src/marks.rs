@@ -167,7 +167,7 @@ fn note_bits(note: &Note) -> u64 {
 }
 
 /// The names of all faults.
-const FAULTS: [&str; 59] = [
+const FAULTS: [&str; 61] = [
     "Crash",
     "CrashAfterEffects",
     "CrashBoth",
@@ -227,6 +227,8 @@ const FAULTS: [&str; 59] = [
     "AcceptLoss",
     "SlowDisk",
     "BadRegion",
+    "a disk hangs for good",
+    "a disk fails for good",
 ];
 
 fn fault_bits(fault: Fault) -> u64 {
@@ -280,6 +282,11 @@ impl Marks {
 
     pub(crate) fn fault(&mut self, fault: Fault) {
         self.faults |= fault_bits(fault);
+    }
+
+    /// After all was well: see `aftermath.rs`.
+    pub(crate) fn aftermath(&mut self, hangs: bool) {
+        self.faults |= 1 << if hangs { 59 } else { 60 };
     }
 
     pub(crate) fn instant(&mut self, instant: Instant) {

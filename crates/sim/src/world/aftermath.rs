@@ -76,6 +76,9 @@ impl World {
     }
 
     fn lose(&mut self, loss: Loss, disk: usize, controller: Controller) {
+        if let Loss::Disk { hangs } = loss {
+            self.report.marks.aftermath(hangs);
+        }
         match loss {
             Loss::Disk { hangs: true } => self.shelf.disks[disk].trouble.stalled_until = u64::MAX / 2,
             Loss::Disk { hangs: false } => self.shelf.disks[disk].trouble.fails = true,
