@@ -163,6 +163,7 @@ pub const MUTANTS: &[Mutant] = &[
     code("a-disk-that-lacks-keeps-others-out", "a disk for which a piece cannot be read keeps others from coming back"),
     code("a-bad-block-is-tried-at-once", "a piece that cannot be read is tried again and again, and hosts do not get the disk meanwhile"),
     code("wipe-what-a-vote-names", "who was voted in by a partner that fell takes a fresh image, and then finishes the vote, which names the old one"),
+    code("greeted-by-the-record-before-the-vote", "who finishes the vote that has it in does not say hello anew, by the record that was decided"),
     code("what-a-missing-disk-is-to-take-counts", "metadata that hang on a disk that was given up keep the partner out"),
     code("a-piece-is-late-for-good", "what is read for a merging disk counts for nothing once it is overdue, and is read again for ever"),
     code("a-late-flush-of-copies-fails", "a flush of copies that ends late and well counts as failed, and all is copied anew"),

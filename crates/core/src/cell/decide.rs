@@ -378,6 +378,10 @@ impl Core {
             if self.own_slot_known && is_voted_in {
                 mark!("who was voted in finishes the vote of its partner");
                 self.phase = Phase::Undecided;
+                if !mutant::is("greeted-by-the-record-before-the-vote") {
+                    // What it has said hello by is over then.
+                    self.drop_link();
+                }
             } else if self.own_slot_known {
                 self.fresh_image();
                 self.phase = Phase::Deciding;
