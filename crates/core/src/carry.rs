@@ -52,7 +52,7 @@ impl Core {
 
     /// Whether one more buffer can be given to what cannot drain. What is in the own pair already gives its own back; what is
     /// in the partner's has to leave others what they need, or no LUN could be written until the disk is back.
-    fn has_room_for_carried(&self, buffer: BufferIndex) -> bool {
+    pub(crate) fn has_room_for_carried(&self, buffer: BufferIndex) -> bool {
         let is_own = self.geometry().pair_of(buffer) == Some(self.own()) || mutant::is("carried-data-fill-the-memory");
         let kept = if is_own { 0 } else { self.kept_for_other_disks() };
         self.cache.free() > kept

@@ -34,6 +34,8 @@ const LOOK_ON_AFTER: Nanos = Nanos::from_micros(100);
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Batch {
     buffers: List<BufferIndex, ATOMIC_GRANULES>,
+    /// What its writes name: these buffers, or what stands in for them.
+    from: List<BufferIndex, ATOMIC_GRANULES>,
     /// Its data have one copy: what is on a disk counts even while the disk is missing.
     is_single: bool,
     /// The buffers that are not used again before its overdue writes have ended, once only those are left.
@@ -305,9 +307,11 @@ impl Core {
         for buffer in buffers.iter() {
             self.cache.begin_write(*buffer);
         }
+        let from: List<_, ATOMIC_GRANULES> = buffers.iter().map(|b| self.stand_in_for(*b)).collect();
         let copies = self.disks_of_block(held.granule.ncae, held.granule.start().0);
         let batch = Batch {
             buffers,
+            from,
             is_single: copies.len() < 2,
             held: List::new(),
             outstanding: 0,
@@ -316,16 +320,29 @@ impl Core {
         };
         self.destager.buffers += buffers.len();
         let (b, _) = self.destager.batches.take(batch);
-        self.issue_writes(b, &buffers);
+        self.issue_writes(b, first, &from);
     }
 
-    fn issue_writes(&mut self, b: u32, buffers: &[BufferIndex]) {
-        let held = *self.cache.get(buffers[0]);
+    /// What a disk write names in place of a buffer. It may hang for ever, and a buffer of the partner's pair has to be free before the
+    /// partner can be in again (R9): so what goes to disk from there is a copy of it in the own pair, if there is room for one.
+    fn stand_in_for(&mut self, buffer: BufferIndex) -> BufferIndex {
+        let is_partners = self.geometry().pair_of(buffer) == Some(self.partner());
+        if !is_partners || !self.has_room_for_carried(buffer) || mutant::is("a-hung-disk-holds-the-partners-memory") {
+            return buffer;
+        }
+        let (to, mask) = (self.cache.stand_in(), self.cache.get(buffer).mask);
+        self.effects.push(Effect::Merge { from: buffer, to, mask });
+        self.effects.push(Effect::Seal { buffer: to, mask });
+        to
+    }
+
+    fn issue_writes(&mut self, b: u32, first: BufferIndex, from: &[BufferIndex]) {
+        let held = *self.cache.get(first);
         let start = held.granule.start().0;
         let copies = if mutant::is("write-one-copy") { 1 } else { 2 };
         for (disk, block) in self.places(held.granule.ncae, start).iter().copied().take(copies) {
             for &(first, count) in &runs(held.mask) {
-                let from = Memory::Buffers(whole_or_run(buffers, first, count));
+                let from = Memory::Buffers(whole_or_run(from, first, count));
                 let io = self.new_io(Io::Destage { batch: b, disk });
                 self.batch(b).outstanding += 1;
                 let block = block + u64::from(first);
@@ -392,7 +409,8 @@ impl Core {
         (0..self.destager.batches.capacity()).for_each(|b| self.give_the_partner_its_memory(b));
     }
 
-    /// Buffers of the partner's pair are free though overdue writes name them, where it does not matter what these take.
+    /// Buffers of the partner's pair for which nothing stands in are free though overdue writes name them, where it does not matter what
+    /// these take.
     fn give_the_partner_its_memory(&mut self, b: u32) {
         let held = self.destager.batches.get(b).map_or(List::new(), |batch| batch.held);
         if held.is_empty() || self.matters_what_lands(b) {
@@ -415,12 +433,14 @@ impl Core {
         if batch.overdue > 0 {
             self.destager.left_behind += 1;
             if !mutant::is("forget-an-overdue-write") {
-                batch.buffers.iter().for_each(|b| self.cache.leave_posted(*b));
-                self.batch(b).held = batch.buffers;
+                let named = batch.named().filter(|(buffer, from)| buffer == from);
+                named.for_each(|(buffer, _)| self.cache.leave_posted(buffer));
+                self.batch(b).held = batch.from;
                 self.give_the_partner_its_memory(b);
             }
         } else if !mutant::is("leak-a-batch") {
             self.destager.batches.give_back(b);
+            self.give_back_stand_ins(&batch);
         }
         let again = self.has_to(batch.buffers[0], |d| batch.failed.contains(&d));
         for buffer in batch.buffers.iter() {
@@ -429,6 +449,13 @@ impl Core {
             } else {
                 self.cache.end_write(*buffer);
             }
+        }
+    }
+
+    fn give_back_stand_ins(&mut self, batch: &Batch) {
+        for (_, stand_in) in batch.named().filter(|(buffer, from)| buffer != from) {
+            self.cache.reap(stand_in);
+            self.turn_may_have_come = true;
         }
     }
 
@@ -710,6 +737,11 @@ impl Core {
 }
 
 impl Batch {
+    /// Each buffer, and what its writes name for it.
+    fn named(&self) -> impl Iterator<Item = (BufferIndex, BufferIndex)> {
+        self.buffers.iter().copied().zip(self.from.iter().copied())
+    }
+
     fn fail(&mut self, disk: DiskIndex) {
         if !self.failed.contains(&disk) {
             self.failed.push(disk);

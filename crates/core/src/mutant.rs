@@ -121,6 +121,7 @@ pub const MUTANTS: &[Mutant] = &[
     code("forget-an-overdue-write", "a buffer that an overdue disk write names is used again"),
     code("overdue-reads-get-what-is-left", "a read of the partner's that is overdue goes on elsewhere only if a transfer buffer is free when it is looked for"),
     code("a-missing-disk-holds-the-partners-memory", "what hangs on its way to a missing disk keeps its memory, and so the partner out"),
+    code("a-hung-disk-holds-the-partners-memory", "what goes to disk for a partner that is out names the partner's memory, and keeps it out if it hangs"),
     code("forget-an-overdue-read", "a transfer buffer that an overdue disk read fills is used again"),
     code("deleted-data-keep-their-twins", "the partner is not told that what a deleted LUN left in memory is nothing"),
     code("age-not-inherited", "new data that take the place of unwritten old ones are younger than a sync that waits for those"),

@@ -192,6 +192,11 @@ impl NvMemory {
         self.seals[buffer as usize] = Some((mask, sum));
     }
 
+    /// Which blocks of a buffer were sealed.
+    pub fn sealed(&self, buffer: BufferIndex) -> u8 {
+        self.seals[buffer.index()].map_or(0, |(mask, _)| mask)
+    }
+
     /// Whether a buffer still has what was sealed, if anything was since the image is new: a write of a process that has died
     /// may land when there is another.
     pub fn is_sound(&self, buffer: u32) -> bool {

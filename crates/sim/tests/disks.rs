@@ -5,7 +5,8 @@
 //! disk 0, the second on disk 1, the third on disk 2.
 
 use twincell_core::ids::Controller::{A, B};
-use twincell_core::layout::metadata::{DiskState, Name};
+use twincell_core::ids::Uuid;
+use twincell_core::layout::metadata::{DiskState, Name, Redundancy};
 use twincell_core::manage::ManageOp;
 use twincell_sim::fault::Fault;
 use twincell_sim::{Scenario, trace};
@@ -201,32 +202,62 @@ fn a_late_write_of_the_only_copy_spoils_nothing() {
 
 /// A disk hangs with data of the partner's LUN on their way there, after the partner fell, and is given up: the other copy has them. The
 /// partner comes back all the same, and uses the memory from which that write may still be done.
+fn the_partner_returns_though_a_missing_disk_hangs(s: &mut Scenario) {
+    s.use_lun(0);
+    let name = Name::new("lun0").expect("a name");
+    s.manage(A, ManageOp::LunMove { name, to: B });
+    s.until("A -> operator: Ok");
+    s.pass(100);
+    let kept = s.written(B, 0, 8);
+    s.crash(B);
+    s.until("A serves");
+    s.stall_disks(&[1]);
+    s.until_disk(A, 1, DiskState::Missing);
+    s.reads(A, 0, 8, kept);
+    s.start(B);
+    s.until_both_serve();
+    let name = Name::new("lun0").expect("a name");
+    s.mark();
+    s.manage(A, ManageOp::LunMove { name, to: B });
+    s.until("A -> operator: Ok");
+    // It takes the place of what hangs.
+    (0..16).for_each(|n| _ = s.written(B, 1024 + n * 8, 8));
+    s.stall_disks(&[]);
+    s.until_disk(A, 1, DiskState::Normal);
+    s.reads(B, 0, 8, kept);
+}
+
 #[test]
-fn the_partner_returns_though_a_missing_disk_hangs() {
+fn the_partner_returns_though_a_missing_disk_hangs_and_there_is_room() {
+    let mut s = both();
+    the_partner_returns_though_a_missing_disk_hangs(&mut s);
+    s.end();
+}
+
+/// The same, and what waits for another disk leaves no room for copies of what the partner left.
+#[test]
+fn the_partner_returns_though_a_missing_disk_hangs_and_there_is_no_room() {
     trace(&["a-missing-disk-holds-the-partners-memory"], || {
-        let mut s = both();
-        s.use_lun(0);
-        let name = Name::new("lun0").expect("a name");
-        s.manage(A, ManageOp::LunMove { name, to: B });
+        let mut s = Scenario::small().both_serving();
+        let name = Name::new("new").expect("a name");
+        s.manage(
+            A,
+            ManageOp::LunCreate {
+                name,
+                uuid: Uuid(4711),
+                blocks: 4 * 4096,
+                redundancy: Redundancy::None,
+            },
+        );
         s.until("A -> operator: Ok");
-        s.pass(100);
-        let kept = s.written(B, 0, 8);
-        s.crash(B);
-        s.until("A serves");
-        s.stall_disks(&[1]);
-        s.until_disk(A, 1, DiskState::Missing);
-        s.reads(A, 0, 8, kept);
-        s.start(B);
-        s.until_both_serve();
-        let name = Name::new("lun0").expect("a name");
-        s.mark();
-        s.manage(A, ManageOp::LunMove { name, to: B });
+        s.manage(A, ManageOp::LunMove { name, to: A });
         s.until("A -> operator: Ok");
-        // It takes the place of what hangs.
-        (0..16).for_each(|n| _ = s.written(B, 4096 + n * 8, 8));
-        s.stall_disks(&[]);
-        s.until_disk(A, 1, DiskState::Normal);
-        s.reads(B, 0, 8, kept);
+        s.fail_disk(Some(3));
+        s.use_lun(2);
+        s.written(A, 0, 256);
+        s.written(A, 256, 128);
+        the_partner_returns_though_a_missing_disk_hangs(&mut s);
+        s.fail_disk(None);
         s.end();
     });
 }

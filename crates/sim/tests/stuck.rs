@@ -3,7 +3,7 @@
 
 use twincell_core::ids::Controller::{A, B};
 use twincell_core::ids::{PSEG_BLOCKS, Uuid};
-use twincell_core::layout::metadata::{Name, Redundancy};
+use twincell_core::layout::metadata::{DiskState, Name, Redundancy};
 use twincell_core::manage::ManageOp;
 use twincell_sim::{Scenario, Sent, trace};
 
@@ -731,5 +731,183 @@ fn the_partner_returns_beside_many_reads() {
         s.disk_reads_take(0);
         s.stall_disks(&[]);
         s.end();
+    });
+}
+
+/// B owned LUN 1, and has acknowledged what has to go to disk 2, in part with gaps. B falls, and the disk hangs when A begins to
+/// write it there.
+fn a_disk_hangs_after_a_takeover(s: &mut Scenario) -> [Sent; 3] {
+    s.manage(A, ManageOp::LunMove { name: lun1(), to: B });
+    s.until("A -> operator: Ok");
+    s.pass(200);
+    s.use_lun(1);
+    let sent = [(8192, 96), (8402, 2), (8406, 1)].map(|(start, blocks)| s.written(B, start, blocks));
+    s.mark();
+    s.crash(B);
+    s.until("A notes: PartnerFenced");
+    s.stall_disks(&[2]);
+    s.until_alone(A, true);
+    s.pass(5_000);
+    sent
+}
+
+fn what_waited_is_read(s: &mut Scenario, path: twincell_core::ids::Controller, [large, two, one]: [Sent; 3]) {
+    s.use_lun(1);
+    s.reads(path, 8192, 96, large);
+    s.reads(path, 8402, 2, two);
+    s.reads(path, 8406, 1, one);
+}
+
+/// B takes the memory of its pair for other data. What hangs must not be written from there.
+fn the_partner_uses_its_memory(s: &mut Scenario, lun: usize) {
+    let name = Name::new(&format!("lun{lun}")).expect("a name");
+    s.manage(A, ManageOp::LunMove { name, to: B });
+    s.until("A -> operator: Ok");
+    s.use_lun(lun);
+    (0..16).for_each(|n| _ = s.written(B, 1024 + n * 8, 8));
+}
+
+/// A disk that hangs for ever with what the partner left is no reason for the partner to stay out.
+#[test]
+fn the_partner_returns_though_a_disk_hangs() {
+    trace(&["a-hung-disk-holds-the-partners-memory"], || {
+        let mut s = Scenario::new().both_serving();
+        let sent = a_disk_hangs_after_a_takeover(&mut s);
+        s.start(B);
+        s.pass(5_000);
+        assert!(s.serves(B), "{}", s.story());
+        the_partner_uses_its_memory(&mut s, 0);
+        // What hangs may land where another LUN is by then.
+        s.manage(A, ManageOp::LunDelete { name: lun1() });
+        s.until("A -> operator: Err(AwaitsDisk)");
+        what_waited_is_read(&mut s, B, sent);
+        s.stall_disks(&[]);
+        s.pass(2_000);
+        what_waited_is_read(&mut s, A, sent);
+        s.manage(A, ManageOp::LunDelete { name: lun1() });
+        s.until("A -> operator: Ok(Done)");
+        s.end();
+    });
+}
+
+/// The disk answers while the partner joins, or just before or after; what hung lands then, or later.
+#[test]
+fn a_disk_answers_while_the_partner_returns() {
+    for at in [
+        "B starts",
+        "A <- B: attach",
+        "A merge",
+        "A -> B: RQR",
+        "B -> A: MDA",
+        "votes for BOTH",
+        "B serves",
+    ] {
+        for late in [0, 40] {
+            let mut s = Scenario::new().both_serving();
+            let sent = a_disk_hangs_after_a_takeover(&mut s);
+            s.start(B);
+            s.until(at);
+            s.unstall_disk(2, late);
+            s.until_both_serve();
+            the_partner_uses_its_memory(&mut s, 0);
+            s.pass(1_000);
+            what_waited_is_read(&mut s, A, sent);
+            s.end();
+        }
+    }
+}
+
+/// Either falls while the partner joins, or when it is in; the disk hangs all the time.
+#[test]
+fn a_controller_falls_while_the_partner_returns_and_a_disk_hangs() {
+    for (who, at) in [
+        (A, "A <- B: attach"),
+        (A, "A -> B: RQR"),
+        (A, "BMAE"),
+        (B, "BMAE"),
+        (B, "MDA"),
+        (A, "votes for BOTH"),
+        (A, "A notes: Mirrored"),
+        (B, "B serves"),
+    ] {
+        let mut s = Scenario::new().both_serving();
+        let sent = a_disk_hangs_after_a_takeover(&mut s);
+        s.start(B);
+        s.crash_at(who, at);
+        s.until(&format!("{who} ends"));
+        s.pass(3_000);
+        s.start_when_down();
+        s.pass(10_000);
+        s.stall_disks(&[]);
+        s.until_both_serve();
+        what_waited_is_read(&mut s, A, sent);
+        what_waited_is_read(&mut s, B, sent);
+        s.end();
+    }
+}
+
+/// What waits for another disk leaves no room to copy what the partner left. So it waits for the disk that hangs; hosts do not.
+#[test]
+fn the_partner_returns_once_a_disk_answers_if_there_is_no_room() {
+    let mut s = Scenario::small().both_serving();
+    s.manage(A, create("new", 4 * PSEG_BLOCKS));
+    s.until("A -> operator: Ok");
+    let name = Name::new("new").expect("a name");
+    s.manage(A, ManageOp::LunMove { name, to: A });
+    s.until("A -> operator: Ok");
+    s.fail_disk(Some(3));
+    s.use_lun(2);
+    let of_a = [(0, 256), (256, 128)].map(|(start, blocks)| s.written(A, start, blocks));
+    let sent = a_disk_hangs_after_a_takeover(&mut s);
+    s.start(B);
+    s.pass(5_000);
+    assert!(!s.serves(B), "there was room");
+    s.use_lun(0);
+    let write = s.write(A, 0, 8);
+    s.good(write);
+    s.stall_disks(&[]);
+    s.until_both_serve();
+    the_partner_uses_its_memory(&mut s, 0);
+    s.use_lun(2);
+    s.reads(B, 0, 256, of_a[0]);
+    s.reads(B, 256, 128, of_a[1]);
+    s.fail_disk(None);
+    s.pass(1_000);
+    what_waited_is_read(&mut s, A, sent);
+    s.end();
+}
+
+/// Both disks of a mirrored LUN hang, at once or one after the other, with what the partner left.
+#[test]
+fn the_partner_returns_though_both_copies_hang() {
+    trace(&["a-hung-disk-holds-the-partners-memory"], || {
+        for at_once in [true, false] {
+            let mut s = Scenario::new().both_serving();
+            let name = Name::new("lun0").expect("a name");
+            s.manage(A, ManageOp::LunMove { name, to: B });
+            s.until("A -> operator: Ok");
+            s.pass(200);
+            if !at_once {
+                s.stall_disks(&[3]);
+                s.written(B, 4096, 8);
+                s.until_disk(A, 3, DiskState::Missing);
+            }
+            let kept = s.written(B, 4096, 96);
+            s.crash(B);
+            s.until("A notes: PartnerFenced");
+            s.stall_disks(&[2, 3]);
+            s.until_alone(A, true);
+            s.pass(10_000);
+            s.start(B);
+            s.pass(5_000);
+            assert!(s.serves(B), "{}", s.story());
+            the_partner_uses_its_memory(&mut s, 1);
+            s.use_lun(0);
+            s.reads(A, 4096, 96, kept);
+            s.stall_disks(&[]);
+            s.pass(10_000);
+            s.reads(B, 4096, 96, kept);
+            s.end();
+        }
     });
 }

@@ -58,7 +58,7 @@ pub enum Use {
     Flushing,
     /// On disk for good; but a write in progress names it as old data, and decides what becomes of it.
     Clean,
-    /// Nothing any more; but a disk write that is overdue may still take what is in it.
+    /// Nothing that counts; but a disk write may still take what is in it.
     Posted,
 }
 
@@ -81,7 +81,7 @@ pub struct Buffer {
     pub twinned: bool,
     /// Reads that still need it.
     pub pins: u16,
-    /// Batches with overdue disk writes that name it.
+    /// Batches with overdue disk writes that name it; or one for which it stands in.
     pub posted: u16,
     /// Somebody waits for it: it comes first in the order of what is to be written.
     hastened: bool,
@@ -194,7 +194,7 @@ impl Cache {
         self.free[self.own.index()].len()
     }
 
-    /// How many buffers of the own pair hold nothing any more but what a disk may still be writing.
+    /// How many buffers of the own pair hold nothing but what a disk may still be writing.
     pub fn posted(&self) -> usize {
         self.posted as usize
     }
@@ -396,6 +396,13 @@ impl Cache {
             ..Buffer::free()
         };
         self.enter_index(buffer);
+        buffer
+    }
+
+    /// Takes a buffer for what one batch writes to disk, and for nothing else, until `reap`. Panics if there is none: ask `free`.
+    pub fn stand_in(&mut self) -> BufferIndex {
+        let buffer = self.free[self.own.index()].pop().expect("the cache was asked for room");
+        self.be_posted(buffer, 1);
         buffer
     }
 
@@ -623,16 +630,20 @@ impl Cache {
         self.leave_index(buffer);
         let posted = self.get(buffer).posted;
         if posted > 0 {
-            self.buffers[buffer.index()] = Buffer {
-                usage: Use::Posted,
-                superseded: true,
-                posted,
-                ..Buffer::free()
-            };
-            self.posted += self.is_own(buffer);
+            self.be_posted(buffer, posted);
         } else {
             self.be_free(buffer);
         }
+    }
+
+    fn be_posted(&mut self, buffer: BufferIndex, posted: u16) {
+        self.buffers[buffer.index()] = Buffer {
+            usage: Use::Posted,
+            superseded: true,
+            posted,
+            ..Buffer::free()
+        };
+        self.posted += self.is_own(buffer);
     }
 
     fn be_free(&mut self, buffer: BufferIndex) {
@@ -836,6 +847,19 @@ mod tests {
         cache.check();
         cache.reap(buffer);
         assert_eq!(cache.in_use(Controller::A), 0);
+        cache.check();
+    }
+
+    #[test]
+    fn what_stands_in_for_a_buffer_holds_nothing_and_is_taken() {
+        let mut cache = cache();
+        let copy = cache.stand_in();
+        assert_eq!((cache.in_use(Controller::A), cache.posted()), (1, 1));
+        assert_eq!((cache.unsettled(), cache.untwinned()), (0, 0));
+        cache.forget_twins();
+        cache.check();
+        cache.reap(copy);
+        assert_eq!((cache.in_use(Controller::A), cache.posted()), (0, 0));
         cache.check();
     }
 

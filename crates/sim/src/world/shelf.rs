@@ -12,7 +12,8 @@ use twincell_core::cell::record::Slot;
 use twincell_core::event::DiskError;
 use twincell_core::ids::{Controller, DiskIndex, IoId, ProcessId, Uuid};
 use twincell_core::layout::metadata::{DiskState, Metadata};
-use twincell_core::memory::Memory;
+use twincell_core::memory::{Memory, Segment};
+use twincell_core::nv::word::Bmae;
 
 #[derive(Clone)]
 pub(super) struct Landing {
@@ -221,13 +222,17 @@ impl World {
         }
     }
 
-    /// What goes to a disk was sealed.
+    /// What goes to a disk was sealed: all that is valid of a buffer, or of one for which a free one stands in.
     fn check_seals(&mut self, controller: Controller, from: &Memory) {
         let (Memory::Buffers(sgl), Some(nv)) = (from, &self.nv[controller.index()]) else {
             return;
         };
-        let is_sealed = |buffer| nv.is_sealed(buffer, nv.words().bmae(buffer).map_or(0, |b| b.mask));
-        if let Some(what) = sgl.iter().filter_map(|s| is_sealed(s.buffer).err()).next() {
+        let written = |s: &Segment| (((1u32 << s.count) - 1) << s.first) as u8;
+        let is_sealed = |s: &Segment| match nv.words().bmae(s.buffer) {
+            Ok(Bmae::FREE) => nv.is_sealed(s.buffer, nv.sealed(s.buffer) | written(s)),
+            bmae => nv.is_sealed(s.buffer, bmae.map_or(0, |b| b.mask)),
+        };
+        if let Some(what) = sgl.iter().filter_map(|s| is_sealed(s).err()).next() {
             self.fail(format!("{controller} writes to disk, and {what}"));
         }
     }
