@@ -44,7 +44,8 @@ impl Core {
             }
             let granule = held.granule;
             let places = self.places(granule.ncae, granule.start().0);
-            let stuck = places.iter().any(|(d, _)| self.disks.is_out_of_order(*d, self.now));
+            let dead = places.iter().any(|(d, _)| self.disks.is_out_of_order(*d, self.now));
+            let stuck = dead || self.cache.is_in_vain(*buffer);
             let of_this = |htb: &Htb| (htb.ncae, htb.start) == (granule.ncae, granule.start());
             stuck && self.lun(granule.ncae).is_some() && !self.carried().any(of_this)
         })

@@ -130,6 +130,11 @@ impl Io {
             Io::SlotRead(_) | Io::SlotWrite(_) | Io::MetadataRead | Io::Probe { .. } => None,
         }
     }
+
+    /// Whether it brings data from NV memory to a disk.
+    fn is_of_destager(&self) -> bool {
+        matches!(self, Io::Destage { .. } | Io::Flush { .. })
+    }
 }
 
 /// A disk I/O in flight, and whether it is overdue.
@@ -137,6 +142,8 @@ impl Io {
 pub(crate) struct InFlight {
     pub(crate) io: Io,
     pub(crate) overdue: bool,
+    /// It is overdue, and counts all the same when it ends: its disk is only slow.
+    pub(crate) waited_for: bool,
     /// Its disk was given up since.
     pub(crate) before_missing: bool,
 }
@@ -679,11 +686,11 @@ impl Core {
     // ---- disk I/O ----
 
     pub(crate) fn new_io(&mut self, io: Io) -> IoId {
-        let (overdue, before_missing) = (false, false);
         let (index, generation) = self.ios.take(InFlight {
             io,
-            overdue,
-            before_missing,
+            overdue: false,
+            waited_for: false,
+            before_missing: false,
         });
         IoId { index, generation }
     }
@@ -707,13 +714,18 @@ impl Core {
         let InFlight {
             io,
             overdue,
+            waited_for,
             before_missing,
         } = self.take_io(io);
+        let left = overdue && !waited_for;
         let counts = !matches!(io, Io::Read { .. }) || !mutant::is("reads-in-time-are-nothing");
-        match io.disk() {
-            Some(disk) if overdue => self.on_late_end(disk),
-            Some(disk) if result.is_ok() && counts => self.disks.ended_in_time(disk, self.now),
-            _ => {}
+        if let Some(disk) = io.disk() {
+            if overdue {
+                self.on_late_end(disk, &io, result);
+            }
+            if result.is_ok() && counts && !left {
+                self.disks.ended_in_time(disk, self.now);
+            }
         }
         match io {
             Io::SlotWrite(n) => {
@@ -731,8 +743,8 @@ impl Core {
             Io::Zero { .. } => self.on_zero(result),
             Io::Read { htb, extent, disk } => self.on_read(htb, extent, disk, result),
             Io::OldRead { transfer, disk } => self.on_old_read(transfer, disk),
-            Io::Destage { batch, .. } if overdue => self.on_late_destage(batch),
-            Io::Flush { .. } if overdue => {}
+            Io::Destage { batch, .. } if left => self.on_late_destage(batch),
+            Io::Flush { .. } if left => {}
             Io::Destage { batch, disk } => self.on_destaged(batch, disk, result),
             Io::Flush { disk } => self.on_flushed(disk, result),
             Io::Probe { disk } => self.on_probed(disk, result),
@@ -752,11 +764,14 @@ impl Core {
         };
         let Some(disk) = in_flight.io.disk() else { return };
         in_flight.overdue = true;
-        let io = in_flight.io;
+        in_flight.waited_for = in_flight.io.is_of_destager() && self.disks.is_only_slow(disk, self.now);
+        let InFlight { io, waited_for, .. } = *in_flight;
         self.disks.overdue(disk, self.now);
         match io {
-            Io::Destage { batch, disk } => self.on_destage_overdue(batch, disk),
-            Io::Flush { disk } => self.on_flush_overdue(disk),
+            Io::Destage { .. } | Io::Flush { .. } if waited_for => {
+                mark!("what is overdue on a slow disk is waited for");
+            }
+            Io::Destage { .. } | Io::Flush { .. } => self.leave_overdue_write(io),
             Io::CopyRead { .. } | Io::CopyWrite { .. } => self.on_copy_overdue(),
             Io::CopyFlush { disk } if mutant::is("a-late-flush-of-copies-fails") => {
                 self.on_copies_flushed(disk, Err(DiskError))
@@ -769,7 +784,10 @@ impl Core {
     }
 
     /// What was overdue on a disk has ended: once all of it has, the disk is used again.
-    fn on_late_end(&mut self, disk: DiskIndex) {
+    fn on_late_end(&mut self, disk: DiskIndex, io: &Io, result: Result<(), DiskError>) {
+        if io.is_of_destager() {
+            self.disks.ended_late(disk, result.is_ok(), self.now);
+        }
         if self.disks.ended(disk, self.now) {
             self.cache.take_up();
             self.turn_may_have_come = true;

@@ -28,8 +28,8 @@ const LOOK_ON_AFTER: Nanos = Nanos::from_micros(100);
 
 /// A batch of neighbouring buffers on its way to all disks that hold a copy.
 ///
-/// A write that is overdue has failed: the batch goes on without it, and its data will be written again. But what it
-/// names of memory stays as it is until the write has ended, or what it leaves behind counts for nothing; its place in the pool stays
+/// A write that is overdue has failed, unless its disk is only slow: the batch goes on without it, and its data will be written again. But
+/// what it names of memory stays as it is until the write has ended, or what it leaves behind counts for nothing; its place in the pool stays
 /// taken until it has ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Batch {
@@ -42,7 +42,7 @@ pub struct Batch {
     held: List<BufferIndex, ATOMIC_GRANULES>,
     /// Writes that are not answered.
     outstanding: u16,
-    /// Writes that are overdue.
+    /// Writes that are overdue and not waited for.
     overdue: u16,
     failed: List<DiskIndex, COPIES_MAX>,
 }
@@ -291,13 +291,14 @@ impl Core {
     fn write_batch(&mut self, first: BufferIndex) {
         let mut buffers = List::from_slice(&[first]);
         let held = *self.cache.get(first);
-        if held.mask == u8::MAX {
+        if held.mask == u8::MAX && !self.cache.is_refused(first) {
             let per_pseg = PSEG_BLOCKS / u64::from(BUFFER_BLOCKS);
             let mut next = held.granule;
             let most = self.buffers_of_a_batch();
             while !(next.number + 1).is_multiple_of(per_pseg) && buffers.len() < most {
                 next.number += 1;
-                let whole = |b: &BufferIndex| self.is_writable(*b) && self.cache.get(*b).mask == u8::MAX;
+                let is_whole = |b| self.cache.get(b).mask == u8::MAX && !self.cache.is_refused(b);
+                let whole = |b: &BufferIndex| self.is_writable(*b) && is_whole(*b);
                 let Some(neighbour) = self.cache.current(next).filter(whole) else {
                     break;
                 };
@@ -368,8 +369,33 @@ impl Core {
         self.end_batch(b);
     }
 
+    /// Slow disks of which nothing is expected any more, or that were given up, are not waited for.
+    pub(crate) fn leave_overdue_writes(&mut self) {
+        for place in 0..self.ios.capacity() {
+            let Some(in_flight) = self.ios.get_mut(place).filter(|i| i.waited_for) else {
+                continue;
+            };
+            let (Some(disk), before_missing) = (in_flight.io.disk(), in_flight.before_missing) else {
+                continue;
+            };
+            if before_missing || self.disks.hangs(disk, self.now) {
+                in_flight.waited_for = false;
+                let io = in_flight.io;
+                self.leave_overdue_write(io);
+            }
+        }
+    }
+
+    pub(crate) fn leave_overdue_write(&mut self, io: Io) {
+        match io {
+            Io::Destage { batch, disk } => self.on_destage_overdue(batch, disk),
+            Io::Flush { disk } => self.on_flush_overdue(disk),
+            _ => {}
+        }
+    }
+
     /// A disk write is not answered in time.
-    pub(crate) fn on_destage_overdue(&mut self, b: u32, disk: DiskIndex) {
+    fn on_destage_overdue(&mut self, b: u32, disk: DiskIndex) {
         let batch = self.batch(b);
         batch.outstanding -= 1;
         batch.overdue += 1;
@@ -443,7 +469,9 @@ impl Core {
             self.give_back_stand_ins(&batch);
         }
         let again = self.has_to(batch.buffers[0], |d| batch.failed.contains(&d));
+        let taken = self.is_taken(&batch);
         for buffer in batch.buffers.iter() {
+            self.cache.note_write(*buffer, taken, self.now);
             if again {
                 self.cache.fail_write(*buffer);
             } else {
@@ -459,6 +487,13 @@ impl Core {
         }
     }
 
+    /// Whether a full copy of a batch was written, if not all.
+    fn is_taken(&self, batch: &Batch) -> bool {
+        let granule = self.cache.get(batch.buffers[0]).granule;
+        let full = self.copies(granule.ncae, granule.start().0, |state| state == DiskState::Normal);
+        full.iter().any(|(d, _)| !batch.failed.contains(d))
+    }
+
     /// Whether the data of a buffer have to be on a disk of which this is true.
     fn has_to(&self, buffer: BufferIndex, is: impl Fn(DiskIndex) -> bool) -> bool {
         let granule = self.cache.get(buffer).granule;
@@ -472,13 +507,13 @@ impl Core {
         self.watch_for_overdue();
     }
 
-    /// Whether all data of a LUN that the disks lack wait for disks of which nothing is expected any more.
+    /// Whether all data of a LUN that the disks lack wait for disks, or parts of disks, of which nothing is expected any more.
     pub(crate) fn waits_for_dead_disks(&self, ncae: NcaeIndex) -> bool {
         self.cache.unsettled_of_lun(ncae).all(|buffer| {
             let held = self.cache.get(buffer);
             let places = self.copies(ncae, held.granule.start().0, |state| state == DiskState::Normal);
             let dead = places.iter().all(|(d, _)| self.disks.is_out_of_order(*d, self.now));
-            held.usage == Use::Dirty && dead
+            held.usage == Use::Dirty && (dead || self.cache.is_in_vain(buffer))
         })
     }
 
@@ -528,7 +563,7 @@ impl Core {
         let written = self.cache.written();
         let much = written > self.geometry().buffers / 4;
         let begin = written > 0 && (self.is_urgent() || self.destager.in_flight() == 0 || much);
-        if self.destager.flushes > 0 || !begin {
+        if self.destager.flushes > 0 || !begin || self.is_flush_to_wait() {
             return;
         }
         self.cache.begin_flush();
@@ -555,6 +590,14 @@ impl Core {
         if self.destager.flushes == 0 {
             self.end_flush();
         }
+    }
+
+    /// Whether something is overdue on a slow disk that is to be flushed. Without that flush all that was written there would have to be
+    /// written again.
+    fn is_flush_to_wait(&self) -> bool {
+        let waits = |disk| !self.disks.answers(disk) && self.disks.is_only_slow(disk, self.now);
+        let mut unflushed = self.destager.unflushed.iter().enumerate().filter(|(_, is)| **is);
+        unflushed.any(|(n, _)| waits(DiskIndex(n as u16)))
     }
 
     /// What was written to a disk and not flushed has to be written again.
@@ -614,7 +657,7 @@ impl Core {
     }
 
     /// A flush is not answered in time.
-    pub(crate) fn on_flush_overdue(&mut self, disk: DiskIndex) {
+    fn on_flush_overdue(&mut self, disk: DiskIndex) {
         self.flush_fails(disk);
         self.end_one_flush();
     }
@@ -699,7 +742,7 @@ impl Core {
                 || mutant::is("status-before-the-flush") && self.has_landed(ncae);
             let status = if there {
                 Status::Good
-            } else if lacks.is_some_and(|g| !self.can_be_written(ncae, g.start().0, 1)) {
+            } else if lacks.is_some_and(|g| self.waits_in_vain(h, g)) {
                 // It waits in vain. The data stay in NV memory, and are tried again.
                 Status::WriteError
             } else {
@@ -708,6 +751,14 @@ impl Core {
             self.awaiting_disk -= 1;
             self.finish(h, status);
         }
+    }
+
+    /// Whether a granule for which a command waits is not expected on disk soon. What no disk has taken for long was tried again since the
+    /// command came, too: a disk may be sound by then.
+    fn waits_in_vain(&self, h: u32, granule: Granule) -> bool {
+        let came = self.htb(h).waits_since;
+        let refused = |b| self.cache.is_in_vain_since(b, came);
+        self.cache.current(granule).is_some_and(refused) || !self.can_be_written(granule.ncae, granule.start().0, 1)
     }
 
     /// Whether the disks have all data of a LUN, if only in their caches.

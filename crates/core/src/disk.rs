@@ -15,6 +15,9 @@ const GIVE_UP_STALLED_AFTER: Nanos = Nanos::from_millis(3000);
 const AGAIN_WITHIN: Nanos = Nanos::from_millis(1500);
 /// Where nothing at all has ended in time for so long nothing is to be expected of it, though it ends what it is asked for late.
 const USELESS_AFTER: Nanos = Nanos::from_millis(6_000);
+/// A disk that has ended a write or a flush late, and well, is known to be slow for so long: what it is asked for then is not given up
+/// as soon as it is overdue.
+const SLOW_FOR: Nanos = Nanos::from_millis(10_000);
 /// How often it must have failed meanwhile. One error and another are only that.
 const AGAIN_AND_AGAIN: u32 = 4;
 
@@ -33,6 +36,8 @@ pub enum Duty {
 struct Disk {
     /// I/Os that are overdue and have not ended.
     overdue: u16,
+    /// Until then it is known to be slow.
+    slow_until: Time,
     /// The last write failed, and the last flush.
     fails: [bool; 2],
     /// Since when it has been in trouble, and has ended nothing late.
@@ -69,10 +74,15 @@ impl Disk {
         }
     }
 
+    /// Whether it has done nothing for so long that it is more than slow.
+    fn hangs(&self, now: Time) -> bool {
+        self.since.is_some_and(|since| self.has_failed_since(since, now))
+    }
+
     /// Whether nothing is to be expected of it.
     fn is_dead(&self, now: Time) -> bool {
         let is_useless = self.overdue > 0 && now.since(self.late_since) >= USELESS_AFTER;
-        self.since.is_some_and(|since| self.has_failed_since(since, now)) || is_useless
+        self.hangs(now) || is_useless
     }
 
     /// Whether another copy does better: it is dead, or has been in trouble again and again.
@@ -154,6 +164,18 @@ impl Disks {
         others.into_iter().any(|(_, d)| d.overdue > 0 || d.is_given_up(now))
     }
 
+    /// Whether it has done nothing for so long that it is more than slow.
+    pub fn hangs(&self, disk: DiskIndex, now: Time) -> bool {
+        self.get(disk).hangs(now)
+    }
+
+    /// Whether it is known to be slow, and no more than that: a write or a flush that is overdue there is waited for all the same. If
+    /// it were done again it would be overdue again.
+    pub fn is_only_slow(&self, disk: DiskIndex, now: Time) -> bool {
+        let state = self.get(disk);
+        state.slow_until > now && !state.hangs(now) && !mutant::is("what-is-overdue-has-failed")
+    }
+
     /// Whether any disk is in trouble.
     pub fn any_in_trouble(&self) -> bool {
         self.in_trouble > 0
@@ -186,6 +208,7 @@ impl Disks {
     pub fn failed(&mut self, disk: DiskIndex, duty: Duty, now: Time) -> bool {
         let news = self.get(disk).not_before <= now;
         self.change(disk, now, |d| {
+            d.slow_until = now;
             d.fails[duty as usize] = true;
             d.not_before = now + AFTER_ERROR;
         });
@@ -213,8 +236,14 @@ impl Disks {
         self.change(disk, now, |d| {
             d.fails = [false; 2];
             d.not_before = now;
+            d.slow_until = now;
         });
         self.disks[disk.index()].was_until = None;
+    }
+
+    /// A write or a flush has ended that was overdue.
+    pub fn ended_late(&mut self, disk: DiskIndex, well: bool, now: Time) {
+        self.disks[disk.index()].slow_until = if well { now + SLOW_FOR } else { now };
     }
 
     /// An overdue I/O has ended. Returns whether it was the last.
@@ -334,6 +363,21 @@ mod tests {
         disks.failed(FIRST, Duty::Write, ms(800));
         disks.forgive(FIRST, ms(801));
         assert!(!disks.any_in_trouble() && !disks.is_blocked(FIRST, ms(801)));
+    }
+
+    #[test]
+    fn a_disk_that_was_late_and_good_is_only_slow() {
+        let mut disks = Disks::new(2, 1);
+        disks.overdue(FIRST, ms(0));
+        assert!(!disks.is_only_slow(FIRST, ms(0)), "it may be dead");
+        disks.ended_late(FIRST, true, ms(500));
+        disks.ended(FIRST, ms(500));
+        assert!(disks.is_only_slow(FIRST, ms(10_499)) && !disks.is_only_slow(FIRST, ms(10_500)));
+        disks.overdue(FIRST, ms(6_000));
+        assert!(disks.is_only_slow(FIRST, ms(8_999)) && !disks.is_only_slow(FIRST, ms(9_000)));
+        disks.ended_late(FIRST, false, ms(9_000));
+        disks.ended(FIRST, ms(9_000));
+        assert!(!disks.is_only_slow(FIRST, ms(9_000)), "it has failed");
     }
 
     /// Each write takes a second and a half, and ends; nothing is ever in time.

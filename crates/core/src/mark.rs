@@ -17,6 +17,7 @@ pub const MARKS: &[&str] = &[
     "old data of a write in progress reach the disk",
     "a write is withdrawn after its old data reached the disk",
     "a flush failed",
+    "what is overdue on a slow disk is waited for",
     "who wants to join waits until its partner serves",
     "who wants to join again waits for the fence",
     "who was voted in finishes the vote of its partner",

@@ -34,6 +34,7 @@ impl Core {
         let troubled = self.disks.any_in_trouble();
         if troubled {
             self.leave_overdue_reads();
+            self.leave_overdue_writes();
             // Some may wait for a disk of which nothing is expected any more.
             self.turn_may_have_come = true;
         }

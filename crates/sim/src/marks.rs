@@ -371,6 +371,7 @@ mod tests {
                 marks.fault(fault);
             }
         }
+        [false, true].into_iter().for_each(|hangs| marks.aftermath(hangs));
         assert_eq!(marks.faults, (1 << FAULTS.len()) - 1, "{:?}", marks.missing());
     }
 

@@ -221,14 +221,6 @@ fn who_was_out_without_knowing_has_not_everything() {
     ends_well_now(4_800_443_398);
 }
 
-/// Who was voted in had said hello by the record before, to a partner that was still waiting for its locks.
-#[test]
-fn who_was_voted_in_says_hello_anew() {
-    trace(&["greeted-by-the-record-before-the-vote"], || {
-        ends_well_now(5_100_041_712)
-    });
-}
-
 /// A path that was refused, because it spoils data, brought the hello of the partner's next process, which ended what had been
 /// granted: for the oracle, not for the controller, which had read nothing of it.
 #[test]

@@ -265,6 +265,27 @@ fn who_was_voted_in_has_what_the_disks_lack() {
     });
 }
 
+/// B says hello to A's next process, which waits for the locks of the one before, and then finishes the vote: it says hello anew.
+#[test]
+fn who_was_voted_in_says_hello_anew() {
+    trace(&["greeted-by-the-record-before-the-vote"], || {
+        let mut s = Scenario::new().both_serving();
+        s.crash(B);
+        s.until_alone(A, true);
+        s.stall_disks(&[3]);
+        s.write_fua(A, 4096, 8);
+        s.until("A -> disk 3: write");
+        s.crash_at(A, "A -> disk 1: votes for BOTH");
+        s.start(B);
+        s.until("A ends");
+        s.start(A);
+        s.until("B notes: AwaitsPartner");
+        s.stall_disks(&[]);
+        s.until_both_serve();
+        s.end();
+    });
+}
+
 /// B is alone, everything has two copies, and an operator changes the metadata just as a disk begins to hang for good, which is given
 /// up. A comes back all the same.
 fn a_returns_though_it_hangs(disk: usize, asked: ManageOp) {

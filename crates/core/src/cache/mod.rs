@@ -5,7 +5,7 @@ mod chain;
 mod free;
 
 use crate::config::Geometry;
-use crate::ids::{BUFFER_BLOCKS, BufferIndex, Controller, DiskIndex, LUNS_MAX, NcaeIndex, Vba};
+use crate::ids::{BUFFER_BLOCKS, BufferIndex, Controller, DiskIndex, LUNS_MAX, Nanos, NcaeIndex, Time, Vba};
 use crate::layout::metadata::COPIES_MAX;
 use crate::list::List;
 use crate::mark::mark;
@@ -40,6 +40,11 @@ impl Granule {
 
 /// The disks that a granule lies on, whatever their state: they are the same as long as its LUN is there.
 pub type Copies = List<DiskIndex, COPIES_MAX>;
+
+/// A buffer that no disk has taken for so long is written alone: it may be the only one of its batch that none takes.
+const REFUSED_AFTER: Nanos = Nanos::from_millis(3_000);
+/// Nobody waits any more for one that none has taken for so long.
+const IN_VAIN_AFTER: Nanos = Nanos::from_millis(6_000);
 
 /// What a buffer is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -87,6 +92,9 @@ pub struct Buffer {
     hastened: bool,
     /// The round in which it was put aside, last.
     aside: u64,
+    /// Since when no disk takes it though one was asked again and again, and for how long that was so when one was asked last.
+    fails_since: Option<Time>,
+    failed_for: Nanos,
     /// Its place in the order of age. Never lower than that of data which were acknowledged before.
     pub age: u64,
 }
@@ -95,6 +103,11 @@ impl Buffer {
     /// Whether it holds what is not yet on disk for good.
     fn is_unsettled(&self) -> bool {
         matches!(self.usage, Use::Dirty | Use::Writing | Use::Written | Use::Flushing)
+    }
+
+    /// Whether no disk takes it though they may take others: those that are to be written with it go without it, and before it.
+    fn is_refused(&self) -> bool {
+        self.failed_for >= REFUSED_AFTER
     }
 
     fn free() -> Buffer {
@@ -110,6 +123,8 @@ impl Buffer {
             posted: 0,
             hastened: false,
             aside: 0,
+            fails_since: None,
+            failed_for: Nanos(0),
             age: 0,
         }
     }
@@ -428,7 +443,10 @@ impl Cache {
                 self.next_age - 1
             }
         };
+        // So it is with what the disks think of it: it goes to the same place.
+        let was = old.map_or(Buffer::free(), |o| *self.get(o));
         let state = &mut self.buffers[buffer.index()];
+        (state.fails_since, state.failed_for) = (was.fails_since, was.failed_for);
         state.usage = Use::Dirty;
         state.twinned = twinned;
         state.age = age;
@@ -500,6 +518,40 @@ impl Cache {
         self.must_write_again(buffer);
     }
 
+    /// A write to the disks has ended, and one of them has taken it, or none has. What took its place meanwhile goes to the same.
+    pub fn note_write(&mut self, buffer: BufferIndex, taken: bool, now: Time) {
+        let before = self.get(buffer).fails_since;
+        if taken && before.is_none() {
+            return;
+        }
+        let since = before.or(Some(now)).filter(|_| !taken);
+        let heir = self.current(self.get(buffer).granule);
+        for b in [Some(buffer), heir].into_iter().flatten() {
+            let state = &mut self.buffers[b.index()];
+            (state.fails_since, state.failed_for) = (since, since.map_or(Nanos(0), |s| now.since(s)));
+        }
+    }
+
+    /// Whether it is to be written without others.
+    pub fn is_refused(&self, buffer: BufferIndex) -> bool {
+        self.get(buffer).is_refused()
+    }
+
+    /// Whether it has been written again and again for so long, and no disk has taken it, that it is not waited for.
+    pub fn is_in_vain(&self, buffer: BufferIndex) -> bool {
+        self.get(buffer).failed_for >= IN_VAIN_AFTER && !mutant::is("a-part-that-takes-nothing-is-waited-for")
+    }
+
+    /// Whether that is so, and it was tried in vain since then.
+    pub fn is_in_vain_since(&self, buffer: BufferIndex, then: Time) -> bool {
+        let Buffer {
+            fails_since,
+            failed_for,
+            ..
+        } = *self.get(buffer);
+        self.is_in_vain(buffer) && fails_since.is_some_and(|since| since + failed_for >= then)
+    }
+
     fn must_write_again(&mut self, buffer: BufferIndex) {
         if self.get(buffer).superseded {
             self.hand_on_age(buffer);
@@ -508,8 +560,9 @@ impl Cache {
             self.free_if_unpinned(buffer);
         } else {
             self.buffers[buffer.index()].usage = Use::Dirty;
-            let front = self.dirty.first();
-            self.dirty.insert_before(&mut self.state_links, buffer, front);
+            // What no disk takes must not take all places for ever.
+            let next = self.dirty.first().filter(|_| !self.is_refused(buffer));
+            self.dirty.insert_before(&mut self.state_links, buffer, next);
         }
     }
 

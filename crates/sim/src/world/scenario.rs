@@ -317,6 +317,14 @@ impl Scenario {
         }
     }
 
+    /// Some blocks of a disk, from one of its PSEGs on, take no writes; or all do again.
+    pub fn break_part(&mut self, part: Option<(usize, u64)>) {
+        for (n, of) in self.world.shelf.disks.iter_mut().enumerate() {
+            let first = part.filter(|(disk, _)| *disk == n).map(|p| QUORUM_SPACE_BLOCKS + p.1);
+            of.trouble.bad_region = first.map(|first| first..first + 64);
+        }
+    }
+
     /// Flushes of a disk end with errors, or do so no more.
     pub fn fail_flushes(&mut self, disk: Option<usize>) {
         for (n, of) in self.world.shelf.disks.iter_mut().enumerate() {
