@@ -272,9 +272,9 @@ fn who_was_voted_in_says_hello_anew() {
         let mut s = Scenario::new().both_serving();
         s.crash(B);
         s.until_alone(A, true);
-        s.stall_disks(&[3]);
-        s.write_fua(A, 4096, 8);
-        s.until("A -> disk 3: write");
+        s.stall_disks(&[0]);
+        s.write_fua(A, 0, 8);
+        s.until("A -> disk 0: write");
         s.crash_at(A, "A -> disk 1: votes for BOTH");
         s.start(B);
         s.until("A ends");
