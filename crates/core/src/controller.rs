@@ -750,6 +750,12 @@ impl Core {
             Io::Probe { disk } => self.on_probed(disk, result),
             Io::CopyRead { .. } => self.on_copy_read(result, overdue),
             Io::CopyWrite { disk, .. } => self.on_copied(disk, result),
+            Io::CopyFlush { disk }
+                if before_missing && result.is_err() && !mutant::is("no-copy-is-lost-with-a-missing-disk") =>
+            {
+                // What has its only copy there is lost with it.
+                self.another_flush_fails(disk)
+            }
             Io::CopyFlush { .. } if before_missing || overdue && mutant::is("a-late-flush-of-copies-fails") => {}
             Io::CopyFlush { disk } => self.on_copies_flushed(disk, result),
         }

@@ -636,6 +636,17 @@ impl Core {
                 self.cache.fail_written(buffer);
             }
         }
+        // Nor of the round that is under way. By its end the disk may be missing, and what is left of the data here be on the other.
+        let mut next = self
+            .cache
+            .flushing()
+            .filter(|_| !mutant::is("a-round-keeps-what-is-lost"));
+        while let Some(buffer) = next {
+            next = self.cache.next_written(buffer);
+            if self.has_to(buffer, |d| d == disk) {
+                self.cache.fail_flush(buffer);
+            }
+        }
         for b in 0..self.destager.batches.capacity() {
             let in_flight = self.destager.batches.get(b).filter(|batch| batch.outstanding > 0);
             // A batch lies in one RStore.

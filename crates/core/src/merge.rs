@@ -341,10 +341,9 @@ impl Core {
             .missing
             .get(disk.index())
             .is_some_and(|m| m.answers >= ANSWERS);
-        let old = self
-            .ios
-            .iter()
-            .any(|(_, i)| i.before_missing && i.io.disk() == Some(disk));
+        // Metadata are written also while it is missing.
+        let is_old = |i: &InFlight| i.before_missing || matches!(i.io, Io::MetadataWrite { .. });
+        let old = self.ios.iter().any(|(_, i)| is_old(i) && i.io.disk() == Some(disk));
         state == Some(DiskState::Missing) && answers && !old && self.disks.answers(disk)
     }
 

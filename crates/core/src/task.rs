@@ -236,7 +236,10 @@ impl Core {
             Io::MetadataWrite { .. } => !mutant::is("whoever-joins-knows-of-late-metadata"),
             _ => false,
         };
-        let counts = |i: &InFlight| !i.before_missing || mutant::is("what-a-missing-disk-is-to-take-counts");
+        let metadata = self.metadata.as_ref();
+        let is_missing = |d| metadata.and_then(|m| m.state_of(d)) == Some(DiskState::Missing);
+        let counts =
+            |i: &InFlight| !i.io.disk().is_some_and(is_missing) || mutant::is("what-a-missing-disk-is-to-take-counts");
         self.ios.iter().any(|(_, i)| counts(i) && is_late(&i.io))
     }
 

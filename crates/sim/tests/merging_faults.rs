@@ -501,3 +501,78 @@ fn a_block_that_is_tried_for_long_holds_up_hosts_once() {
         ends_level(s, 1, &[(16, 8, anew)]);
     });
 }
+
+/// Data wait in a round of flushes for a slow disk, which loses them to a flush that somebody else has asked for. A piece takes what is
+/// left there to the disk that is made level; the slow one is given up, and the round ends well.
+#[test]
+fn what_a_failed_flush_has_left_is_no_copy() {
+    trace(&["a-round-keeps-what-is-lost"], || {
+        let (mut s, _) = without_disk(1);
+        s.hosts_are_patient();
+        s.disk_reads_take(300);
+        s.fail_disk(None);
+        s.until_disk(A, 1, Merging);
+        // Disk 0 is slow, and known to be.
+        s.writes_are_late(0, 1_200);
+        s.write_fua(A, 3_800, 8);
+        s.until("overdue");
+        s.writes_are_late(0, 0);
+        s.pass(400);
+        s.mark();
+        s.flushes_are_late(0, 6_000);
+        let written = s.written(A, 2_048, 8);
+        s.until("A -> disk 0: write 18432+8");
+        s.until("A -> disk 0: flush");
+        s.pass(3);
+        s.fail_flushes(Some(0));
+        let [name, to] = ["lun1", "other"].map(|n| Name::new(n).expect("a name"));
+        s.manage(A, ManageOp::LunRename { name, to });
+        s.until("A <- disk 0: a flush failed");
+        s.pass(1);
+        s.fail_flushes(None);
+        s.disk_reads_take(0);
+        s.pass(9_000);
+        s.reads(A, 2_048, 8, written);
+        s.flushes_are_late(0, 0);
+        s.end();
+    });
+}
+
+/// A flush of copies fails after its disk was given up. What has its only copy there is lost with it, and is written again.
+#[test]
+fn only_copies_are_lost_with_a_flush_of_copies() {
+    trace(&["no-copy-is-lost-with-a-missing-disk"], || {
+        let (mut s, _) = without_disk(2);
+        s.hosts_are_patient();
+        s.use_lun(1);
+        s.fail_disk(None);
+        s.until("A -> disk 2: write 20224+256");
+        s.mark();
+        s.flushes_are_late(2, 1_300);
+        s.until("A -> disk 2: flush");
+        let flushed = s.now();
+        // What is written now is flushed after a round that waits for another disk.
+        s.flushes_are_late(0, 960);
+        s.write_fua(A, 0, 8);
+        s.until("A -> disk 0: flush");
+        let kept = s.written(A, 8_192, 8);
+        s.pass(10);
+        s.fail_writes(Some(2));
+        s.use_lun(0);
+        while s.disk_state(A, 2) != Missing {
+            s.write_fua(A, 4_096 + 512, 8);
+            s.pass(20);
+        }
+        s.fail_writes(None);
+        s.flushes_are_late(2, 950);
+        s.pass(flushed + 1_200 - s.now());
+        s.fail_flushes(Some(2));
+        s.pass(200);
+        s.fail_flushes(None);
+        s.flushes_are_late(2, 0);
+        s.pass(3_000);
+        s.use_lun(1);
+        s.reads(A, 8_192, 8, kept);
+        s.end();
+    });
+}

@@ -317,6 +317,38 @@ fn metadata_that_hang_on_a_missing_disk_keep_nobody_out() {
     });
 }
 
+/// The same where the disk was missing before, because it failed, and hangs since.
+#[test]
+fn metadata_that_hang_where_a_disk_was_missing_already_keep_nobody_out() {
+    trace(&["what-a-missing-disk-is-to-take-counts"], || {
+        for disk in [0, 2] {
+            let mut s = Scenario::new().both_serving();
+            let name = Name::new("lun1").expect("a name");
+            s.manage(A, ManageOp::LunDelete { name });
+            s.until("A -> operator: Ok");
+            s.pass(500);
+            s.crash(A);
+            s.until_alone(B, true);
+            s.fail_disk(Some(disk));
+            let written = s.write_fua(B, if disk < 2 { 0 } else { 4_096 }, 8);
+            s.until_disk(B, disk, DiskState::Missing);
+            s.good(written);
+            s.pass(3_000);
+            s.stall_disks(&[disk]);
+            s.fail_disk(None);
+            let [name, to] = ["lun0", "x"].map(|n| Name::new(n).expect("a name"));
+            s.mark();
+            s.manage(B, ManageOp::LunRename { name, to });
+            s.until("B -> operator: Ok");
+            s.pass(5_000);
+            s.start(A);
+            s.until_both_serve();
+            s.stall_disks(&[]);
+            s.end();
+        }
+    });
+}
+
 #[test]
 fn zeroes_that_hang_on_a_missing_disk_keep_nobody_out() {
     trace(&["what-a-missing-disk-is-to-take-counts"], || {
