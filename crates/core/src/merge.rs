@@ -391,8 +391,14 @@ impl Core {
     }
 
     /// Such a change is tried again, but not at once.
-    pub(crate) fn ask_of_disks_later(&mut self) {
+    pub(crate) fn ask_of_disks_later(&mut self, op: &ManageOp) {
         self.merger.ask_at = self.now + AGAIN_AFTER;
+        if let ManageOp::DiskReturned { disk } = *op
+            && !mutant::is("a-disk-that-is-refused-is-asked-for-first")
+        {
+            // The partner may refuse it for ever: the next question is for another one that is ready.
+            self.merger.missing[disk.index()].rests_until = self.now;
+        }
     }
 
     /// What this controller says of a disk that is to change its state: whether that is right as far as it knows.

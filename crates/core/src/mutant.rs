@@ -172,6 +172,8 @@ pub const MUTANTS: &[Mutant] = &[
     code("a-part-that-takes-nothing-is-waited-for", "who waits for data that a part of a disk does not take waits on as long as others are written there"),
     code("a-round-keeps-what-is-lost", "what a failed flush has lost of a round of flushes is written again only once the round has ended"),
     code("no-copy-is-lost-with-a-missing-disk", "a flush of copies that fails after its disk was given up says nothing of what has its only copy there"),
+    code("a-disk-that-is-refused-is-asked-for-first", "a missing disk that the partner does not see keeps all others from coming back"),
+    code("a-path-answers-since-it-was-opened", "of two slow paths the one that joins first ends the other, which is about to, and so for ever"),
     code("each-error-is-a-doubt", "a read that fails begins anew whenever this controller may be blind, and not only once"),
     code("only-its-owner-deletes-a-lun", "a LUN whose data wait for a dead disk is not deleted if its owner does not decide"),
     code("busy-with-what-the-partner-does", "a LUN that the partner is to delete for an operator here cannot be moved there"),

@@ -867,7 +867,7 @@ impl Core {
         if (self.task.is_none() || self.is_zeroing())
             && let Some(op) = self.due_disk_change()
         {
-            self.ask_of_disks_later();
+            self.ask_of_disks_later(&op);
             self.begin_task(Asker::Nobody, op);
         }
         if let Some(result) = self.task.as_mut().and_then(|t| t.answered.take()) {

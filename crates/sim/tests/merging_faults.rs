@@ -576,3 +576,25 @@ fn only_copies_are_lost_with_a_flush_of_copies() {
         s.end();
     });
 }
+
+/// B does not see a disk, for ever, and refuses each time that it comes back. Another one that has failed for a while comes back all the
+/// same.
+#[test]
+fn a_disk_that_one_does_not_see_keeps_no_other_out() {
+    trace(&["a-disk-that-is-refused-is-asked-for-first"], || {
+        let mut s = Scenario::new().both_serving();
+        s.fault(Fault::LoseSight(B, 0, 3_600_000));
+        move_lun_0(&mut s, B);
+        s.pass(1_000);
+        let written = s.write_fua(B, 0, 8);
+        s.good(written);
+        s.until_disk(A, 0, Missing);
+        s.fail_disk(Some(3));
+        let written = s.write_fua(B, 4_096, 8);
+        s.good(written);
+        s.until_disk(A, 3, Missing);
+        s.fail_disk(None);
+        s.until_disk(A, 3, Normal);
+        s.end();
+    });
+}

@@ -106,3 +106,24 @@ fn without_any_path_the_partner_is_unreachable() {
     s.until("notes: PartnerUnreachable");
     s.end();
 }
+
+/// All that is sent takes longer than a path may be silent for. The one on which both have said hello first does not end the other, on
+/// which they are about to: the partner comes back.
+#[test]
+fn two_slow_paths_are_no_worse_than_one() {
+    trace(&["a-path-answers-since-it-was-opened"], || {
+        for ms in [301, 310, 350] {
+            let mut s = Scenario::two_paths().both_serving();
+            s.link_takes(ms);
+            s.pass(3_000);
+            s.crash(B);
+            s.until_alone(A, true);
+            s.start_when_down();
+            s.until_both_serve();
+            s.pass(2_000);
+            assert!(s.serves(A) && s.serves(B));
+            s.link_takes(0);
+            s.end();
+        }
+    });
+}

@@ -432,8 +432,7 @@ impl Link {
             },
         }
         if let Some(path) = &mut self.paths[n] {
-            path.joined = Some(now);
-            (path.beat, path.answered) = (now, now);
+            path.joins(now);
             self.changes[n] = (Why::Joined, now);
         }
         self.hello_was_said(n);

@@ -2,6 +2,7 @@
 
 use super::frame::Hello;
 use crate::ids::{ConnectionId, Incarnation, Nanos, Time};
+use crate::mutant;
 
 /// Most paths between two controllers.
 pub const PATHS_MAX: usize = 4;
@@ -73,6 +74,15 @@ impl Path {
     /// Whether both have said hello on it, and it belongs to the incarnation that goes on.
     pub fn is_mutual(&self) -> bool {
         self.joined.is_some() && self.said_hello
+    }
+
+    /// Both have said hello. It has answered from now on: until here it was only opened, however long that took.
+    pub fn joins(&mut self, now: Time) {
+        self.joined = Some(now);
+        (self.beat, self.answered) = (now, now);
+        if !mutant::is("a-path-answers-since-it-was-opened") {
+            self.answers_since = now;
+        }
     }
 
     /// A heartbeat was answered now, or counts as answered.
