@@ -6,20 +6,11 @@ use twincell_core::manage::ManageOp;
 use twincell_sim::Scenario;
 use twincell_sim::fault::Fault;
 
-/// Both serve, and every LUN has two copies of everything.
-fn all_mirrored() -> Scenario {
-    let mut s = Scenario::new().both_serving();
-    let name = Name::new("lun1").expect("a name");
-    s.manage(A, ManageOp::LunDelete { name });
-    s.until("A -> operator: Ok");
-    s
-}
-
 /// A write hangs on a disk that was given up. It lands when its controller, which was started since, is down: whatever there is in the
 /// buffer by then, the disk counts for nothing.
 #[test]
 fn a_write_to_a_missing_disk_lands_while_its_controller_is_down() {
-    let mut s = all_mirrored();
+    let mut s = Scenario::new().both_serving().all_mirrored();
     let before = s.write_fua(A, 4096, 8);
     s.good(before);
     s.pass(500);
@@ -70,7 +61,7 @@ fn a_stall_of_all_disks_ends_for_all() {
 /// A disk was slow, and is given up for the next that is late: its pair is not lost just then.
 #[test]
 fn no_disk_is_lost_right_after_its_pair_was_slow() {
-    let mut s = all_mirrored();
+    let mut s = Scenario::new().both_serving().all_mirrored();
     let first = s.write_fua(A, 4096, 8);
     s.good(first);
     s.pass(2_000);
@@ -88,7 +79,7 @@ fn no_disk_is_lost_right_after_its_pair_was_slow() {
 /// Nor while a controller that has not handled the errors of the pair yet stands still.
 #[test]
 fn no_disk_is_lost_while_a_controller_stands_still() {
-    let mut s = all_mirrored();
+    let mut s = Scenario::new().both_serving().all_mirrored();
     let first = s.write_fua(A, 0, 8);
     s.good(first);
     s.pass(500);

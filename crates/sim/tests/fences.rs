@@ -1,7 +1,7 @@
 //! The fence of each waits for the locks of the other.
 
 use twincell_core::ids::Controller::{A, B};
-use twincell_core::layout::metadata::{DiskState, Name};
+use twincell_core::layout::metadata::DiskState;
 use twincell_core::manage::ManageOp;
 use twincell_sim::{Scenario, Sent, trace};
 
@@ -163,11 +163,7 @@ fn a_disk_that_was_given_up_holds_up_no_takeover() {
     // Disk 1 votes, disk 3 does not.
     for (disk, block) in [(1, 0), (3, 4096)] {
         for fall in falls {
-            let mut s = Scenario::new().both_serving();
-            // It has its only copy on disks 0 to 2: they count as long as it is there.
-            let name = Name::new("lun1").expect("a name");
-            s.manage(A, ManageOp::LunDelete { name });
-            s.until("A -> operator: Ok");
+            let mut s = Scenario::new().both_serving().all_mirrored();
             let written = hangs_with_a_write(&mut s, disk, block);
             s.pass(5_000);
             fall(&mut s);

@@ -212,6 +212,15 @@ fn who_has_lost_its_memory_is_given_up() {
     s.end();
 }
 
+/// A is alone. It lets B join, and is lost with its memory when its vote for that reaches this disk.
+fn lose_a_as_it_votes(s: &mut Scenario, disk: usize) {
+    s.mark();
+    s.crash_at(A, &format!("A -> disk {disk}: votes for BOTH"));
+    s.start(B);
+    s.until("A ends");
+    s.lose(A);
+}
+
 /// A lets B join, and is lost with its memory when it has voted for that on some disks: B finishes the vote with the image that it has,
 /// which the vote names, and serves.
 #[test]
@@ -223,11 +232,7 @@ fn who_was_voted_in_serves() {
             s.crash(B);
             s.until_alone(A, true);
             s.until_alone(A, false);
-            s.mark();
-            s.crash_at(A, &format!("A -> disk {disk}: votes for BOTH"));
-            s.start(B);
-            s.until("A ends");
-            s.lose(A);
+            lose_a_as_it_votes(&mut s, disk);
             s.until("B serves");
             s.reads(B, 0, 8, written);
             s.start(A);
@@ -250,11 +255,7 @@ fn who_was_voted_in_has_what_the_disks_lack() {
             s.pass(5_000);
             s.crash(B);
             s.until_alone(A, true);
-            s.mark();
-            s.crash_at(A, &format!("A -> disk {disk}: votes for BOTH"));
-            s.start(B);
-            s.until("A ends");
-            s.lose(A);
+            lose_a_as_it_votes(&mut s, disk);
             s.fail_disk(None);
             s.until("B serves");
             s.reads(B, 8192, 8, written);
@@ -286,16 +287,19 @@ fn who_was_voted_in_says_hello_anew() {
     });
 }
 
-/// B is alone, everything has two copies, and an operator changes the metadata just as a disk begins to hang for good, which is given
-/// up. A comes back all the same.
-fn a_returns_though_it_hangs(disk: usize, asked: ManageOp) {
-    let mut s = Scenario::new().both_serving();
-    let name = Name::new("lun1").expect("a name");
-    s.manage(A, ManageOp::LunDelete { name });
-    s.until("A -> operator: Ok");
+/// B is alone, and everything has two copies.
+fn b_is_alone_with_copies() -> Scenario {
+    let mut s = Scenario::new().both_serving().all_mirrored();
     s.pass(500);
     s.crash(A);
     s.until_alone(B, true);
+    s
+}
+
+/// B is alone, everything has two copies, and an operator changes the metadata just as a disk begins to hang for good, which is given
+/// up. A comes back all the same.
+fn a_returns_though_it_hangs(disk: usize, asked: ManageOp) {
+    let mut s = b_is_alone_with_copies();
     s.pass(500);
     s.stall_disks(&[disk]);
     s.manage(B, asked);
@@ -322,13 +326,7 @@ fn metadata_that_hang_on_a_missing_disk_keep_nobody_out() {
 fn metadata_that_hang_where_a_disk_was_missing_already_keep_nobody_out() {
     trace(&["what-a-missing-disk-is-to-take-counts"], || {
         for disk in [0, 2] {
-            let mut s = Scenario::new().both_serving();
-            let name = Name::new("lun1").expect("a name");
-            s.manage(A, ManageOp::LunDelete { name });
-            s.until("A -> operator: Ok");
-            s.pass(500);
-            s.crash(A);
-            s.until_alone(B, true);
+            let mut s = b_is_alone_with_copies();
             s.fail_disk(Some(disk));
             let written = s.write_fua(B, if disk < 2 { 0 } else { 4_096 }, 8);
             s.until_disk(B, disk, DiskState::Missing);

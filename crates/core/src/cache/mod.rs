@@ -444,9 +444,10 @@ impl Cache {
             }
         };
         // So it is with what the disks think of it: it goes to the same place.
-        let was = old.map_or(Buffer::free(), |o| *self.get(o));
+        let of_old = |o| (self.get(o).fails_since, self.get(o).failed_for);
+        let (fails_since, failed_for) = old.map_or((None, Nanos(0)), of_old);
         let state = &mut self.buffers[buffer.index()];
-        (state.fails_since, state.failed_for) = (was.fails_since, was.failed_for);
+        (state.fails_since, state.failed_for) = (fails_since, failed_for);
         state.usage = Use::Dirty;
         state.twinned = twinned;
         state.age = age;

@@ -345,10 +345,8 @@ impl Core {
     /// Whether the last vote for the next record has this controller in, with the image that it has: the partner had let it join, and
     /// fell while that was being decided. Whatever was acknowledged since is in this image (R9).
     fn is_voted_in(&self, found: &[OptionalSlots]) -> bool {
-        let slots = found.iter().flat_map(|OptionalSlots(s)| s.iter().flatten());
-        let votes = slots.filter(|s| s.record.epoch == self.epoch() && s.voted > 0);
         let (own, image) = (self.own(), self.image);
-        let last = votes.max_by_key(|s| s.voted);
+        let last = quorum::last_vote(found, self.epoch());
         last.is_some_and(|s| s.proposal.has(own) && s.proposal.is_current(own, image))
             && !mutant::is("wipe-what-a-vote-names")
             && !mutant::is("serve-from-an-image-unnamed")

@@ -8,7 +8,7 @@ mod canonical;
 
 use super::record::{Record, Slot};
 use crate::event::DiskError;
-use crate::ids::{Controller, DiskIndex, IoId, ProcessId, QUORUM_MAX, Time};
+use crate::ids::{Controller, DiskIndex, Epoch, IoId, ProcessId, QUORUM_MAX, Time};
 use crate::list::List;
 use crate::mutant;
 
@@ -254,10 +254,11 @@ pub fn furthest_slot(found: &[OptionalSlots], of: Controller) -> Option<Slot> {
     slots.max_by_key(|s| (s.record.epoch, s.begun, s.voted, s.heartbeat))
 }
 
-/// Whether any slot shows a vote on the record after `record` (R6: undecided).
-pub fn is_undecided(found: &[OptionalSlots], record: &Record) -> bool {
+/// The slot with the last vote on the record after that of `epoch`, if any slot shows one (R6: undecided).
+pub fn last_vote(found: &[OptionalSlots], epoch: Epoch) -> Option<&Slot> {
     let slots = found.iter().flat_map(|OptionalSlots(s)| s.iter().flatten());
-    slots.into_iter().any(|s| s.record.epoch == record.epoch && s.voted > 0)
+    let votes = slots.filter(|s| s.record.epoch == epoch && s.voted > 0);
+    votes.max_by_key(|s| s.voted)
 }
 
 /// Whether a slot of a controller shows that it has begun a ballot for the record after `record`.

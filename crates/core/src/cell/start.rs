@@ -38,7 +38,8 @@ impl Core {
         let own = quorum::furthest_slot(found, self.own());
         let slot = own.unwrap_or(Slot::idle(self.own(), self.config.process, record));
         self.know_own_slot(slot, record);
-        self.undecided = quorum::is_undecided(found, &record) || self.may_anybody_have_voted(found, &record);
+        self.undecided =
+            quorum::last_vote(found, record.epoch).is_some() || self.may_anybody_have_voted(found, &record);
         // One that has said hello may not have written its slot yet.
         let met = self.link.partner().map(|hello| hello.process);
         self.partner_process = met.unwrap_or(quorum::process_of(found, self.partner()));

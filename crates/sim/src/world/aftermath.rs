@@ -83,10 +83,7 @@ impl World {
             Loss::Disk { hangs: true } => self.shelf.disks[disk].trouble.stalled_until = u64::MAX / 2,
             Loss::Disk { hangs: false } => self.shelf.disks[disk].trouble.fails = true,
             Loss::Controller if self.processes[controller.index()].is_some() => {
-                self.log(|| format!("{controller}: crashes"));
-                self.tell(controller, format!("{controller} ends"));
-                self.end(controller);
-                self.check_image(controller);
+                self.fall(controller);
                 let delay = self.aside.below(WITHIN);
                 self.after(delay, Happening::Start(controller));
             }

@@ -220,11 +220,16 @@ impl World {
 
     /// The partner ends it, for a reason that was a fault of its own.
     pub(super) fn kill(&mut self, controller: Controller) {
+        self.fall(controller);
+        self.restart_later(controller);
+    }
+
+    /// It ends, whatever comes after that.
+    pub(super) fn fall(&mut self, controller: Controller) {
         self.log(|| format!("{controller}: crashes"));
         self.tell(controller, format!("{controller} ends"));
         self.end(controller);
         self.check_image(controller);
-        self.restart_later(controller);
     }
 
     pub(super) fn restart_later(&mut self, controller: Controller) {

@@ -118,6 +118,14 @@ impl Scenario {
         self
     }
 
+    /// Deletes the LUN that has one copy of everything, on disks 0 to 2: as long as it is there those count whatever becomes of them.
+    pub fn all_mirrored(mut self) -> Self {
+        let name = Name::new("lun1").expect("a name");
+        self.manage(Controller::A, ManageOp::LunDelete { name });
+        self.until("A -> operator: Ok");
+        self
+    }
+
     /// Starts `c` alone, and waits until it serves.
     pub fn alone(mut self, c: Controller) -> Self {
         self.start(c);

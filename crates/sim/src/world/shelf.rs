@@ -194,29 +194,17 @@ impl World {
     /// How much later than usual a disk answers, whatever else is the matter with it.
     fn late_by(&self, what: &Io) -> u64 {
         let shelf = &self.shelf;
+        let of = |late: Option<(usize, u64)>| late.filter(|l| l.0 == what.disk().index()).map_or(0, |l| l.1);
         match what {
-            Io::Write { disk, .. } => shelf
-                .late_writes
-                .filter(|(of, _)| *of == disk.index())
-                .map_or(0, |l| l.1),
-            Io::Flush(disk) => shelf
-                .late_flushes
-                .filter(|(of, _)| *of == disk.index())
-                .map_or(0, |l| l.1),
+            Io::Write { .. } => of(shelf.late_writes),
+            Io::Flush(_) => of(shelf.late_flushes),
             Io::Read { disk, block, into } => {
                 let blocks = *block..*block + u64::from(into.blocks());
-                let at = &shelf.disks[disk.index()];
-                let is_weak = |of: usize, block| of == disk.index() && blocks.contains(&block);
+                let weak = shelf.weak_block.filter(|w| blocks.contains(&w.1));
                 // A disk tries a block that it cannot read again and again before it says so.
-                let bad = if at.is_readable(*block, into.blocks().into()) {
-                    0
-                } else {
-                    shelf.bad_blocks_take
-                };
-                bad + shelf
-                    .weak_block
-                    .filter(|(of, block, _)| is_weak(*of, *block))
-                    .map_or(0, |w| w.2)
+                let is_readable = shelf.disks[disk.index()].is_readable(*block, into.blocks().into());
+                let bad = if is_readable { 0 } else { shelf.bad_blocks_take };
+                bad + of(weak.map(|(disk, _, takes)| (disk, takes)))
             }
             _ => 0,
         }
