@@ -22,7 +22,7 @@ pub struct Command {
     pub tag: u64,
     /// When it was first submitted.
     pub begun: Moment,
-    /// The same, in nanoseconds.
+    /// The same in nanoseconds, or when it was last refused for want of a place.
     pub since: u64,
     /// The present attempt.
     pub attempt: u64,

@@ -13,6 +13,7 @@
 //! | `licence` | the oracle: how long a process may answer hosts |
 //! | `world/answers` | the oracle: what a host is told is so |
 //! | `fault` | what can go wrong |
+//! | `ailment` | what a disk or the link has for good |
 //! | `instant` | moments in what a controller does |
 //! | `trigger` | faults that come at such a moment |
 //! | `slowness` | what takes long in some cells |
@@ -26,6 +27,7 @@
 #![warn(missing_docs)]
 #![allow(clippy::large_enum_variant)]
 
+pub mod ailment;
 pub mod clock;
 pub mod digest;
 pub mod disks;

@@ -1,5 +1,6 @@
 //! Coverage marks: what a batch of seeds has seen at least once. A batch in which one is missing says little about it.
 
+use crate::ailment::Ailment;
 use crate::fault::Fault;
 use crate::instant::Instant;
 use twincell_core::effect::Note;
@@ -167,7 +168,7 @@ fn note_bits(note: &Note) -> u64 {
 }
 
 /// The names of all faults.
-const FAULTS: [&str; 61] = [
+const FAULTS: [&str; 59] = [
     "Crash",
     "CrashAfterEffects",
     "CrashBoth",
@@ -227,8 +228,6 @@ const FAULTS: [&str; 61] = [
     "AcceptLoss",
     "SlowDisk",
     "BadRegion",
-    "a disk hangs for good",
-    "a disk fails for good",
 ];
 
 fn fault_bits(fault: Fault) -> u64 {
@@ -257,6 +256,7 @@ pub struct Marks {
     effects: u64,
     notes: u64,
     faults: u64,
+    ailments: u64,
     /// Moments at which a fault was waited for.
     instants: u64,
     /// Of the core; only where it is built with them.
@@ -285,8 +285,8 @@ impl Marks {
     }
 
     /// After all was well: see `aftermath.rs`.
-    pub(crate) fn aftermath(&mut self, hangs: bool) {
-        self.faults |= 1 << if hangs { 59 } else { 60 };
+    pub(crate) fn ailment(&mut self, ailment: Ailment) {
+        self.ailments |= 1 << ailment.number();
     }
 
     pub(crate) fn instant(&mut self, instant: Instant) {
@@ -305,6 +305,7 @@ impl Marks {
         self.effects |= other.effects;
         self.notes |= other.notes;
         self.faults |= other.faults;
+        self.ailments |= other.ailments;
         self.instants |= other.instants;
         self.core |= other.core;
     }
@@ -316,6 +317,7 @@ impl Marks {
             self.effects,
             self.notes,
             self.faults,
+            self.ailments,
             self.instants,
             self.core,
         ];
@@ -331,6 +333,7 @@ impl Marks {
             effects: next()?,
             notes: next()?,
             faults: next()?,
+            ailments: next()?,
             instants: next()?,
             core: next()?,
         })
@@ -349,6 +352,7 @@ impl Marks {
             .chain(of(&EFFECTS, self.effects))
             .chain(of(&NOTES, self.notes))
             .chain(of(&FAULTS, self.faults))
+            .chain(of(&Ailment::NAMES, self.ailments))
             .chain(of(CORE, self.core))
             .chain(instants)
             .collect()
@@ -359,6 +363,7 @@ impl Marks {
 mod tests {
     use super::*;
     use crate::plan::Plan;
+    use crate::random::Random;
 
     #[test]
     fn every_fault_that_is_drawn_has_a_mark_and_every_mark_a_fault() {
@@ -371,8 +376,14 @@ mod tests {
                 marks.fault(fault);
             }
         }
-        [false, true].into_iter().for_each(|hangs| marks.aftermath(hangs));
         assert_eq!(marks.faults, (1 << FAULTS.len()) - 1, "{:?}", marks.missing());
+    }
+
+    #[test]
+    fn every_ailment_is_drawn_and_has_a_mark() {
+        let (mut marks, mut random) = (Marks::default(), Random::new(1));
+        (0..1000).for_each(|_| marks.ailment(Ailment::draw(&mut random, 2)));
+        assert_eq!(marks.ailments, (1 << Ailment::NAMES.len()) - 1);
     }
 
     #[test]
@@ -382,7 +393,7 @@ mod tests {
         marks.effect(&Effect::Serve);
         marks.effect(&Effect::Restart);
         assert_eq!(Marks::from_text(&marks.to_text()), Some(marks));
-        assert_eq!(Marks::from_text("1-2-x-4-5-6"), None);
+        assert_eq!(Marks::from_text("1-2-x-4-5-6-7"), None);
         assert!(!marks.missing().contains(&"restart".into()) && marks.missing().contains(&"halt".into()));
     }
 }

@@ -227,3 +227,9 @@ fn who_was_out_without_knowing_has_not_everything() {
 fn a_path_that_is_refused_tells_nothing() {
     ends_well_now(301_280);
 }
+
+/// Two hundred hosts asked for three places, and one of them was out of luck for 15 seconds.
+#[test]
+fn a_host_that_never_gets_the_next_place() {
+    ends_well_now(5_300_266_882);
+}

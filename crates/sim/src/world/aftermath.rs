@@ -1,8 +1,9 @@
-//! All is well again; then a disk dies for good, and a controller ends around that and comes back. The cell must become whole without the
-//! disk: what dies in a storm is healed before anybody asks for that.
+//! All is well again; then a disk dies for good, or has something that it keeps, or the link has; a controller ends around that and comes
+//! back. The cell must become whole with that: what breaks in a storm is healed before anybody asks for it.
 
 use super::queue::Happening;
 use super::{HOSTS, LIVENESS, MS, World};
+use crate::ailment::Ailment;
 use crate::disks::SimDisk;
 use crate::plan::Mode;
 use crate::process::Process;
@@ -15,16 +16,13 @@ use twincell_core::layout::metadata::DiskState;
 const ONE_IN: u64 = 8;
 /// So many more commands of hosts come meanwhile.
 const COMMANDS: u32 = 40;
-/// Disk and controller fall within this; and so long at most the controller is away.
+/// Hardware and controller fall within this; and so long at most the controller is away.
 const WITHIN: u64 = 6_000 * MS;
 
-/// What happens, and when.
+/// What happens.
 #[derive(Clone, Copy)]
 enum Loss {
-    /// It answers nothing any more, or errors.
-    Disk {
-        hangs: bool,
-    },
+    Hardware(Ailment),
     Controller,
     /// An operator wants something.
     Wish,
@@ -36,14 +34,16 @@ impl World {
             return Ok(());
         };
         let controller = Controller::BOTH[self.aside.below(2) as usize];
-        let hangs = self.aside.one_in(2);
-        let mut losses = [Loss::Disk { hangs }, Loss::Controller, Loss::Wish, Loss::Wish].map(|loss| {
+        let ailment = Ailment::draw(&mut self.aside, self.plan.paths);
+        let mut losses = [Loss::Hardware(ailment), Loss::Controller, Loss::Wish, Loss::Wish].map(|loss| {
             let at = self.now + self.aside.below(WITHIN);
             (at, loss)
         });
         losses.sort_by_key(|l| l.0);
-        self.log(|| format!("--- disk {disk} is lost for good, and {controller} for a while"));
+        self.log(|| format!("--- disk {disk} has {ailment:?} for good, and {controller} is lost for a while"));
+        self.end_patience();
         self.plan.commands = self.commands.len() as u32 + COMMANDS;
+        self.plan.idle = self.plan.idle.min(WITHIN);
         self.goes_on = true;
         for host in 0..HOSTS {
             let delay = self.aside.below(WITHIN / 2);
@@ -53,10 +53,9 @@ impl World {
             while self.now < at && self.advance()? {}
             self.lose(loss, disk, controller);
         }
-        self.becomes_well_without(disk)?;
+        self.becomes_well_with(ailment, disk)?;
         self.goes_on = false;
-        self.shelf.disks[disk].heal();
-        self.release_held();
+        self.cure();
         Ok(())
     }
 
@@ -76,12 +75,8 @@ impl World {
     }
 
     fn lose(&mut self, loss: Loss, disk: usize, controller: Controller) {
-        if let Loss::Disk { hangs } = loss {
-            self.report.marks.aftermath(hangs);
-        }
         match loss {
-            Loss::Disk { hangs: true } => self.shelf.disks[disk].trouble.stalled_until = u64::MAX / 2,
-            Loss::Disk { hangs: false } => self.shelf.disks[disk].trouble.fails = true,
+            Loss::Hardware(ailment) => self.fall_ill(ailment, disk),
             Loss::Controller if self.processes[controller.index()].is_some() => {
                 self.fall(controller);
                 let delay = self.aside.below(WITHIN);
@@ -97,7 +92,7 @@ impl World {
 
     /// Hosts and operators have their answers, and both controllers serve. Who takes over waits for what a process that has ended
     /// had on its way to the disk before that was given up: no longer than that hangs.
-    fn becomes_well_without(&mut self, disk: usize) -> Result<(), String> {
+    fn becomes_well_with(&mut self, ailment: Ailment, disk: usize) -> Result<(), String> {
         let limit = self.now + LIVENESS;
         let whole = |w: &World| {
             let all_sent = w.commands.len() as u32 >= w.plan.commands;
@@ -106,7 +101,7 @@ impl World {
         while !whole(self) && !self.waits_for_what_hangs(disk) {
             if !self.advance()? || self.now > limit {
                 return Err(format!(
-                    "not well {} s after disk {disk} was lost: disks {:?}, {}",
+                    "not well {} s with {ailment:?} of disk {disk}: disks {:?}, {}",
                     LIVENESS / MS / 1000,
                     self.disk_states(),
                     self.state()

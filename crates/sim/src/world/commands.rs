@@ -366,6 +366,10 @@ impl World {
                 self.after(delay, Happening::PathFails(number));
             }
             Status::Busy | Status::Transitioning | Status::ReadError | Status::WriteError => {
+                if self.attempts[at(number)].has_no_place {
+                    // Who asks next gets the next place: it is a matter of luck how long that takes.
+                    self.commands[attempt.command].since = self.now;
+                }
                 let delay = self.random.between(MS, 20 * MS);
                 self.after(delay, Happening::PathFails(number));
             }

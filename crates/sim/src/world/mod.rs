@@ -2,6 +2,7 @@
 
 mod aftermath;
 mod agreement;
+mod ailing;
 mod answers;
 mod atlas;
 mod calm;

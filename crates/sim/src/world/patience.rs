@@ -69,11 +69,16 @@ impl World {
     pub(super) fn note_loss(&mut self, c: Controller, keeps_locks: bool) {
         if !self.partner_has_everything(c) {
             // Nobody else can serve until it is back.
-            self.patience.command = None;
+            self.end_patience();
         }
         if self.patience.command.is_some() {
             self.patience.is_partner_sound = !keeps_locks;
         }
+    }
+
+    /// More than one thing goes wrong from now on: hosts may expect less.
+    pub(super) fn end_patience(&mut self) {
+        self.patience.command = None;
     }
 
     /// Somebody serves, or will soon.
