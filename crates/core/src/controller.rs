@@ -903,9 +903,12 @@ impl Core {
         self.turn_may_have_come |= again && !mutant::is("who-is-passed-over-waits-for-an-event");
     }
 
-    /// A disk's share grows with what is free: who waits for it has a turn when more is.
+    /// A disk's share goes with what is free: who waits for it has a turn when more is. When less is so have others: who waited for its
+    /// share may wait for memory now, behind which they do not wait where it cannot come.
     fn look_at_shares(&mut self) {
-        self.turn_may_have_come |= !self.disks_awaited.is_empty() && self.cache.free() > self.free_at_turns;
+        let (free, before) = (self.cache.free(), self.free_at_turns);
+        let differs = free > before || free < before && !mutant::is("a-share-only-grows");
+        self.turn_may_have_come |= !self.disks_awaited.is_empty() && differs;
     }
 
     /// Unless somebody before it, at `at` in the order of arrival, waits for the same.

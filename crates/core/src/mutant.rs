@@ -191,6 +191,7 @@ pub const MUTANTS: &[Mutant] = &[
     code("a-ballot-that-fails-wakes-nobody", "who waits for the result of a ballot waits on when it has none"),
     code("what-dead-disks-hold-is-left", "each disk that dies gets as large a share of NV memory as the first"),
     code("all-wait-behind-what-cannot-come-free", "writes wait behind one for which a dead disk has not left enough memory"),
+    code("a-share-only-grows", "nobody is looked at again when there is less free memory, and so others to wait behind"),
     code("each-hung-disk-holds-as-much", "each disk that does not answer may hold as many places, buffers and transfer buffers as the first"),
     code("wait-for-a-full-disk-that-stalls", "who waits for a disk that has all the reads it may have waits on when it does not answer any more"),
     code("who-is-out-hears-the-rest", "a controller that one message makes begin anew handles what came with it all the same"),

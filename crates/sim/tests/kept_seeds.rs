@@ -233,3 +233,9 @@ fn a_path_that_is_refused_tells_nothing() {
 fn a_host_that_never_gets_the_next_place() {
     ends_well_now(5_300_266_882);
 }
+
+/// What was written to disk took the last buffers from a large write, which had kept others from those disks that it wanted a share of.
+#[test]
+fn a_share_that_became_smaller() {
+    trace(&["a-share-only-grows"], || ends_well_now(157_973));
+}
