@@ -4,9 +4,12 @@ use std::cell::RefCell;
 use twincell_core::cell::record::Mode;
 use twincell_core::controller::{CellView, Role};
 use twincell_core::ids::Controller::{A, B};
-use twincell_core::ids::{Nanos, Time};
+use twincell_core::ids::{DiskIndex, Nanos, PSEG_BLOCKS, Time, Uuid};
+use twincell_core::layout::metadata::DiskState::{Merging, Missing, Normal};
+use twincell_core::layout::metadata::{Name, Redundancy};
 use twincell_core::link::path::{PathState, PathView, Why};
 use twincell_core::manage::ManageOp;
+use twincell_core::merge::MergeView;
 use twincell_core::{Core, Effect, Event};
 use twincell_sim::Scenario;
 
@@ -17,6 +20,7 @@ struct Look {
     commands: Vec<String>,
     paths: Vec<PathView>,
     link_is_up: bool,
+    merging: Option<MergeView>,
     now: Time,
 }
 
@@ -31,6 +35,7 @@ fn step_and_look(core: &mut Core, now: Time, event: Event, effects: &mut Vec<Eff
         commands: core.work_in_words(),
         paths: core.paths().collect(),
         link_is_up: core.link().is_up(),
+        merging: core.merging(),
         now,
     };
     assert_eq!(look.cell.linked, look.link_is_up);
@@ -159,4 +164,43 @@ fn one_that_waits_for_an_operator() {
     s.until("B serves");
     let last = looks().pop().expect("B serves");
     assert!(last.cell.awaited_memory.is_none() && last.cell.role == Role::Serving);
+}
+
+/// Disk 1 comes back. A owns two LUNs with two PSEGs on it each, and sees how far they are; B owns none, and sees that one merges.
+#[test]
+fn one_that_makes_a_disk_level() {
+    let mut s = Scenario::new().each_step(step_and_look).both_serving();
+    let name = Name::new("lun2").expect("a name");
+    let create = ManageOp::LunCreate {
+        name,
+        uuid: Uuid(4711),
+        blocks: 4 * PSEG_BLOCKS,
+        redundancy: Redundancy::Vraid1,
+    };
+    s.manage(A, create);
+    s.until("A -> operator: Ok");
+    s.manage(A, ManageOp::LunMove { name, to: A });
+    s.until("A -> operator: Ok");
+    s.fail_disk(Some(1));
+    s.write_fua(A, 0, 256);
+    s.until_disk(A, 1, Missing);
+    s.until_disk(B, 1, Missing);
+    assert!(looks().iter().all(|l| l.merging.is_none()), "none merges");
+    s.fail_disk(None);
+    s.until_disk(A, 1, Merging);
+    s.until_disk(A, 1, Normal);
+    s.until_disk(B, 1, Normal);
+    s.pass(100);
+    let looks = looks();
+    let (ours, theirs): (Vec<MergeView>, Vec<MergeView>) =
+        looks.iter().filter_map(|l| l.merging).partition(|m| m.all > 0);
+    assert!(ours.iter().chain(&theirs).all(|m| m.disk == DiskIndex(1)));
+    assert!(ours.iter().all(|m| m.all == 4), "{ours:?}");
+    let mut done: Vec<u64> = ours.iter().map(|m| m.done).collect();
+    assert!(done.is_sorted(), "{done:?}");
+    done.dedup();
+    assert_eq!(done, [0, 1, 2, 3, 4]);
+    assert!(!theirs.is_empty() && theirs.iter().all(|m| m.done == 0));
+    assert!(looks.last().is_some_and(|l| l.merging.is_none()), "it is level");
+    s.end();
 }
