@@ -41,9 +41,10 @@ fn step_and_compare(core: &mut Core, now: Time, event: Event, effects: &mut Vec<
     CAME.with_borrow_mut(|c| c.push(Came { told, went }));
 }
 
-fn scenario() -> Scenario {
+/// Both serve, and nothing has come yet.
+fn compared(s: Scenario) -> Scenario {
     CAME.take();
-    Scenario::new().each_step(step_and_compare).both_serving()
+    s.each_step(step_and_compare).both_serving()
 }
 
 /// What came, all of it as it was told. Data that go on to the partner or a host do not go into NV buffers, and are not told.
@@ -63,7 +64,7 @@ fn told(came: &[Came]) -> usize {
 /// A short write comes with its request, a long one after it.
 #[test]
 fn a_write_in_either_form() {
-    let mut s = scenario();
+    let mut s = compared(Scenario::new());
     s.written(A, 0, 8);
     assert_eq!(told(&as_told()), 1);
     let long = s.write_long(A, 3, 250);
@@ -75,7 +76,7 @@ fn a_write_in_either_form() {
 /// Data that are forwarded go into volatile memory first.
 #[test]
 fn what_is_forwarded_is_not_told() {
-    let mut s = scenario();
+    let mut s = compared(Scenario::new());
     let written = s.written(B, 0, 8);
     s.reads(B, 0, 8, written);
     let came = as_told();
@@ -87,7 +88,7 @@ fn what_is_forwarded_is_not_told() {
 /// A frame that comes too early is not taken, whatever it has.
 #[test]
 fn what_comes_too_early_is_not_told() {
-    let mut s = scenario();
+    let mut s = compared(Scenario::new());
     s.link_loses_every(3);
     let writes: Vec<_> = (0..12).map(|n| s.write(A, 8 * n, 8)).collect();
     writes.into_iter().for_each(|w| s.good(w));
@@ -101,7 +102,7 @@ fn what_comes_too_early_is_not_told() {
 /// Data that come when they were asked for again are refused, and are not told.
 #[test]
 fn what_is_refused_is_not_told() {
-    let mut s = scenario();
+    let mut s = compared(Scenario::new());
     let written = s.write_long(A, 0, 8);
     s.until("B -> A: RTR");
     s.link_takes(700);
@@ -119,8 +120,7 @@ fn what_is_refused_is_not_told() {
 /// Messages move to the other path: what comes there is told as well, as soon as the first has come.
 #[test]
 fn a_path_that_is_left() {
-    CAME.take();
-    let mut s = Scenario::two_paths().each_step(step_and_compare).both_serving();
+    let mut s = compared(Scenario::two_paths());
     s.pass(2_000);
     s.written(A, 0, 8);
     assert_eq!(told(&as_told()), 1);
